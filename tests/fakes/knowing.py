@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.log_position import NOWHERE, LogPosition
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
 
 HOUR_S: Final = 3600.0
@@ -19,6 +23,15 @@ def knowing(now: float, *others: str, timing: Timing = LONG) -> Freshness:
     freshness.lease.length_s = HOUR_S  # type: ignore[misc] # longer than any system may have it
     renew(freshness, now, *others)
     return freshness
+
+
+def primed(now: float, region: str, *others: str, timing: Timing = LONG) -> ReplicaState:
+    """The state of a replica in ``region`` that knows all of that, and no tenant."""
+    registry = Registry()
+    revocations = Revocations(registry, region)
+    freshness = knowing(now, *others, timing=timing)
+    admission = Admission(freshness, revocations, registry, region)
+    return ReplicaState(registry, revocations, freshness, admission)
 
 
 def renew(freshness: Freshness, now: float, *others: str) -> LogPosition:

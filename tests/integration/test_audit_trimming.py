@@ -15,7 +15,8 @@ from kcm_auditor.journal.verify import verify
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Policy
 from kcm_runtime.audit.stream import AuditStream
-from kcm_runtime.clock import SystemClock
+from kcm_runtime.clock import SystemClock, SystemRandomness
+from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog, last
 from kcm_schemas import subjects
@@ -45,13 +46,11 @@ async def trimming(rig: Rig) -> AsyncIterator[Trimmer]:
     await connection.start()
     clock = SystemClock()
     trimmer = Trimmer(
-        membership=rig.system.membership("core", b"c" * 16),
+        Host(rig.system.membership("core", b"c" * 16), clock, SystemRandomness(), _nothing),
         control=ControlLog(connection, REGION, clock),
         store=AuditStream(connection, REGION, clock),
         memory=TrimFiles(rig.directory / "core"),
         policy=Policy(quorum=0, keep_ms=0, keep_full_ms=0),
-        emit=_nothing,
-        clock=clock,
     )
     trimmer.start()
     try:

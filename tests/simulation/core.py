@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
-from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.loader import KeyLoader
+from kcm_core.assembly import Limits, PageLimits, Ports
+from kcm_core.assembly.key_service import key_loader
+from kcm_core.assembly.kill_switch import kill_switch
+from kcm_core.assembly.registry import registry_parts
 from kcm_core.registry.keeper import RegistryKeeper
-from kcm_core.root_keys.automatic_holds import AutomaticHolds
-from kcm_core.root_keys.monitor import KeyMonitor
-from kcm_killswitch.coordinator.hold_commands import HoldCommands
-from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
-from kcm_killswitch.coordinator.region_sync import RegionSync
-from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.registry import key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import HoldStatus
@@ -22,7 +19,7 @@ from kcm_schemas.registry import Tenant
 from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
-from tests.simulation.registry import joining_of, keeper_of, memory_of
+from tests.simulation.registry import bucket_of, floors_of
 from tests.simulation.variants import broken
 from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
 
@@ -35,106 +32,73 @@ class SimCore(Instance):
 
     def __init__(self, world: Any, who: Member) -> None:
         super().__init__(world, who)
-        region = who.region
-        chance = world.random.random
-        store: Any = world.stores[region]
-        vault: Any = SimVault(region)
-        self.vault: Final = vault
-        self.unsealer: Final = SimUnsealer(world.keys, region, who.name, self.incarnation)
-        timing = world.plan.timing
-        common: dict[str, Any] = {
-            "membership": self.me,
-            "revocations": self.revocations,
-            "clock": self.clock,
-        }
-        self.key_holds: Final = AutomaticHolds(
-            **common, switch=self.switch, settle_s=timing.settle_s, randomness=self.randomness
+        self.vault: Final[Any] = SimVault(who.region)
+        self.unsealer: Final = SimUnsealer(world.keys, who.region, who.name, self.incarnation)
+        ports = self._ports()
+        parts = kill_switch(ports, self.switch)
+        self.key_holds: Final = parts.automatic_holds
+        self.watch: Final = parts.monitor
+        self.regions: Final = parts.regions
+        self.kills: Final = parts.kills
+        self.compaction: Final = parts.compaction
+        self.loader: Final = key_loader(ports, parts.monitor)
+        self.registry_parts: Final = (
+            registry_parts(ports, self.switch.record.renew) if self.feed else None
         )
-        self.watch: Final = KeyMonitor(
-            **common,
-            freshness=self.freshness,
-            admission=self.admission,
-            canaries=Canaries(self.registry, store),
-            unsealer=self.unsealer,
-            holds=self.key_holds,
-            stream=self.stream,
-            purge=self.unload,
-            emit=self.emit,
-            chance=chance,
-        )
-        self.loader: Final = KeyLoader(
-            **common,
-            admission=self.admission,
-            watch=self.watch,
-            purge=self.unload,
-            registry=self.registry,
-            store=store,
-            vault=vault,
-            unsealer=self.unsealer,
-            emit=self.emit,
-            deadline_s=timing.probe_deadline_s,
-        )
-        self.results: Final = Results(
-            membership=self.me,
-            store=world.results[region],
-            control_bus=self.control_bus,
-            switch=self.switch,
-            clock=self.clock,
-        )
-        self.regions: Final = RegionSync(
-            **common,
-            control_bus=self.control_bus,
-            stream=self.stream,
-            switch=self.switch,
-            timing=timing,
-            randomness=self.randomness,
-            chance=chance,
-            emit=self.emit,
-            result_of=self.results.offer,
-        )
-        self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
-        self.kills: Final = HoldCommands(
-            **common,
-            control_bus=self.control_bus,
-            registry=self.registry,
-            switch=self.switch,
-            regions=self.regions,
-            timing=timing,
-            emit=self.emit,
-            results=self.results,
-        )
-        self.compaction: Final = LiftCompaction(
-            membership=self.me,
-            revocations=self.revocations,
-            since=self.switch.stored_since,
-            pages=self.switch.lifts,
-            regions=self.regions,
-            clock=self.clock,
-            chance=chance,
-            emit=self._paged,
-            every_s=max(1.0, 2 * world.plan.page_s),
-            keep_s=world.plan.page_s,
-            least=1,
-        )
-        self.registry_memory: Final = memory_of(self)
-        self.keeper: Final[RegistryKeeper | None] = (
-            keeper_of(self, self.feed, world.buckets[region], self.registry_memory)
-            if self.feed
-            else None
-        )
-        if self.keeper is not None:
-            self.switch.on_registry(self.keeper.compare)
+        if self.registry_parts is not None:
+            self.switch.on_registry(self.registry_parts.keeper.compare)
         broken(world.plan.variant, self)
+
+    @property
+    def keeper(self) -> RegistryKeeper | None:
+        """The part that repairs the registry, where the registry can change."""
+        return self.registry_parts.keeper if self.registry_parts is not None else None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has memory of its region's registry."""
+        return self.registry_parts is not None and self.registry_parts.memory.has
+
+    def _ports(self) -> Ports:
+        """What is simulated; of the rest no simulated part makes use."""
+        world, region = self.world, self.who.region
+        bucket = world.buckets.get(region)
+        unused: Any = None
+        return Ports(
+            host=replace(self.host, emit=self._emitted),
+            state=self.state,
+            region=next(one for one in self.me.verifier.roster.regions if one.region == region),
+            region_bus=self.region_bus,
+            buckets=bucket_of(self, bucket) if bucket else unused,
+            control_bus=self.control_bus,
+            stream=self.stream,
+            results=world.results[region],
+            feed=self.feed or unused,
+            floors=floors_of(self),
+            directory=bucket.directory if bucket else unused,
+            store=world.stores[region],
+            vault=self.vault,
+            private=unused,
+            unsealer=self.unsealer,
+            purge=self.purge,
+            unload=self.unload,
+            audit_room=unused,
+            limits=Limits(
+                lease_ms=LEASE_MS,
+                l1_deadline_s=world.plan.timing.probe_deadline_s,
+                pages=PageLimits(max(1.0, 2 * world.plan.page_s), world.plan.page_s, 1),
+            ),
+        )
 
     async def know_registry(self) -> None:
         await super().know_registry()
-        if self.keeper is not None:
-            await self.keeper.start()
+        if self.registry_parts is not None:
+            await self.registry_parts.keeper.start()
 
     async def start(self) -> None:
         await self.catch_up()
-        if self.keeper is not None:
-            await joining_of(self, self.keeper, self.registry_memory).start()
+        if self.registry_parts is not None:
+            await self.registry_parts.recovery.start()
         await self.kills.start()
         await self.regions.start()
         self.watch.start()
@@ -151,9 +115,10 @@ class SimCore(Instance):
         self.admission.close(tenant)
         return self.vault.purge(tenant)
 
-    def _paged(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
+    def _emitted(self, type: str, **fields: Any) -> None:  # noqa: A002 - the port's own name
         if type == "hold.compacted":
             self.world.coverage.saw("a page that a Core signed")
+        self.emit(type, **fields)
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
@@ -196,9 +161,9 @@ class SimCore(Instance):
 
     async def _put_tenant(self, raw: bytes) -> list[Any]:
         """As ``kcm_core.api.admin.Admin`` does; roots are wrapped by every link already."""
-        if self.feed is None:
+        if self.feed is None or self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
-        self.registry_memory.require()
+        self.registry_parts.memory.require()
         record: Tenant = self.me.verifier.tenant(raw)
         await self.feed.fetch("tenant", record.tenant)
         known = self.registry.known(key_of(record))
@@ -214,11 +179,11 @@ class SimCore(Instance):
 
     async def accept(self, raw: bytes, record: Tenant) -> None:
         """Accept a tenant's record that was checked; told to the oracle."""
-        if self.keeper is None:
+        if self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
         oracle, what = self.world.oracle, (record.tenant, self.who.region, record.revision)
         oracle.links.offered(*what, record.link)
-        await self.keeper.accept(raw, record)
+        await self.registry_parts.keeper.accept(raw, record)
         oracle.accepted_record(*what, record.link)
         self.world.accepted(self)
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
@@ -26,7 +28,7 @@ from tests.simulation.clocks import SimClock, SimRandomness
 from tests.simulation.disk import SimDisk, hold_files
 from tests.simulation.log import SimLog
 from tests.simulation.oracle import Operation
-from tests.simulation.plan import Member
+from tests.simulation.plan import Member, Plan
 from tests.simulation.registry import feed_of
 from tests.simulation.trust import member
 from tests.simulation.variants import REVOCATIONS
@@ -59,10 +61,14 @@ class Instance:
             stands_in_suspend=variant == "clock-stands-in-suspend",
         )
         self.randomness: Final = SimRandomness(world.random)
-        self.registry: Final = Registry()
-        self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
-        self.freshness: Final = Freshness(world.plan.timing)
-        self.admission: Final = Admission(self.freshness, self.revocations, self.registry, region)
+        self.host: Final = Host(
+            self.me, self.clock, self.randomness, self.emit, world.random.random
+        )
+        self.state: Final = _state(world.plan, region)
+        self.registry: Final = self.state.registry
+        self.revocations: Final = self.state.revocations
+        self.freshness: Final = self.state.freshness
+        self.admission: Final = self.state.admission
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.memory: Final[HoldStore] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
@@ -188,3 +194,12 @@ def read(answer: bytes) -> list[Any]:
     if code != Code.OK.value:
         raise KcmError(Code(code))
     return rest
+
+
+def _state(plan: Plan, region: str) -> ReplicaState:
+    """As ``ReplicaState.empty``, with the revocations that a variant breaks."""
+    registry = Registry()
+    revocations = REVOCATIONS.get(plan.variant, Revocations)(registry, region)
+    freshness = Freshness(plan.timing)
+    admission = Admission(freshness, revocations, registry, region)
+    return ReplicaState(registry, revocations, freshness, admission)

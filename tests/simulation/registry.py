@@ -11,9 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_core.keys.file_store import Stored
-from kcm_core.registry.keeper import PREFIX, RegistryKeeper
-from kcm_core.registry.memory import RegistryMemory
-from kcm_core.registry.recovery import RegistryRecovery
+from kcm_core.registry.keeper import PREFIX
 from kcm_killswitch.model.registry import Key, Record, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.nats.store_health import Stores
@@ -34,9 +32,6 @@ from tests.simulation.trust import identity
 if TYPE_CHECKING:
     from tests.simulation.core import SimCore
     from tests.simulation.instance import Instance
-
-AGAIN_S: Final = 0.1
-"""Seconds after the last lease of who differed until a Core compares again."""
 
 Floor = tuple[int, bytes]
 
@@ -235,56 +230,14 @@ def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:
     return feed
 
 
-def memory_of(core: SimCore) -> RegistryMemory:
-    """Production's memory of one Core."""
-    floors: Any = SimFloors(core.world.floors.setdefault(core.who.name, FloorsDisk()))
-    return RegistryMemory(
-        floors=floors, registry=core.registry, lease=core.freshness.registry, emit=core.emit
-    )
+def floors_of(core: SimCore) -> Any:
+    """What one Core's machine has of the registry."""
+    return SimFloors(core.world.floors.setdefault(core.who.name, FloorsDisk()))
 
 
-def joining_of(core: SimCore, keeper: RegistryKeeper, memory: RegistryMemory) -> RegistryRecovery:
-    """How it comes to one."""
-    return RegistryRecovery(
-        membership=core.me,
-        bus=core.region_bus,
-        memory=memory,
-        compare=keeper.compare,
-        empty=keeper.empty,
-        clock=core.clock,
-        randomness=core.randomness,
-        emit=core.emit,
-    )
-
-
-def keeper_of(
-    core: SimCore, feed: RegistryFeed, bucket: Bucket, memory: RegistryMemory
-) -> RegistryKeeper:
-    """Production's keeper of one Core, composed as ``kcm_core.assembly`` does."""
-    connection: Any = SimBucket(bucket.stream, core.region_bus)
-    directory: Any = bucket.directory
-    again: list[Any] = []
-
-    def compared() -> None:
-        again_s = core.freshness.registry.compared(core.clock.elapsed())
-        for handle in again:
-            handle.cancel()
-        again.clear()
-        if again_s is not None:
-            again.append(core.world.loop.call_later(again_s + AGAIN_S, keeper.compare))
-
-    keeper = RegistryKeeper(
-        membership=core.me,
-        connection=connection,
-        feed=feed,
-        registry=core.registry,
-        directory=directory,
-        memory=memory,
-        settled=core.switch.record.renew,
-        compared=compared,
-        emit=core.emit,
-    )
-    return keeper
+def bucket_of(core: SimCore, bucket: Bucket) -> Any:
+    """One Core's connection to the bucket."""
+    return SimBucket(bucket.stream, core.region_bus)
 
 
 def following_of(feed: RegistryFeed) -> SimFollowing:

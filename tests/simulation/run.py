@@ -123,7 +123,7 @@ class Run:
         world, loop = self.world, self.world.loop
         for region, bucket in world.buckets.items():
             until = loop.now + self._recovery_s
-            while not any(core.registry_memory.has for core in world.cores(region)):
+            while not any(core.remembers for core in world.cores(region)):
                 bucket.directory.restore()
                 for core in world.cores(region):
                     if core.ready and core.keeper is not None:

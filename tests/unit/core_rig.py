@@ -7,36 +7,20 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.api.admin import Admin
-from kcm_core.api.registry_adoption import RegistryAdoption
-from kcm_core.api.roster_requests import RosterRequests
-from kcm_core.api.sessions import Sessions
-from kcm_core.api.tenant_list import TenantList
-from kcm_core.api.wrap import WrapApi
-from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.creation import KeyCreator
+from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.keys.file_store import FileKeyStore
-from kcm_core.keys.loader import KeyLoader
-from kcm_core.keys.root_rewrap import RootRewrapper
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.registry.floors import Floors
-from kcm_core.registry.keeper import RegistryKeeper
-from kcm_core.registry.memory import RegistryMemory
-from kcm_core.registry.recovery import RegistryRecovery
-from kcm_core.root_keys.automatic_holds import AutomaticHolds
-from kcm_core.root_keys.link_validation import LinkValidator
-from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_gateway.core_client import CoreClient
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Admission
+from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.hold_applier import to_record
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.roster.follower import RosterFeed
@@ -52,7 +36,7 @@ from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
-from tests.fakes.knowing import knowing
+from tests.fakes.knowing import primed
 from tests.fakes.ports import Wire
 from tests.fakes.unsealer import FakeUnsealer
 from tests.unit import trust_rig
@@ -139,16 +123,29 @@ def lease_of(me: InstanceContext) -> Lease:
     )
 
 
-async def _settled() -> None:
-    """The lease entry says it at once."""
+class _Record:
+    """The lease entry of one Core, and the incarnations whose entries it has read."""
+
+    def __init__(self) -> None:
+        self.incarnations = Incarnations()
+
+    async def renew(self) -> None:
+        """The lease entry shows it at once."""
+
+
+class _Lifts:
+    pages: tuple[()] = ()
 
 
 class Switch:
     """The kill switch of one Core: what it learns takes effect, and is durable, at once."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, rosters: RosterFeed) -> None:
         self._core = core
         self.told: list[HoldState] = []
+        self.record = _Record()
+        self.rosters = rosters
+        self.lifts = _Lifts()
 
     def verify(self, raw: bytes) -> HoldState:
         return to_record(self._core.me.verifier.hold_or_lift(raw))
@@ -163,6 +160,15 @@ class Switch:
     def durable_at(self, hold_id: bytes) -> int:
         return 1 if self._core.revocations.holds.get(hold_id) else 0
 
+    def stored_since(self, record: HoldState) -> float:
+        return 0.0
+
+    def listen(self, *_: Any) -> None:
+        """Other regions and other Cores' attestations send nothing."""
+
+    def on_registry(self, differs: Any) -> None:
+        """No other Core shows another registry."""
+
 
 class Attestations:
     """A control stream that takes whatever is put."""
@@ -171,8 +177,15 @@ class Attestations:
         return 1
 
 
+class Room:
+    """The audit trail: it has room until a test says that it has none."""
+
+    has_room = True
+    refusal = "the audit trail cannot take more"
+
+
 class Core:
-    """One incarnation."""
+    """One incarnation: the product's composition over fakes, without a replica."""
 
     def __init__(
         self, world: World, name: str, *, seal_key: Path | None = None, remembers: bool = True
@@ -181,117 +194,64 @@ class Core:
         self.world = world
         self.me = membership(name)
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.may_record = True
-        self.registry = Registry()
-        self.revocations = Revocations(self.registry, self.me.region)
-        self.freshness = knowing(world.clock.elapsed(), "eu", "us")
-        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
-        self.incarnations = Incarnations()
+        self.room = Room()
+        self.state = primed(world.clock.elapsed(), self.me.region, "eu", "us")
+        self.registry, self.revocations = self.state.registry, self.state.revocations
+        self.freshness, self.admission = self.state.freshness, self.state.admission
+        ports = self._ports(seal_key or world.seal_key, remembers=remembers)
+        stream = ControlLog(world.bus, self.me.region, world.clock)  # type: ignore[arg-type]
+        host = ports.host
+        self.rosters = RosterFeed(
+            self.me, stream, RejectionLog("control", self._emit), self._emit, host.randomness,
+            world.clock,
+        )  # fmt: skip
+        self.switch: Any = Switch(self, self.rosters)
+        self.incarnations = self.switch.record.incarnations
+        parts = assemble(ports, self.switch)
+        self.store, self.vault, self.feed = ports.store, ports.vault, ports.feed
+        self.watch = parts.kill_switch.monitor
+        self.loader, self.maker, self.relinker = (
+            parts.keys.loader, parts.keys.creator, parts.keys.rewrapper,
+        )  # fmt: skip
+        self.sessions, self.wrapping = parts.keys.sessions, parts.keys.wrapping
+        self.memory, self.keeper = parts.registry.memory, parts.registry.keeper
+        self.joining, self.admin = parts.registry.recovery, parts.admin
+
+    def _ports(self, seal_key: Path, *, remembers: bool) -> Ports:
+        world, region = self.world, self.me.region
+        bus: Any = world.bus
         randomness = SystemKeyRandomness()
-        seal = SealKey(trust_rig.ID, str(seal_key or world.seal_key))
-        self.vault = Vault(self.me.region, seal, randomness)
-        self.store = KeyStore(world.bus, FileKeyStore(world.directory), self.me, self._emit)  # type: ignore[arg-type]
-        self.switch = Switch(self)
-        self.holds = AutomaticHolds(
-            membership=self.me, revocations=self.revocations, switch=self.switch,  # type: ignore[arg-type]
-            settle_s=60.0, clock=world.clock, randomness=randomness,
-        )  # fmt: skip
-        self.watch = KeyMonitor(
-            membership=self.me, revocations=self.revocations, freshness=self.freshness,
-            admission=self.admission, canaries=Canaries(self.registry, self.store),
-            unsealer=world.unsealer, holds=self.holds, stream=Attestations(), purge=self.purge,  # type: ignore[arg-type]
-            emit=self._emit, clock=world.clock, chance=lambda: 0.5,
-        )  # fmt: skip
-        common: Any = {
-            "membership": self.me,
-            "revocations": self.revocations,
-            "vault": self.vault,
-            "emit": self._emit,
-        }
-        self.loader = KeyLoader(
-            **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
-            admission=self.admission, watch=self.watch, purge=self.purge, clock=world.clock,
-            deadline_s=5.0,
-        )  # fmt: skip
-        self.maker = KeyCreator(
-            **common, store=self.store, loader=self.loader, unsealer=world.unsealer,
-            seal_key_id=trust_rig.ID, randomness=randomness, deadline_s=5.0,
-        )  # fmt: skip
-        self.sessions = Sessions(
-            self.me.region, trust_rig.ID, PRIVATE[self.me.region], self.me.rosters
-        )
-        feed = RegistryFeed(
-            world.bus, self.me, self.revocations, self.purge,  # type: ignore[arg-type]
-            self.freshness.registry, world.clock,
-        )  # fmt: skip
-        self.wrapping = WrapApi(
-            fetch=feed.fetch_service,
-            membership=self.me,
-            vault=self.vault,
-            emit=self._emit,
-            admission=self.admission,
-            incarnations=self.incarnations,
-            loader=self.loader,
-            sessions=self.sessions,
-            clock=world.clock,
-            randomness=randomness,
-            lease_ms=10_000,
-            may_record=lambda: self.may_record,
-        )
-        floors = Floors(world.state / f"{name}-floors")
+        host = Host(self.me, world.clock, randomness, self._emit, chance=lambda: 0.5)
+        floors = Floors(world.state / f"{self.me.name}-floors")
         if remembers and floors.fresh:
             floors.begin([])
             floors.use()
-        self.memory = RegistryMemory(
-            floors=floors, registry=self.registry, lease=self.freshness.registry, emit=self._emit
+        directory = FileKeyStore(world.directory)
+        self.region_bus = world.wire.join(self.me.name)
+        stream: Any = Attestations()
+        return Ports(
+            host=host,
+            state=self.state,
+            region=next(one for one in ROSTER.regions if one.region == region),
+            region_bus=self.region_bus,
+            buckets=bus,
+            control_bus=self.region_bus,
+            stream=stream,
+            results=ResultBucket(bus),
+            feed=RegistryFeed(
+                bus, self.me, self.revocations, self.purge, self.freshness.registry, world.clock
+            ),
+            floors=floors,
+            directory=directory,
+            store=KeyStore(host, bus, directory),
+            vault=Vault(region, SealKey(trust_rig.ID, str(seal_key)), randomness),
+            private=PRIVATE[region],
+            unsealer=world.unsealer,
+            purge=self.purge,
+            unload=self.purge,
+            audit_room=self.room,
+            limits=Limits(l1_deadline_s=5.0),
         )
-        self.keeper = RegistryKeeper(
-            membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]
-            directory=FileKeyStore(world.directory), memory=self.memory,
-            settled=_settled, compared=lambda: None, emit=self._emit,
-        )  # fmt: skip
-        self.feed = feed
-        nobody: Any = None
-        self.relinker = RootRewrapper(
-            **common, registry=self.registry, store=self.store, unsealer=world.unsealer,
-            randomness=randomness, deadline_s=5.0,
-        )  # fmt: skip
-        self.linker = LinkValidator(
-            region=self.me.region, unsealer=world.unsealer, clock=world.clock,
-            randomness=randomness, deadline_s=5.0,
-        )  # fmt: skip
-        self.listing = TenantList(
-            region=self.me.region, core=self.me.name, registry=self.registry,
-            revocations=self.revocations, feed=feed, store=self.store, vault=self.vault,
-            clock=world.clock,
-        )  # fmt: skip
-        self.rosters = RosterFeed(
-            self.me, ControlLog(world.bus, self.me.region, world.clock),  # type: ignore[arg-type]
-            RejectionLog("control", self._emit), self._emit, randomness,
-            world.clock,
-        )  # fmt: skip
-        rostering = RosterRequests(
-            membership=self.me, rosters=self.rosters, feed=feed, registry=self.registry,
-            revocations=self.revocations, lift_pages=(), store=self.store, clock=world.clock,
-        )  # fmt: skip
-        self.admin = Admin(
-            membership=self.me, emit=self._emit, keeper=self.keeper, feed=feed, memory=self.memory,  # type: ignore[arg-type]
-            registry=self.registry, listing=self.listing,
-            maker=self.maker, linker=self.linker, relinker=self.relinker, kills=nobody,
-            clock=world.clock,
-        )  # fmt: skip
-        self.admin.serve("roster", rostering.verbs)
-        self.region_bus = world.wire.join(name)
-        self.joining = RegistryRecovery(
-            membership=self.me, bus=self.region_bus, memory=self.memory,
-            compare=self.keeper.compare, empty=self.keeper.empty, clock=world.clock,
-            randomness=randomness, emit=self._emit,
-        )  # fmt: skip
-        adopting = RegistryAdoption(
-            membership=self.me, registry=self.registry, memory=self.memory, joining=self.joining,
-            compare=self.keeper.compare,
-        )  # fmt: skip
-        self.admin.serve_named("registry", adopting.verbs)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))

@@ -8,7 +8,9 @@ import pytest
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Level, Policy
 from kcm_runtime.audit.stream_chain import MARK_EVERY, Marks, Place, link
+from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.config import ConfigError
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.streams import StoreFull
 from kcm_runtime.roster.store import Rosters
@@ -96,11 +98,11 @@ class OneCore:
         self.store = FakeAuditStore(world.audit)
         self.memory = TrimFiles(world.directory / name)
         entry = world.verifier.instance(name)
+        me = InstanceContext(identity(name), entry, Rosters(world.verifier), bytes(16))
         self.trimmer = Trimmer(
-            membership=InstanceContext(identity(name), entry, Rosters(world.verifier), bytes(16)),
+            Host(me, world.clock, SystemRandomness(), self._emit),
             control=self.log, store=self.store, memory=self.memory,
             policy=policy or Policy(quorum=0, **KEEP),
-            emit=self._emit, clock=world.clock,
         )  # fmt: skip
 
     def _emit(self, kind, **fields):

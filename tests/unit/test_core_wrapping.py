@@ -269,7 +269,7 @@ async def test_a_request_may_bring_both_its_bounds_and_no_more_keys(core):
 async def test_what_cannot_be_recorded_is_not_done(core):
     _, _, blobs = await wrapped(core)
     told = len(core.events)
-    core.may_record = False
+    core.room.has_room = False
     assert await refused(unwrap(core, blobs)) is Code.UNAVAILABLE
     assert len(core.events) == told  # the reserve is for purges
 

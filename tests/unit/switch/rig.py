@@ -12,30 +12,21 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import WrapApi
-from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.creation import KeyCreator
+from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.keys.file_store import FileKeyStore
-from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
-from kcm_core.root_keys.automatic_holds import AutomaticHolds
-from kcm_core.root_keys.monitor import KeyMonitor
+from kcm_core.registry.floors import Floors
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.coordinator.hold_commands import HoldCommands
-from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
-from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import FileHoldStore, NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
@@ -189,7 +180,14 @@ class System:
 class Incarnation:
     """One run of an instance: what it knows, what it purged, and its kill switch."""
 
-    def __init__(self, system: System, name: str, *, verifier: Verifier = VERIFIER) -> None:
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        verifier: Verifier = VERIFIER,
+        chance: Any = lambda: 0.5,
+    ) -> None:
         self.system = system
         self.clock = VirtualClock(1_000.0 * next(_incarnations))
         incarnation = next(_incarnations).to_bytes(16, "big")
@@ -199,16 +197,16 @@ class Incarnation:
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
         self.bus = system.wire.join(name)
-        self.registry = Registry()
-        self.revocations = Revocations(self.registry, self.me.region)
-        self.freshness = Freshness(system.timing)
-        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
+        self.state = ReplicaState.empty(self.me.region, system.timing)
+        self.registry, self.revocations = self.state.registry, self.state.revocations
+        self.freshness, self.admission = self.state.freshness, self.state.admission
         self.purged: list[str] = []
         self.broken: set[str] = set()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.alive = True
         self.on_purge: Any = lambda tenant: None
         self.randomness = SystemKeyRandomness()
+        self.host = Host(self.me, self.clock, self.randomness, self.emit, chance)
         core = self.me.role is Role.CORE
         self.memory: HoldStore = (
             FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
@@ -279,8 +277,15 @@ class Incarnation:
         return sum(one == kind for one, _ in self.events)
 
 
+class Room:
+    """The audit trail has room."""
+
+    has_room = True
+    refusal = ""
+
+
 class CoreIncarnation(Incarnation):
-    """A Core: with regions, keys' holds, key monitor, commands and the vault."""
+    """A Core: the product's composition over these ports."""
 
     vault: Vault
 
@@ -294,102 +299,53 @@ class CoreIncarnation(Incarnation):
         verifier: Verifier = VERIFIER,
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        super().__init__(system, name, verifier=verifier)
-        region = self.me.region
-        self.unsealer = unsealer or system.unsealers[region]
-        self.vault = Vault(region, SealKey(ID, str(system.seal_key)), self.randomness)
+        super().__init__(system, name, verifier=verifier, chance=chance)
+        self.unsealer = unsealer or system.unsealers[self.me.region]
+        ports = self._ports(Limits(l1_deadline_s=5.0, probes_per_s=probes_per_s))
+        parts = assemble(ports, self.switch)
+        self.vault, self.store = ports.vault, ports.store
+        self.holds, self.watch = parts.kill_switch.automatic_holds, parts.kill_switch.monitor
+        self.results, self.regions = parts.kill_switch.results, parts.kill_switch.regions
+        self.kills = parts.kill_switch.kills
+        self.loader, self.maker = parts.keys.loader, parts.keys.creator
+        self.wrapping = parts.keys.wrapping
+
+    def _ports(self, limits: Limits) -> Ports:
+        region, system = self.me.region, self.system
         bus: Any = system.buses[region]
-        self.store = KeyStore(bus, FileKeyStore(system.path / region), self.me, self.emit)
-        self.canaries = Canaries(self.registry, self.store)
-        common: Any = {
-            "membership": self.me,
-            "revocations": self.revocations,
-            "clock": self.clock,
-        }
-        self.holds = AutomaticHolds(
-            **common,
-            switch=self.switch,
-            settle_s=system.timing.settle_s,
-            randomness=self.randomness,
-        )
-        self.watch = KeyMonitor(
-            **common,
-            freshness=self.freshness,
-            admission=self.admission,
-            canaries=self.canaries,
-            unsealer=self.unsealer,
-            holds=self.holds,
-            stream=self.log,
-            purge=self.purge,
-            emit=self.emit,
-            chance=chance,
-            probes_per_s=probes_per_s,
-        )
-        self.loader = KeyLoader(
-            **common,
-            registry=self.registry,
-            store=self.store,
-            vault=self.vault,
-            unsealer=self.unsealer,
-            admission=self.admission,
-            watch=self.watch,
-            purge=self.purge,
-            emit=self.emit,
-            deadline_s=5.0,
-        )
-        self.maker = KeyCreator(
-            membership=self.me,
-            revocations=self.revocations,
-            store=self.store,
-            vault=self.vault,
-            loader=self.loader,
-            unsealer=self.unsealer,
-            seal_key_id=ID,
-            emit=self.emit,
-            randomness=self.randomness,
-            deadline_s=5.0,
-        )
-        self.wrapping = WrapApi(
-            membership=self.me,
-            admission=self.admission,
-            loader=self.loader,
-            vault=self.vault,
-            sessions=Sessions(region, ID, HPKE, self.me.rosters),
-            emit=self.emit,
-            clock=self.clock,
-            randomness=self.randomness,
-            incarnations=self.switch.record.incarnations,
-            lease_ms=10_000,
-        )
-        self.results = Results(
-            membership=self.me,
-            store=ResultBucket(bus),
-            control_bus=self.bus,
-            switch=self.switch,
-            clock=self.clock,
-        )
-        self.regions = RegionSync(
-            **common,
+        floors = Floors(system.path / "state" / f"{self.me.name}-{next(_incarnations)}")
+        floors.begin([])
+        floors.use()
+        directory = FileKeyStore(system.path / region)
+        room: Any = Room()
+        return Ports(
+            host=self.host,
+            state=self.state,
+            region=next(one for one in VERIFIER.roster.regions if one.region == region),
+            region_bus=self.bus,
+            buckets=bus,
             control_bus=self.bus,
             stream=self.log,
-            switch=self.switch,
-            timing=system.timing,
-            randomness=self.randomness,
-            chance=chance,
-            emit=self.emit,
-            result_of=self.results.offer,
+            results=ResultBucket(bus),
+            feed=RegistryFeed(
+                bus,
+                self.me,
+                self.revocations,
+                self.purge,
+                self.freshness.registry,
+                self.clock,
+            ),
+            floors=floors,
+            directory=directory,
+            store=KeyStore(self.host, bus, directory),
+            vault=Vault(region, SealKey(ID, str(system.seal_key)), self.randomness),
+            private=HPKE,
+            unsealer=self.unsealer,
+            purge=self.purge,
+            unload=self.purge,
+            audit_room=room,
+            limits=limits,
         )
-        self.kills = HoldCommands(
-            **common,
-            control_bus=self.bus,
-            registry=self.registry,
-            switch=self.switch,
-            regions=self.regions,
-            timing=system.timing,
-            emit=self.emit,
-            results=self.results,
-        )
-        self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
 
     def purge(self, tenant: str) -> int:
         super().purge(tenant)

@@ -503,8 +503,8 @@ async def test_a_key_that_refuses_in_the_middle_of_an_unseal_of_somebody_else_st
     gate.open.clear()
     acme = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside == 1)
-    core.watch._hold(core.canaries.add("acme", core.loader._roots["acme"].versions[0]),
-                     L1State.DISABLED)  # fmt: skip
+    roots = await core.store.root("acme")
+    core.watch.answered(core.watch.ask("acme", roots.versions[0]), L1State.DISABLED)
     gate.open.set()
     assert await code_of(acme) is Code.TENANT_KILLED
     assert core.vault.open_tenants == []

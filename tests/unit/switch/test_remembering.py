@@ -186,14 +186,7 @@ async def test_a_hold_of_a_key_is_broadcast_again_while_that_cannot_be_sent(syst
     await core.start()
     await other.start()
     core.bus.connected = False
-    holds = AutomaticHolds(
-        membership=core.me,
-        revocations=core.revocations,
-        switch=core.switch,
-        settle_s=60.0,
-        clock=core.clock,
-        randomness=core.randomness,
-    )
+    holds = AutomaticHolds(core.host, core.state, core.switch)
     task = asyncio.create_task(holds._broadcast(core.switch.verify(held(hold()))))
     await let_pass(2.0)
     assert not other.revocations.killed("acme")

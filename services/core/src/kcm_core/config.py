@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.replica.config import ReplicaConfig
 from kcm_runtime.config import Section
 from pydantic import Field
+
+ANSWER_LEASE_MS: Final = 10_000
+L1_DEADLINE_S: Final = 10.0
 
 
 class Secrets(Section):
@@ -39,9 +42,9 @@ class CoreConfig(ReplicaConfig):
     secrets: Secrets
     key_store: Path
     """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
-    lease_ms: Annotated[int, Field(ge=1_000, le=60_000)] = 10_000
+    lease_ms: Annotated[int, Field(ge=1_000, le=60_000)] = ANSWER_LEASE_MS
     """How long a Gateway may use an answer, counted from the sending of its request."""
-    l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    l1_deadline_s: Annotated[float, Field(gt=0, le=60)] = L1_DEADLINE_S
     """Seconds until a call to a customer's root key times out."""
     probes_per_s: Annotated[float, Field(ge=1, le=1000)] = PROBES_PER_S
     """Largest number of probes of customers' root keys in a second."""

@@ -25,3 +25,17 @@ class Emit(Protocol):
         failed: int = 0,
         detail: str = "",
     ) -> None: ...
+
+
+class AuditRoom(Protocol):
+    """Whether the audit trail can take the event of one more data request."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a data request may begin; if not, refuse it with ``unavailable``."""
+        ...
+
+    @property
+    def refusal(self) -> str:
+        """Why a data request is refused while ``has_room`` is false, and the remedy."""
+        ...

@@ -13,11 +13,9 @@ from itertools import chain
 from typing import Final
 
 from kcm_killswitch.model.lift_pages import Page
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.registry_follower import RegistryFeed
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import limits
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
@@ -61,24 +59,22 @@ class RosterRequests:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         rosters: RosterFeed,
         feed: RegistryFeed,
-        registry: Registry,
-        revocations: Revocations,
         lift_pages: Iterable[Page],
         store: KeyStore,
-        clock: Clock,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._registry: Final = state.registry
+        self._revocations: Final = state.revocations
         self._rosters: Final = rosters
         self._feed: Final = feed
-        self._registry: Final = registry
-        self._revocations: Final = revocations
         self._lift_pages: Final = lift_pages
         self._store: Final = store
-        self._clock: Final = clock
 
     @property
     def verbs(self) -> Mapping[str, Callable[[AdminRequest], Awaitable[Message]]]:

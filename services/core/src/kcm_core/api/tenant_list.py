@@ -11,10 +11,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.registry_follower import RegistryFeed
-from kcm_runtime.clock import Clock
+from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits
 from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow
@@ -47,24 +46,21 @@ class TenantList:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        region: str,
-        core: str,
-        registry: Registry,
-        revocations: Revocations,
         feed: RegistryFeed,
         store: KeyStore,
         vault: Vault,
-        clock: Clock,
     ) -> None:
-        self._region: Final = region
-        self._core: Final = core
-        self._registry: Final = registry
-        self._revocations: Final = revocations
+        self._region: Final = host.me.region
+        self._core: Final = host.me.name
+        self._clock: Final = host.clock
+        self._registry: Final = state.registry
+        self._revocations: Final = state.revocations
         self._feed: Final = feed
         self._store: Final = store
         self._vault: Final = vault
-        self._clock: Final = clock
 
     def tenants(self, query: TenantListQuery) -> TenantPage:
         """A page of the region's tenants."""

@@ -21,10 +21,9 @@ from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Purged, ScratchPool
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.incarnations import Incarnations
-from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
-from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.requests import Asked, check_deadline
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
@@ -71,39 +70,34 @@ class WrapApi:
 
     def __init__(
         self,
-        *,
-        membership: InstanceContext,
+        host: Host,
         admission: Admission,
+        *,
         loader: KeyLoader,
         vault: Vault,
         sessions: Sessions,
-        emit: Emit,
-        clock: Clock,
-        randomness: Randomness,
         incarnations: Incarnations,
         lease_ms: int,
-        may_record: Callable[[], bool] = lambda: True,
-        refusal: Callable[[], str] = lambda: "the audit trail cannot take more",
-        fetch: Fetch | None = None,
+        fetch: Fetch,
+        room: AuditRoom,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
+        self._emit: Final = host.emit
         self._admission: Final = admission
         self._loader: Final = loader
         self._vault: Final = vault
         self._sessions: Final = sessions
-        self._emit: Final = emit
-        self._clock: Final = clock
-        self._random: Final = randomness
         self._incarnations: Final = incarnations
         self._lease_ms: Final = lease_ms
         self._fetch: Final = fetch
-        self._may_record: Final = may_record
-        self._refusal: Final = refusal
+        self._room: Final = room
         self._scratch: Final = ScratchPool()
         self._asked: Final[Asked[bool]] = Asked(ASKED_MAX)
         """What was served or refused, by caller and id: only requests that their callers sealed."""
-        self._unbelieved: Final = RejectionLog("a caller's ticket or seal", emit)
-        self._outside: Final = RejectionLog("outside of what is granted", emit)
+        self._unbelieved: Final = RejectionLog("a caller's ticket or seal", host.emit)
+        self._outside: Final = RejectionLog("outside of what is granted", host.emit)
 
     def close(self) -> None:
         """Record the refusals that are only counted so far."""
@@ -122,8 +116,8 @@ class WrapApi:
             self._unbelieved.record(_copy())
             raise _copy()
         call = self._granted(asked, request, body)
-        if not self._may_record():
-            raise KcmError(Code.UNAVAILABLE, self._refusal())
+        if not self._room.has_room:
+            raise KcmError(Code.UNAVAILABLE, self._room.refusal)
         if self._asked.full(request.caller, now):
             raise KcmError(Code.BUSY, "the caller asks more than can be remembered; it may soon")
         try:
@@ -207,7 +201,7 @@ class WrapApi:
         try:
             return await self._serve(call)
         except KcmError as error:
-            if error.code not in _UNKNOWN or self._fetch is None:
+            if error.code not in _UNKNOWN:
                 raise
         await self._fetch(call.asked.tenant, call.asked.service)
         return await self._serve(call)

@@ -15,6 +15,7 @@ from kcm_keymem.random import KeyRandomness
 from kcm_runtime.audit.stream import AuditStream
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_schemas import subjects
@@ -22,10 +23,9 @@ from kcm_schemas.roster import Role
 from kcm_schemas.version import VERSION
 from kcm_trust.verify import Untrusted
 
-from kcm_core.assembly.administration import administration
-from kcm_core.assembly.foundation import Foundation, foundation
-from kcm_core.assembly.key_service import key_service
-from kcm_core.assembly.kill_switch import kill_switch
+from kcm_core.assembly.parts import assemble
+from kcm_core.assembly.ports import Ports
+from kcm_core.assembly.production import surroundings
 from kcm_core.config import CoreConfig
 from kcm_core.root_keys.hints.supervisor import Listeners
 from kcm_core.trimming import TrimFiles, Trimmer
@@ -46,21 +46,26 @@ class Core:
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        self._base: Final = foundation(config, membership, unsealer, clock, randomness)
-        self._feed: Final = self._base.follow_registry()
-        self._parts: Final = kill_switch(self._base)
-        self._keys: Final = key_service(self._base, self._parts, self._feed)
-        self._administration: Final = administration(
-            self._base, self._parts, self._keys, self._feed
-        )
-        self._trimmer: Final = _trimmer(self._base)
+        outside = surroundings(config, membership, unsealer, clock, randomness)
+        self._me: Final = membership
+        self._ports: Final = outside.ports
+        self._audit: Final = outside.audit
+        self._switch: Final = outside.switch
+        self._region_bus: Final = outside.region_bus
+        self._control_bus: Final = outside.control_bus
+        parts = assemble(outside.ports, outside.switch)
+        self._killing: Final = parts.kill_switch
+        self._keys: Final = parts.keys
+        self._registry: Final = parts.registry
+        self._admin: Final = parts.admin
+        self._trimmer: Final = _trimmer(outside.ports, outside.region_bus, config)
         self._listeners: Final = Listeners(
-            config.hints, config.unsealer_environment, self._parts.monitor.hinted
+            config.hints, config.unsealer_environment, self._killing.monitor.hinted
         )
         self._leaving: asyncio.Task[None] | None = None
         membership.rosters.listen(self._judge_again)
-        self._service: Final = RequestServer(
-            self._base.region_bus,
+        self._server: Final = RequestServer(
+            self._region_bus,
             clock,
             name="kcm-core",
             service_id=membership.incarnation.hex(),
@@ -70,97 +75,95 @@ class Core:
 
     async def start(self) -> None:
         """Connect, catch up, serve."""
-        await self._base.region_bus.start()
-        await self._base.control_bus.start()
-        await await_streams(self._base.region_bus, self._base.me.region, CORE_STREAMS)
-        await self._base.audit.start()
-        await self._feed.start()
-        await self._administration.keeper.start()
-        await self._parts.switch.start()
-        await self._administration.recovery.start()
-        await self._parts.kills.start()
-        await self._parts.regions.start()
-        self._parts.monitor.start()
+        await self._region_bus.start()
+        await self._control_bus.start()
+        await await_streams(self._region_bus, self._me.region, CORE_STREAMS)
+        await self._audit.start()
+        await self._ports.feed.start()
+        await self._registry.keeper.start()
+        await self._switch.start()
+        await self._registry.recovery.start()
+        await self._killing.kills.start()
+        await self._killing.regions.start()
+        self._killing.monitor.start()
         self._trimmer.start()
-        self._parts.compaction.start()
+        self._killing.compaction.start()
         self._listeners.start()
-        region, admin = self._base.me.region, self._administration.admin.handle
+        region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
         keys = subjects.core_all(region)
-        await self._service.add("keys", keys, self._keys.wrapping.handle, queue)
+        await self._server.add("keys", keys, self._keys.wrapping.handle, queue)
         everywhere = subjects.admin_all(region)
-        await self._service.add("admin", everywhere, admin, queue, urgent=True)
-        own = subjects.admin_all_at(region, self._base.me.name)
-        await self._service.add("admin-here", own, admin, "", urgent=True)
-        await self._service.announce()
+        await self._server.add("admin", everywhere, admin, queue, urgent=True)
+        own = subjects.admin_all_at(region, self._me.name)
+        await self._server.add("admin-here", own, admin, "", urgent=True)
+        await self._server.announce()
         state, lacks = secure_memory()
         if lacks:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Unload keys that were wrapped by a Core whose roster entry changed: verify them again."""
-        if not self._base.me.acts and self._leaving is None:
+        if not self._me.acts and self._leaving is None:
             self._leaving = asyncio.get_running_loop().create_task(self._leave())
         if any(map(self._may_be_core, names)):
-            for tenant in self._base.vault.open_tenants:
-                self._base.purge(tenant)
+            for tenant in self._ports.vault.open_tenants:
+                self._ports.purge(tenant)
 
     async def _leave(self) -> None:
         """Leave requests of callers and of other regions to the Cores that may act."""
-        await self._base.control_bus.unsubscribe(subjects.pulls(self._base.me.region))
-        await self._base.region_bus.unsubscribe(subjects.registry_question(self._base.me.region))
-        await self._service.drain()
+        await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
+        await self._region_bus.unsubscribe(subjects.registry_question(self._me.region))
+        await self._server.drain()
 
     def _may_be_core(self, name: str) -> bool:
         """Whether a name is a Core of this region, or may have been one that left the roster."""
-        verifier = self._base.me.verifier
+        verifier = self._me.verifier
         if any(name == one.operator for one in verifier.roster.operators):
             return False
         try:
             entry = verifier.instance(name)
         except Untrusted:
             return True
-        return (entry.role, entry.region) == (Role.CORE, self._base.me.region)
+        return (entry.role, entry.region) == (Role.CORE, self._me.region)
 
     async def close(self) -> None:
         """Finish what is in progress, overwrite every key, and end the lease."""
-        await self._service.drain()
+        await self._server.drain()
         await self._listeners.close()
-        self._parts.monitor.close()
-        self._parts.compaction.close()
+        self._killing.monitor.close()
+        self._killing.compaction.close()
         await self._trimmer.close()
-        for tenant in self._base.vault.open_tenants:
-            self._base.purge(tenant)
-        self._base.vault.close()
+        for tenant in self._ports.vault.open_tenants:
+            self._ports.purge(tenant)
+        self._ports.vault.close()
         self._keys.sessions.close()
-        self._parts.kills.close()
-        self._keys.private.close()
-        await self._parts.regions.close()
-        self._administration.comparison.close()
-        self._administration.recovery.close()
-        self._administration.keeper.close()
-        self._base.store.close()
-        await self._parts.switch.close()
-        await self._feed.close()
-        self._administration.admin.close()
+        self._killing.kills.close()
+        self._ports.private.close()
+        await self._killing.regions.close()
+        self._registry.comparison.close()
+        self._registry.recovery.close()
+        self._registry.keeper.close()
+        self._ports.store.close()
+        await self._switch.close()
+        await self._ports.feed.close()
+        self._admin.close()
         self._keys.wrapping.close()
-        await self._base.audit.close()
-        await self._base.control_bus.close()
-        await self._base.region_bus.close()
+        await self._audit.close()
+        await self._control_bus.close()
+        await self._region_bus.close()
 
 
-def _trimmer(base: Foundation) -> Trimmer:
-    audit = base.config.audit
+def _trimmer(ports: Ports, bus: Connection, config: CoreConfig) -> Trimmer:
+    audit, region = config.audit, ports.host.me.region
     return Trimmer(
-        membership=base.me,
-        control=base.stream,
-        store=AuditStream(base.region_bus, base.me.region, base.clock),
-        memory=TrimFiles(base.config.state_dir),
+        ports.host,
+        control=ports.stream,
+        store=AuditStream(bus, region, ports.host.clock),
+        memory=TrimFiles(config.state_dir),
         policy=Policy(
             quorum=audit.quorum,
             keep_ms=int(audit.keep_s * 1000),
             keep_full_ms=int(audit.keep_full_s * 1000),
         ),
-        emit=base.emit,
-        clock=base.clock,
     )

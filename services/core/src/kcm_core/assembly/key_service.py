@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kcm_keymem.arena import Arena
-from kcm_killswitch.replica.registry_follower import RegistryFeed
-from kcm_runtime.config import ConfigError
-from kcm_runtime.files.secret_file import read_secret
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
+from kcm_killswitch.model.incarnations import Incarnations
 
 from kcm_core.api.sessions import Sessions
 from kcm_core.api.wrap import WrapApi
-from kcm_core.assembly.foundation import Foundation
-from kcm_core.assembly.kill_switch import KillSwitchParts
+from kcm_core.assembly.ports import Ports
 from kcm_core.keys.creation import KeyCreator
 from kcm_core.keys.loader import KeyLoader
+from kcm_core.keys.observer import KeyObserver
 from kcm_core.keys.root_rewrap import RootRewrapper
 
 
@@ -23,86 +19,68 @@ from kcm_core.keys.root_rewrap import RootRewrapper
 class KeyService:
     """The parts that other parts, or the Core's end, need."""
 
-    private: HpkePrivate
+    loader: KeyLoader
     sessions: Sessions
     wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
 
 
-def key_service(base: Foundation, parts: KillSwitchParts, feed: RegistryFeed) -> KeyService:
-    """Make the parts; raises ``ConfigError`` and ``SecretFileError``."""
-    loader = KeyLoader(
-        membership=base.me,
-        admission=base.admission,
-        watch=parts.monitor,
-        purge=base.purge,
-        clock=base.clock,
-        registry=base.registry,
-        revocations=base.revocations,
-        store=base.store,
-        vault=base.vault,
-        unsealer=base.unsealer,
-        emit=base.emit,
-        deadline_s=base.config.l1_deadline_s,
-    )
-    private = _hpke_private(base)
-    sessions = Sessions(base.me.region, base.region.hpke_key_id, private, base.me.rosters)
+def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) -> KeyService:
+    """Make the parts: every use of a root key is reported to ``monitor``.
+
+    Only callers whose incarnation is in ``incarnations`` are served.
+    """
+    region = ports.region
+    loader = key_loader(ports, monitor)
+    sessions = Sessions(region.region, region.hpke_key_id, ports.private, ports.host.me.rosters)
     wrapping = WrapApi(
-        membership=base.me,
-        admission=base.admission,
+        ports.host,
+        ports.state.admission,
         loader=loader,
-        vault=base.vault,
+        vault=ports.vault,
         sessions=sessions,
-        emit=base.emit,
-        clock=base.clock,
-        randomness=base.randomness,
-        incarnations=parts.switch.record.incarnations,
-        lease_ms=base.config.lease_ms,
-        fetch=feed.fetch_service,
-        may_record=lambda: base.audit.has_room,
-        refusal=lambda: base.audit.refusal,
+        incarnations=incarnations,
+        lease_ms=ports.limits.lease_ms,
+        fetch=ports.feed.fetch_service,
+        room=ports.audit_room,
     )
-    return KeyService(private, sessions, wrapping, _creator(base, loader), _rewrapper(base))
+    return KeyService(loader, sessions, wrapping, _creator(ports, loader), _rewrapper(ports))
 
 
-def _creator(base: Foundation, loader: KeyLoader) -> KeyCreator:
+def key_loader(ports: Ports, monitor: KeyObserver) -> KeyLoader:
+    """Make the part that opens keys."""
+    return KeyLoader(
+        ports.host,
+        ports.state,
+        store=ports.store,
+        vault=ports.vault,
+        unsealer=ports.unsealer,
+        watch=monitor,
+        unload=ports.unload,
+        deadline_s=ports.limits.l1_deadline_s,
+    )
+
+
+def _creator(ports: Ports, loader: KeyLoader) -> KeyCreator:
     return KeyCreator(
-        membership=base.me,
-        revocations=base.revocations,
-        store=base.store,
-        vault=base.vault,
+        ports.host,
+        ports.state,
+        store=ports.store,
+        vault=ports.vault,
         loader=loader,
-        unsealer=base.unsealer,
-        seal_key_id=base.region.seal_key_id,
-        emit=base.emit,
-        randomness=base.randomness,
-        deadline_s=base.config.l1_deadline_s,
+        unsealer=ports.unsealer,
+        seal_key_id=ports.region.seal_key_id,
+        deadline_s=ports.limits.l1_deadline_s,
     )
 
 
-def _rewrapper(base: Foundation) -> RootRewrapper:
+def _rewrapper(ports: Ports) -> RootRewrapper:
     return RootRewrapper(
-        membership=base.me,
-        registry=base.registry,
-        revocations=base.revocations,
-        store=base.store,
-        vault=base.vault,
-        unsealer=base.unsealer,
-        emit=base.emit,
-        randomness=base.randomness,
-        deadline_s=base.config.l1_deadline_s,
+        ports.host,
+        ports.state,
+        store=ports.store,
+        vault=ports.vault,
+        unsealer=ports.unsealer,
+        deadline_s=ports.limits.l1_deadline_s,
     )
-
-
-def _hpke_private(base: Foundation) -> HpkePrivate:
-    arena = Arena()
-    try:
-        with arena.use() as view:
-            read_secret(str(base.config.secrets.hpke_key), view[:SECRET_SIZE])
-            private = HpkePrivate(view[:SECRET_SIZE])
-    finally:
-        arena.purge()
-    if private.public_bytes != base.region.hpke_public:
-        raise ConfigError("the HPKE key is not the one that the roster has for this region")
-    return private

@@ -1,19 +1,16 @@
-"""The kill switch of a Core: its replica, the monitor of root keys, and the coordinator."""
+"""What a Core adds to its replica of the kill switch: the monitor of root keys, the coordinator."""
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
 from kcm_killswitch.coordinator.region_sync import RegionSync
-from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.replica.hold_store import FileHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 
-from kcm_core.assembly.foundation import Foundation
+from kcm_core.assembly.ports import Ports
 from kcm_core.keys.canaries import Canaries
 from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_core.root_keys.monitor import KeyMonitor
@@ -24,6 +21,7 @@ class KillSwitchParts:
     """The parts that other parts, or the Core's start and end, need."""
 
     switch: KillSwitch
+    automatic_holds: AutomaticHolds
     monitor: KeyMonitor
     results: Results
     regions: RegionSync
@@ -31,96 +29,74 @@ class KillSwitchParts:
     compaction: LiftCompaction
 
 
-def kill_switch(base: Foundation) -> KillSwitchParts:
-    """Make the replica, the key monitor and the coordinator, and connect them."""
-    switch = _replica(base)
-    monitor = _monitor(base, switch)
+def kill_switch(ports: Ports, switch: KillSwitch) -> KillSwitchParts:
+    """Make the key monitor and the coordinator, and connect them to the replica."""
+    host, state = ports.host, ports.state
+    automatic_holds = AutomaticHolds(host, state, switch)
+    monitor = key_monitor(ports, automatic_holds)
     results = Results(
-        membership=base.me,
-        store=ResultBucket(base.region_bus),
-        control_bus=base.control_bus,
+        membership=host.me,
+        store=ports.results,
+        control_bus=ports.control_bus,
         switch=switch,
-        clock=base.clock,
+        clock=host.clock,
     )
-    regions = _region_sync(base, switch, results)
+    regions = _region_sync(ports, switch, results)
     switch.listen(regions.on_peer_lease, monitor.on_attestation)
     kills = HoldCommands(
-        membership=base.me,
-        control_bus=base.control_bus,
-        registry=base.registry,
-        revocations=base.revocations,
+        membership=host.me,
+        control_bus=ports.control_bus,
+        registry=state.registry,
+        revocations=state.revocations,
         switch=switch,
         regions=regions,
-        timing=base.config.timing,
-        clock=base.clock,
-        emit=base.emit,
+        timing=state.freshness.timing,
+        clock=host.clock,
+        emit=host.emit,
         results=results,
     )
     compaction = LiftCompaction(
-        membership=base.me,
-        revocations=base.revocations,
+        membership=host.me,
+        revocations=state.revocations,
         since=switch.stored_since,
         pages=switch.lifts,
         regions=regions,
-        clock=base.clock,
-        chance=random.random,
-        emit=base.emit,
+        clock=host.clock,
+        chance=host.chance,
+        emit=host.emit,
+        every_s=ports.limits.pages.every_s,
+        keep_s=ports.limits.pages.keep_s,
+        least=ports.limits.pages.least,
     )
-    return KillSwitchParts(switch, monitor, results, regions, kills, compaction)
+    return KillSwitchParts(switch, automatic_holds, monitor, results, regions, kills, compaction)
 
 
-def _replica(base: Foundation) -> KillSwitch:
-    return KillSwitch(
-        membership=base.me,
-        stream=base.stream,
-        memory=FileHoldStore(base.config.state_dir / "holds"),
-        control_bus=base.control_bus,
-        revocations=base.revocations,
-        freshness=base.freshness,
-        purge=base.purge,
-        emit=base.emit,
-        clock=base.clock,
-        randomness=base.randomness,
-    )
-
-
-def _monitor(base: Foundation, switch: KillSwitch) -> KeyMonitor:
-    holds = AutomaticHolds(
-        membership=base.me,
-        revocations=base.revocations,
-        switch=switch,
-        settle_s=base.config.timing.settle_s,
-        clock=base.clock,
-        randomness=base.randomness,
-    )
+def key_monitor(ports: Ports, holds: AutomaticHolds) -> KeyMonitor:
+    """Make the monitor of root keys, which places and lifts ``holds``."""
     return KeyMonitor(
-        membership=base.me,
-        revocations=base.revocations,
-        freshness=base.freshness,
-        admission=base.admission,
-        canaries=Canaries(base.registry, base.store),
-        unsealer=base.unsealer,
+        ports.host,
+        ports.state,
+        canaries=Canaries(ports.state.registry, ports.store),
+        unsealer=ports.unsealer,
         holds=holds,
-        stream=base.stream,
-        purge=base.purge,
-        emit=base.emit,
-        clock=base.clock,
-        chance=random.random,
-        probes_per_s=base.config.probes_per_s,
+        stream=ports.stream,
+        unload=ports.unload,
+        probes_per_s=ports.limits.probes_per_s,
     )
 
 
-def _region_sync(base: Foundation, switch: KillSwitch, results: Results) -> RegionSync:
+def _region_sync(ports: Ports, switch: KillSwitch, results: Results) -> RegionSync:
+    host, state = ports.host, ports.state
     return RegionSync(
-        membership=base.me,
-        control_bus=base.control_bus,
-        stream=base.stream,
-        revocations=base.revocations,
+        membership=host.me,
+        control_bus=ports.control_bus,
+        stream=ports.stream,
+        revocations=state.revocations,
         switch=switch,
-        timing=base.config.timing,
-        clock=base.clock,
-        randomness=base.randomness,
-        chance=random.random,
-        emit=base.emit,
+        timing=state.freshness.timing,
+        clock=host.clock,
+        randomness=host.randomness,
+        chance=host.chance,
+        emit=host.emit,
         result_of=results.offer,
     )

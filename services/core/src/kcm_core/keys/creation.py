@@ -10,10 +10,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
-from kcm_killswitch.model.revocations import Revocations
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import InstanceContext
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_runtime.host import Host
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import (
@@ -43,27 +41,25 @@ class KeyCreator:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
-        revocations: Revocations,
         store: KeyStore,
         vault: Vault,
         loader: KeyLoader,
         unsealer: UnsealerPort,
         seal_key_id: bytes,
-        emit: Emit,
-        randomness: Randomness,
         deadline_s: float,
     ) -> None:
-        self._me: Final = membership
-        self._revocations: Final = revocations
+        self._me: Final = host.me
+        self._emit: Final = host.emit
+        self._random: Final = host.randomness
+        self._revocations: Final = state.revocations
         self._store: Final = store
         self._vault: Final = vault
         self._loader: Final = loader
         self._unsealer: Final = unsealer
         self._seal_key_id: Final = seal_key_id
-        self._emit: Final = emit
-        self._random: Final = randomness
         self._deadline_s: Final = deadline_s
 
     async def root(self, tenant: Tenant, link: Link) -> None:

@@ -15,12 +15,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from kcm_keymem.arena import Arena
-from kcm_killswitch.model.admission import Admission, Permit
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_runtime.host import Host
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, WrappedRoot
@@ -55,32 +52,28 @@ class KeyLoader:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
-        registry: Registry,
-        revocations: Revocations,
         store: KeyStore,
         vault: Vault,
         unsealer: UnsealerPort,
-        admission: Admission,
         watch: KeyObserver,
-        purge: Callable[[str], int],
-        clock: Clock,
-        emit: Emit,
+        unload: Callable[[str], int],
         deadline_s: float,
     ) -> None:
-        """``purge`` wipes a tenant's keys, as a purge does."""
-        self._admission: Final = admission
-        self._watch: Final = watch
-        self._purge: Final = purge
-        self._clock: Final = clock
-        self._me: Final = membership
-        self._registry: Final = registry
-        self._revocations: Final = revocations
+        """``unload`` overwrites a tenant's keys; ``deadline_s`` is for one call to a root key."""
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._emit: Final = host.emit
+        self._registry: Final = state.registry
+        self._revocations: Final = state.revocations
+        self._admission: Final = state.admission
         self._store: Final = store
         self._vault: Final = vault
         self._unsealer: Final = unsealer
-        self._emit: Final = emit
+        self._watch: Final = watch
+        self._unload: Final = unload
         self._deadline_s: Final = deadline_s
         self._opening: dict[_Root, asyncio.Task[Keyring]] = {}
         self._waiting: Counter[str] = Counter()
@@ -100,7 +93,7 @@ class KeyLoader:
             if self._admission.live(tenant, now):
                 self._admission.used(tenant)
                 return ring
-            self._purge(tenant)  # its key lease ended: the root key has to be used again
+            self._unload(tenant)  # its key lease ended: the root key has to be used again
         return await self._once((tenant, generation, 0), lambda: self._open(tenant, generation))
 
     def is_open(self, tenant: str, service: str, version: int) -> bool:

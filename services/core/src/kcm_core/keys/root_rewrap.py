@@ -16,11 +16,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import InstanceContext
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_runtime.host import Host
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, Tenant, WrappedRoot
@@ -38,25 +35,22 @@ class RootRewrapper:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
-        registry: Registry,
-        revocations: Revocations,
         store: KeyStore,
         vault: Vault,
         unsealer: UnsealerPort,
-        emit: Emit,
-        randomness: Randomness,
         deadline_s: float,
     ) -> None:
-        self._me: Final = membership
-        self._registry: Final = registry
-        self._revocations: Final = revocations
+        self._me: Final = host.me
+        self._emit: Final = host.emit
+        self._random: Final = host.randomness
+        self._registry: Final = state.registry
+        self._revocations: Final = state.revocations
         self._store: Final = store
         self._vault: Final = vault
         self._unsealer: Final = unsealer
-        self._emit: Final = emit
-        self._random: Final = randomness
         self._deadline_s: Final = deadline_s
 
     async def prepare(self, tenant: Tenant, link: Link) -> None:

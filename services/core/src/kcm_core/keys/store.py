@@ -21,8 +21,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from kcm_runtime.audit.pacing import Paced
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import keep, last, put
@@ -70,15 +69,14 @@ class KeyStore:
 
     def __init__(
         self,
+        host: Host,
         connection: Connection,
         directory: FileKeyStore,
-        membership: InstanceContext,
-        emit: Emit,
     ) -> None:
-        self._emit: Final = emit
+        self._me: Final = host.me
+        self._emit: Final = host.emit
         self._connection: Final = connection
         self._directory: Final = directory
-        self._me: Final = membership
         self._seen: dict[Key, int] = {}
         self._healings: Final = Paced()
 

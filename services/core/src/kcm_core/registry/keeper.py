@@ -21,9 +21,8 @@ from typing import Final
 from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.pacing import Paced
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import ever_had, keep, last
@@ -70,22 +69,21 @@ class RegistryKeeper:
 
     def __init__(
         self,
+        host: Host,
+        registry: Registry,
         *,
-        membership: InstanceContext,
         connection: Connection,
         feed: RegistryFeed,
-        registry: Registry,
         directory: FileKeyStore,
         memory: RegistryMemory,
         settled: Callable[[], Awaitable[object]],
         compared: Callable[[], None],
-        emit: Emit,
     ) -> None:
         """``settled`` returns after this Core's lease entry shows the current registry.
 
         ``compared`` is called when the registry has everything that the second store has.
         """
-        self._me: Final = membership
+        self._me: Final = host.me
         self._connection: Final = connection
         self._feed: Final = feed
         self._registry: Final = registry
@@ -94,7 +92,7 @@ class RegistryKeeper:
         self._settled: Final = settled
         self._compared: Final = compared
         self._comparing = False
-        self._emit: Final = emit
+        self._emit: Final = host.emit
         self._wrong: dict[Key, str] = {}
         self._strange = False
         self._looked = 0

@@ -18,11 +18,9 @@ from typing import Final
 
 from kcm_killswitch.model.registry_lease import NO_MEMORY
 from kcm_killswitch.replica.verification_budget import Budgets
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
-from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery, NobodyListens, PubSub
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
@@ -57,29 +55,26 @@ class RegistryRecovery:
 
     def __init__(
         self,
+        host: Host,
         *,
-        membership: InstanceContext,
         bus: PubSub,
         memory: RegistryMemory,
         compare: Callable[[], None],
         empty: Callable[[], Awaitable[bool]],
-        clock: Clock,
-        randomness: Randomness,
-        emit: Emit,
     ) -> None:
         """``compare`` synchronizes the two stores soon.
 
         ``empty`` returns whether neither ever had anything; raises ``unavailable``.
         """
-        self._me: Final = membership
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
         self._bus: Final = bus
         self._memory: Final = memory
         self._compare: Final = compare
         self._empty: Final = empty
-        self._clock: Final = clock
-        self._random: Final = randomness
         self._budgets: Final = Budgets()
-        self._refusals: Final = RejectionLog("registry", emit)
+        self._refusals: Final = RejectionLog("registry", host.emit)
         self._waits = ""
         self._new = False
         """Whether it may be a new region: both stores were empty at the start."""

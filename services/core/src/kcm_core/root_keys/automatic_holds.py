@@ -12,10 +12,9 @@ from typing import Any, Final
 
 from kcm_killswitch.model.flap_damping import FlapDamping, damped
 from kcm_killswitch.model.hold_set import HoldState
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
-from kcm_runtime.clock import Clock, Randomness
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_schemas import limits
 from kcm_schemas.codes import KcmError
 from kcm_schemas.l1 import L1State
@@ -35,20 +34,16 @@ class AutomaticHolds:
 
     def __init__(
         self,
-        *,
-        membership: InstanceContext,
-        revocations: Revocations,
+        host: Host,
+        state: ReplicaState,
         switch: KillSwitch,
-        settle_s: float,
-        clock: Clock,
-        randomness: Randomness,
     ) -> None:
-        self._me: Final = membership
-        self._revocations: Final = revocations
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
+        self._revocations: Final = state.revocations
+        self._settling: Final = FlapDamping(state.freshness.timing.settle_s)
         self._switch: Final = switch
-        self._settling: Final = FlapDamping(settle_s)
-        self._clock: Final = clock
-        self._random: Final = randomness
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_runtime.clock import Clock, Randomness
+from kcm_runtime.host import Host
 from kcm_schemas.admin.links import LinkView
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
@@ -25,17 +25,14 @@ class LinkValidator:
 
     def __init__(
         self,
-        *,
-        region: str,
+        host: Host,
         unsealer: UnsealerPort,
-        clock: Clock,
-        randomness: Randomness,
         deadline_s: float,
     ) -> None:
-        self._region: Final = region
+        self._region: Final = host.me.region
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
         self._unsealer: Final = unsealer
-        self._clock: Final = clock
-        self._random: Final = randomness
         self._deadline_s: Final = deadline_s
 
     async def check(self, link: Link) -> LinkView:

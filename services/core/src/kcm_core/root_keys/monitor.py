@@ -21,17 +21,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
-from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S, ProbeScheduler, Verdict
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.purge import purge_each
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import StreamLog
 from kcm_schemas import labels, subjects
 from kcm_schemas.admin.key_budget import KeyUse
@@ -67,36 +63,32 @@ class KeyMonitor:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
-        revocations: Revocations,
-        freshness: Freshness,
-        admission: Admission,
         canaries: Canaries,
         unsealer: UnsealerPort,
         holds: AutomaticHolds,
         stream: StreamLog,
-        purge: Callable[[str], int],
-        emit: Emit,
-        clock: Clock,
-        chance: Callable[[], float],
+        unload: Callable[[str], int],
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        """``purge`` wipes a tenant's keys, as a purge does."""
-        self._me: Final = membership
-        self._revocations: Final = revocations
-        self._freshness: Final = freshness
-        self._admission: Final = admission
+        """``unload`` overwrites a tenant's keys, and returns their number."""
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._emit: Final = host.emit
+        self._revocations: Final = state.revocations
+        self._freshness: Final = state.freshness
+        self._admission: Final = state.admission
         self._canaries: Final = canaries
         self._unsealer: Final = unsealer
         self._holds: Final = holds
         self._stream: Final = stream
-        self._purge: Final = purge
-        self._emit: Final = emit
-        self._clock: Final = clock
-        self._plan: Final = ProbeScheduler(freshness.timing, chance, probes_per_s)
-        self._watched: Final = Watched(self._plan, admission, canaries.registry, freshness.timing)
-        self._in_use: Final = KeysInUse(membership, self._plan, emit, clock)
+        self._unload: Final = unload
+        timing = state.freshness.timing
+        self._plan: Final = ProbeScheduler(timing, host.chance, probes_per_s)
+        self._watched: Final = Watched(self._plan, state.admission, state.registry, timing)
+        self._in_use: Final = KeysInUse(host.me, self._plan, host.emit, host.clock)
         self._principals: dict[Target, str] = {}
         self._written: dict[AttestedKey, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -264,7 +256,7 @@ class KeyMonitor:
 
     def _unload_each(self, tenants: Sequence[str]) -> None:
         closed = [tenant for tenant in tenants if self._admission.is_open(tenant)]
-        purge_each(self._purge, tenants)
+        purge_each(self._unload, tenants)
         for tenant in closed:
             self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)
 

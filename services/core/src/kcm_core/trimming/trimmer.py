@@ -12,13 +12,11 @@ import asyncio
 import logging
 from typing import Final
 
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.stream import AuditStore, StoreFacts
 from kcm_runtime.audit.stream_chain import Place
-from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
@@ -60,31 +58,29 @@ class Trimmer:
 
     def __init__(
         self,
+        host: Host,
         *,
-        membership: InstanceContext,
         control: StreamLog,
         store: AuditStore,
         memory: TrimMemory,
         policy: Policy,
-        emit: Emit,
-        clock: Clock,
     ) -> None:
         """Raises ``ConfigError`` if the stored heads cannot be read."""
-        self._me: Final = membership
+        self._me: Final = host.me
+        self._emit: Final = host.emit
+        self._clock: Final = host.clock
         self._control: Final = control
         self._store: Final = store
         self._memory: Final = memory
         self._policy: Final = policy
-        self._emit: Final = emit
-        self._refusals: Final = RejectionLog("a trim or a head", emit)
-        self._clock: Final = clock
+        self._refusals: Final = RejectionLog("a trim or a head", host.emit)
         self._floors = memory.floors()
         self._reader: Final = AuditReader(memory.reading())
         self._following: Final[Subscription] = store.follow(self._reader)
         self._heads: dict[str, bytes] = {}
         self._told: dict[str, tuple[Doubt, int]] = {}
         self._unbounded = self._vanished = False
-        self._saved = clock.elapsed()
+        self._saved = host.clock.elapsed()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.level = Level.ROOMY

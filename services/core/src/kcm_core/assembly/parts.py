@@ -1,0 +1,36 @@
+"""All parts of a Core over its ports: the one composition, in production and in tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kcm_killswitch.replica.killswitch import KillSwitch
+
+from kcm_core.api.admin import Admin
+from kcm_core.assembly.admin import admin_requests
+from kcm_core.assembly.key_service import KeyService, key_service
+from kcm_core.assembly.kill_switch import KillSwitchParts, kill_switch
+from kcm_core.assembly.ports import Ports
+from kcm_core.assembly.registry import RegistryParts, registry_parts
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of one Core."""
+
+    kill_switch: KillSwitchParts
+    keys: KeyService
+    registry: RegistryParts
+    admin: Admin
+
+
+def assemble(ports: Ports, switch: KillSwitch) -> Parts:
+    """Make every part once and connect them; nothing runs yet.
+
+    ``switch`` is this Core's replica of the kill switch, which is made of the same ports.
+    """
+    killing = kill_switch(ports, switch)
+    keys = key_service(ports, killing.monitor, switch.record.incarnations)
+    registry = registry_parts(ports, switch.record.renew)
+    switch.on_registry(registry.keeper.compare)
+    return Parts(killing, keys, registry, admin_requests(ports, killing, keys, registry))

@@ -1,0 +1,123 @@
+"""The ports of a Core in production: its broker, its disk, its keys and its audit trail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kcm_keymem.arena import Arena
+from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.replica.hold_store import FileHoldStore
+from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.audit.emitter import AuditEmitter
+from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
+from kcm_runtime.files.secret_file import read_secret
+from kcm_runtime.host import Host
+from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.streams import ControlLog
+from kcm_schemas.roster import Region
+from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
+
+from kcm_core.assembly.ports import Limits, Ports
+from kcm_core.config import CoreConfig
+from kcm_core.keys.file_store import FileKeyStore
+from kcm_core.keys.store import KeyStore
+from kcm_core.keys.vault import SealKey, Vault
+from kcm_core.registry.floors import Floors
+from kcm_core.unsealer.port import UnsealerPort
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The ports, and what only the Core's start and end use."""
+
+    ports: Ports
+    switch: KillSwitch
+    audit: AuditEmitter
+    region_bus: Connection
+    control_bus: Connection
+
+
+def surroundings(
+    config: CoreConfig,
+    me: InstanceContext,
+    unsealer: UnsealerPort,
+    clock: Clock,
+    randomness: KeyRandomness,
+) -> Surroundings:
+    """Make the ports; raises ``ConfigError`` and ``SecretFileError``."""
+    region = _region(me)
+    region_bus = Connection(config.region_bus, me.name)
+    control_bus = Connection(config.control_bus, me.name)
+    audit = AuditEmitter(region_bus, me, clock)
+    host = Host(me, clock, randomness, audit.emit)
+    state = ReplicaState.empty(me.region, config.timing)
+    seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
+    vault = Vault(me.region, seal_key, randomness)
+    directory = FileKeyStore(config.key_store)
+    stream = ControlLog(region_bus, me.region, clock)
+
+    def overwrite(tenant: str) -> int:
+        state.admission.close(tenant)
+        return vault.purge(tenant)
+
+    ports = Ports(
+        host=host,
+        state=state,
+        region=region,
+        region_bus=region_bus,
+        buckets=region_bus,
+        control_bus=control_bus,
+        stream=stream,
+        results=ResultBucket(region_bus),
+        feed=RegistryFeed(
+            region_bus, me, state.revocations, overwrite, state.freshness.registry, clock
+        ),
+        floors=Floors(config.state_dir / "registry-floors"),
+        directory=directory,
+        store=KeyStore(host, region_bus, directory),
+        vault=vault,
+        private=_private(config, region),
+        unsealer=unsealer,
+        purge=overwrite,
+        unload=overwrite,
+        audit_room=audit,
+        limits=Limits(config.lease_ms, config.l1_deadline_s, config.probes_per_s),
+    )
+    switch = KillSwitch(
+        membership=me,
+        stream=stream,
+        memory=FileHoldStore(config.state_dir / "holds"),
+        control_bus=control_bus,
+        revocations=state.revocations,
+        freshness=state.freshness,
+        purge=overwrite,
+        emit=audit.emit,
+        clock=clock,
+        randomness=randomness,
+    )
+    return Surroundings(ports, switch, audit, region_bus, control_bus)
+
+
+def _region(me: InstanceContext) -> Region:
+    for region in me.verifier.roster.regions:
+        if region.region == me.region:
+            return region
+    raise ConfigError(f"the roster has no region {me.region}")
+
+
+def _private(config: CoreConfig, region: Region) -> HpkePrivate:
+    arena = Arena()
+    try:
+        with arena.use() as view:
+            read_secret(str(config.secrets.hpke_key), view[:SECRET_SIZE])
+            private = HpkePrivate(view[:SECRET_SIZE])
+    finally:
+        arena.purge()
+    if private.public_bytes != region.hpke_public:
+        raise ConfigError("the HPKE key is not the one that the roster has for this region")
+    return private

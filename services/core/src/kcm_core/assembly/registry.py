@@ -1,0 +1,49 @@
+"""The parts of a Core that keep the region's registry."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from kcm_core.assembly.ports import Ports
+from kcm_core.registry.comparison import Comparison
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.recovery import RegistryRecovery
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryParts:
+    """The parts that other parts, or the Core's start and end, need."""
+
+    memory: RegistryMemory
+    keeper: RegistryKeeper
+    recovery: RegistryRecovery
+    comparison: Comparison
+
+
+def registry_parts(ports: Ports, renew: Callable[[], Awaitable[object]]) -> RegistryParts:
+    """Make the parts that keep the region's registry.
+
+    ``renew`` returns after this Core's lease entry shows the registry as it is now.
+    """
+    host, lease = ports.host, ports.state.freshness.registry
+    memory = RegistryMemory(
+        floors=ports.floors, registry=ports.state.registry, lease=lease, emit=host.emit
+    )
+    comparison = Comparison(lease, host.clock)
+    keeper = RegistryKeeper(
+        host,
+        ports.state.registry,
+        connection=ports.buckets,
+        feed=ports.feed,
+        directory=ports.directory,
+        memory=memory,
+        settled=renew,
+        compared=comparison.compared,
+    )
+    comparison.keeper = keeper
+    recovery = RegistryRecovery(
+        host, bus=ports.region_bus, memory=memory, compare=keeper.compare, empty=keeper.empty
+    )
+    return RegistryParts(memory, keeper, recovery, comparison)
