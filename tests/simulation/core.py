@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from kcm_core.keys.canaries import Canaries
@@ -75,43 +76,36 @@ class SimCore(Instance):
             deadline_s=timing.probe_deadline_s,
         )
         self.results: Final = Results(
-            membership=self.me,
+            self.host,
             store=world.results[region],
             control_bus=self.control_bus,
             switch=self.switch,
-            clock=self.clock,
         )
         self.regions: Final = RegionSync(
-            **common,
+            self.host,
+            self.state,
             control_bus=self.control_bus,
             stream=self.stream,
             switch=self.switch,
             timing=timing,
-            randomness=self.randomness,
-            chance=chance,
-            emit=self.emit,
             result_of=self.results.offer,
         )
         self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)
         self.kills: Final = HoldCommands(
-            **common,
+            self.host,
+            self.state,
             control_bus=self.control_bus,
-            registry=self.registry,
             switch=self.switch,
             regions=self.regions,
             timing=timing,
-            emit=self.emit,
             results=self.results,
         )
         self.compaction: Final = LiftCompaction(
-            membership=self.me,
-            revocations=self.revocations,
+            replace(self.host, emit=self._paged),
+            self.state,
             since=self.switch.stored_since,
             pages=self.switch.lifts,
             regions=self.regions,
-            clock=self.clock,
-            chance=chance,
-            emit=self._paged,
             every_s=max(1.0, 2 * world.plan.page_s),
             keep_s=world.plan.page_s,
             least=1,

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
@@ -59,25 +62,25 @@ class Instance:
             stands_in_suspend=variant == "clock-stands-in-suspend",
         )
         self.randomness: Final = SimRandomness(world.random)
-        self.registry: Final = Registry()
-        self.revocations: Final = REVOCATIONS.get(variant, Revocations)(self.registry, region)
-        self.freshness: Final = Freshness(world.plan.timing)
-        self.admission: Final = Admission(self.freshness, self.revocations, self.registry, region)
+        self.host: Final = Host(
+            self.me, self.clock, self.randomness, self.emit, world.random.random
+        )
+        self.state: Final = replica_state(region, world.plan.timing, variant)
+        self.registry: Final = self.state.registry
+        self.revocations: Final = self.state.revocations
+        self.freshness: Final = self.state.freshness
+        self.admission: Final = self.state.admission
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
-        self.memory: Final[HoldStore] = (
+        self.hold_store: Final[HoldStore] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
         )
         self.switch: Final = KillSwitch(
-            membership=self.me,
+            self.host,
+            self.state,
             stream=self.stream,
-            memory=self.memory,
+            hold_store=self.hold_store,
             control_bus=self.control_bus,
-            revocations=self.revocations,
-            freshness=self.freshness,
             purge=self.purge,
-            emit=self.emit,
-            clock=self.clock,
-            randomness=self.randomness,
         )
         for record in world.records:
             self.revocations.register(record)
@@ -180,6 +183,16 @@ class Instance:
             await self.region_bus.publish(message.reply, pack(reply))
         except KcmError:
             return  # it could not be sent, and nothing is kept
+
+
+def replica_state(region: str, timing: Timing, variant: str) -> ReplicaState:
+    """The state of an incarnation that knows nothing yet, as the variant breaks it."""
+    registry = Registry()
+    revocations = REVOCATIONS.get(variant, Revocations)(registry, region)
+    freshness = Freshness(timing)
+    return ReplicaState(
+        registry, revocations, freshness, Admission(freshness, revocations, registry, region)
+    )
 
 
 def read(answer: bytes) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +28,13 @@ from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import FileHoldStore, NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
@@ -189,7 +188,14 @@ class System:
 class Incarnation:
     """One run of an instance: what it knows, what it purged, and its kill switch."""
 
-    def __init__(self, system: System, name: str, *, verifier: Verifier = VERIFIER) -> None:
+    def __init__(
+        self,
+        system: System,
+        name: str,
+        *,
+        chance: Callable[[], float] = lambda: 0.5,
+        verifier: Verifier = VERIFIER,
+    ) -> None:
         self.system = system
         self.clock = VirtualClock(1_000.0 * next(_incarnations))
         incarnation = next(_incarnations).to_bytes(16, "big")
@@ -199,31 +205,27 @@ class Incarnation:
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
         self.bus = system.wire.join(name)
-        self.registry = Registry()
-        self.revocations = Revocations(self.registry, self.me.region)
-        self.freshness = Freshness(system.timing)
-        self.admission = Admission(self.freshness, self.revocations, self.registry, self.me.region)
+        self.state = ReplicaState.empty(self.me.region, system.timing)
+        self.registry, self.revocations = self.state.registry, self.state.revocations
+        self.freshness, self.admission = self.state.freshness, self.state.admission
         self.purged: list[str] = []
         self.broken: set[str] = set()
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.alive = True
         self.on_purge: Any = lambda tenant: None
         self.randomness = SystemKeyRandomness()
+        self.host = Host(self.me, self.clock, self.randomness, self.emit, chance)
         core = self.me.role is Role.CORE
-        self.memory: HoldStore = (
+        self.hold_store: HoldStore = (
             FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
         )
         self.switch = KillSwitch(
-            membership=self.me,
+            self.host,
+            self.state,
             stream=self.log,
-            memory=self.memory,
+            hold_store=self.hold_store,
             control_bus=self.bus,
-            revocations=self.revocations,
-            freshness=self.freshness,
             purge=self.purge,
-            emit=self.emit,
-            clock=self.clock,
-            randomness=self.randomness,
         )
         for record in system.services:
             self.revocations.register(record)
@@ -290,11 +292,11 @@ class CoreIncarnation(Incarnation):
         name: str,
         *,
         unsealer: FakeUnsealer | None = None,
-        chance: Any = lambda: 0.5,
+        chance: Callable[[], float] = lambda: 0.5,
         verifier: Verifier = VERIFIER,
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        super().__init__(system, name, verifier=verifier)
+        super().__init__(system, name, chance=chance, verifier=verifier)
         region = self.me.region
         self.unsealer = unsealer or system.unsealers[region]
         self.vault = Vault(region, SealKey(ID, str(system.seal_key)), self.randomness)
@@ -362,31 +364,24 @@ class CoreIncarnation(Incarnation):
             lease_ms=10_000,
         )
         self.results = Results(
-            membership=self.me,
-            store=ResultBucket(bus),
-            control_bus=self.bus,
-            switch=self.switch,
-            clock=self.clock,
+            self.host, store=ResultBucket(bus), control_bus=self.bus, switch=self.switch
         )
         self.regions = RegionSync(
-            **common,
+            self.host,
+            self.state,
             control_bus=self.bus,
             stream=self.log,
             switch=self.switch,
             timing=system.timing,
-            randomness=self.randomness,
-            chance=chance,
-            emit=self.emit,
             result_of=self.results.offer,
         )
         self.kills = HoldCommands(
-            **common,
+            self.host,
+            self.state,
             control_bus=self.bus,
-            registry=self.registry,
             switch=self.switch,
             regions=self.regions,
             timing=system.timing,
-            emit=self.emit,
             results=self.results,
         )
         self.switch.listen(self.regions.on_peer_lease, self.watch.on_attestation)

@@ -8,12 +8,14 @@ from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
@@ -52,6 +54,16 @@ class Foundation:
     def emit(self) -> Emit:
         """The port to the audit trail."""
         return self.audit.emit
+
+    @property
+    def host(self) -> Host:
+        """What the process gives to every part."""
+        return Host(self.me, self.clock, self.randomness, self.emit)
+
+    @property
+    def state(self) -> ReplicaState:
+        """The state of the kill switch's replica."""
+        return ReplicaState(self.registry, self.revocations, self.freshness, self.admission)
 
     def purge(self, tenant: str) -> int:
         """Overwrite a tenant's keys and end its admission; returns the number of keys."""

@@ -36,51 +36,40 @@ def kill_switch(base: Foundation) -> KillSwitchParts:
     switch = _replica(base)
     monitor = _monitor(base, switch)
     results = Results(
-        membership=base.me,
+        base.host,
         store=ResultBucket(base.region_bus),
         control_bus=base.control_bus,
         switch=switch,
-        clock=base.clock,
     )
     regions = _region_sync(base, switch, results)
     switch.listen(regions.on_peer_lease, monitor.on_attestation)
     kills = HoldCommands(
-        membership=base.me,
+        base.host,
+        base.state,
         control_bus=base.control_bus,
-        registry=base.registry,
-        revocations=base.revocations,
         switch=switch,
         regions=regions,
         timing=base.config.timing,
-        clock=base.clock,
-        emit=base.emit,
         results=results,
     )
     compaction = LiftCompaction(
-        membership=base.me,
-        revocations=base.revocations,
+        base.host,
+        base.state,
         since=switch.stored_since,
         pages=switch.lifts,
         regions=regions,
-        clock=base.clock,
-        chance=random.random,
-        emit=base.emit,
     )
     return KillSwitchParts(switch, monitor, results, regions, kills, compaction)
 
 
 def _replica(base: Foundation) -> KillSwitch:
     return KillSwitch(
-        membership=base.me,
+        base.host,
+        base.state,
         stream=base.stream,
-        memory=FileHoldStore(base.config.state_dir / "holds"),
+        hold_store=FileHoldStore(base.config.state_dir / "holds"),
         control_bus=base.control_bus,
-        revocations=base.revocations,
-        freshness=base.freshness,
         purge=base.purge,
-        emit=base.emit,
-        clock=base.clock,
-        randomness=base.randomness,
     )
 
 
@@ -112,15 +101,11 @@ def _monitor(base: Foundation, switch: KillSwitch) -> KeyMonitor:
 
 def _region_sync(base: Foundation, switch: KillSwitch, results: Results) -> RegionSync:
     return RegionSync(
-        membership=base.me,
+        base.host,
+        base.state,
         control_bus=base.control_bus,
         stream=base.stream,
-        revocations=base.revocations,
         switch=switch,
         timing=base.config.timing,
-        clock=base.clock,
-        randomness=base.randomness,
-        chance=random.random,
-        emit=base.emit,
         result_of=results.offer,
     )
