@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import WrapApi
-from kcm_core.keys.canaries import Canaries
-from kcm_core.keys.creation import KeyCreator
+from kcm_core.assembly import Limits, Ports
+from kcm_core.assembly.key_service import key_service
+from kcm_core.assembly.kill_switch import key_monitor
 from kcm_core.keys.keyring import Keyring, ServiceKey
-from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
-from kcm_core.root_keys.monitor import KeyMonitor
 from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
@@ -31,18 +28,16 @@ from kcm_gateway.engine import Gateway
 from kcm_gateway.guard import Members
 from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.files.secret_file import read_secret
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
@@ -52,7 +47,7 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Region, Role
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Verifier, verify_roster
 
@@ -141,74 +136,21 @@ class _Making:
         trust = Trust(directory)
         verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
         region = verifier.roster.regions[0]
-        me = _member(trust, verifier, core, randomness)
-        self.registry = Registry()
-        revocations = Revocations(self.registry, REGION)
-        freshness = Freshness(_TIMING)
-        freshness.lease.length_s = _CONTROL_LEASE_S  # type: ignore[misc] # no system may have it so
-        self._learn(freshness, clock.elapsed())
-        admission = Admission(freshness, revocations, self.registry, REGION)
+        me = member_of(trust, verifier, core, randomness)
+        self.audit = AuditEmitter(no_broker(directory), me, clock, deliver=deliver)
+        host = Host(me, clock, randomness, self.audit.emit, chance=lambda: 0.0)
+        state = knowing_state(REGION, clock.elapsed())
+        self.registry = state.registry
         self.vault = Vault(
             REGION, SealKey(region.seal_key_id, str(trust.seal_key(REGION))), randomness
         )
-        self.audit = AuditEmitter(_no_broker(directory), me, clock, deliver=_deliver)
-        store, unsealer = MemoryStore(), FakeUnsealer()
-        nobody: Any = None  # no key of this run refuses, so nothing is held and nothing is told
-        watch = KeyMonitor(
-            membership=me,
-            revocations=revocations,
-            freshness=freshness,
-            admission=admission,
-            canaries=Canaries(self.registry, store),
-            unsealer=unsealer,
-            holds=nobody,
-            stream=_Attestations(),
-            seal=self.vault.purge,
-            emit=self.audit.emit,
-            clock=clock,
-            chance=lambda: 0.0,
-        )
-        self.loader = KeyLoader(
-            membership=me,
-            admission=admission,
-            watch=watch,
-            seal=self.vault.purge,
-            clock=clock,
-            registry=self.registry,
-            revocations=revocations,
-            store=store,
-            vault=self.vault,
-            unsealer=unsealer,
-            emit=self.audit.emit,
-            deadline_s=_L1_DEADLINE_S,
-        )
-        self.maker = KeyCreator(
-            membership=me,
-            revocations=revocations,
-            store=store,
-            vault=self.vault,
-            loader=self.loader,
-            unsealer=unsealer,
-            seal_key_id=region.seal_key_id,
-            emit=self.audit.emit,
-            randomness=randomness,
-            deadline_s=_L1_DEADLINE_S,
-        )
-        private = _hpke_private(trust)
-        self.sessions = Sessions(REGION, region.hpke_key_id, private, me.rosters)
-        caller = _member(trust, verifier, gateway, randomness)
-        self.wrapping = WrapApi(
-            membership=me,
-            admission=admission,
-            incarnations=_on_record(caller, clock.elapsed()),
-            loader=self.loader,
-            vault=self.vault,
-            sessions=self.sessions,
-            emit=self.audit.emit,
-            clock=clock,
-            randomness=randomness,
-            lease_ms=_LEASE_MS,
-        )
+        caller = member_of(trust, verifier, gateway, randomness)
+        unused: Any = None  # no key of this run refuses, so nothing is held
+        ports = key_ports(host, state, region, self.vault, hpke_private(trust), audit=self.audit)
+        keys = key_service(ports, key_monitor(ports, unused), _on_record(caller, clock.elapsed()))
+        self.sessions, self.wrapping = keys.sessions, keys.wrapping
+        self.loader, self.maker = keys.loader, keys.creator
+        admission = state.admission
         self.gateway = Gateway(
             REGION,
             core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
@@ -217,14 +159,6 @@ class _Making:
             randomness=randomness,
             settings=EngineSettings(),
         )
-
-    @staticmethod
-    def _learn(freshness: Freshness, now: float) -> None:
-        """As if the stream had acknowledged this incarnation's lease entry, and delivered it."""
-        mark = LogPosition(1, bytes(16))
-        freshness.wrote(now, 0, mark)
-        freshness.leased(mark, own=True)
-        freshness.delivered(1)
 
     async def rig(self) -> Rig:
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
@@ -249,7 +183,60 @@ class _Making:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
 
-def _member(
+def key_ports(
+    host: Host,
+    state: ReplicaState,
+    region: Region,
+    vault: Vault,
+    private: HpkePrivate,
+    *,
+    audit: AuditEmitter,
+) -> Ports:
+    """What the parts that handle keys reach: stores and a root key in memory, no broker."""
+    unused: Any = None
+    return Ports(
+        host=host,
+        state=state,
+        region=region,
+        region_bus=unused,
+        buckets=unused,
+        control_bus=unused,
+        stream=_Attestations(),  # type: ignore[arg-type]
+        results=unused,
+        feed=_NoFeed(),  # type: ignore[arg-type]
+        floors=unused,
+        directory=unused,
+        store=MemoryStore(),
+        vault=vault,
+        private=private,
+        unsealer=FakeUnsealer(),
+        purge=vault.purge,
+        unload=vault.purge,
+        audit_room=audit,
+        limits=Limits(_LEASE_MS, _L1_DEADLINE_S),
+    )
+
+
+class _NoFeed:
+    """Every record is known, so none is fetched."""
+
+    async def fetch_service(self, tenant: str, service: str) -> None:
+        """Fetch nothing."""
+
+
+def knowing_state(region: str, now: float) -> ReplicaState:
+    """As if the stream had acknowledged this incarnation's lease entry, and delivered it."""
+    state = ReplicaState.empty(region, _TIMING)
+    freshness = state.freshness
+    freshness.lease.length_s = _CONTROL_LEASE_S  # type: ignore[misc] # no system may have it so
+    position = LogPosition(1, bytes(16))
+    freshness.wrote(now, 0, position)
+    freshness.leased(position, own=True)
+    freshness.delivered(1)
+    return state
+
+
+def member_of(
     trust: Trust, verifier: Verifier, member: Member, randomness: SystemKeyRandomness
 ) -> InstanceContext:
     identity = load_identity(member.name, str(trust.key(member.name)), SYSTEM)
@@ -258,7 +245,7 @@ def _member(
     )
 
 
-def _hpke_private(trust: Trust) -> HpkePrivate:
+def hpke_private(trust: Trust) -> HpkePrivate:
     arena = Arena()
     try:
         with arena.use() as view:
@@ -268,8 +255,8 @@ def _hpke_private(trust: Trust) -> HpkePrivate:
         arena.purge()
 
 
-def _no_broker(directory: Path) -> Connection:
-    """A connection that is never opened: events are delivered to ``_deliver``."""
+def no_broker(directory: Path) -> Connection:
+    """A connection that is never opened: events are delivered to ``deliver``."""
     return Connection(BusAddress(url="", user="", password_file=directory / "none"), "bench")
 
 
@@ -304,5 +291,5 @@ def _on_record(caller: InstanceContext, now: float) -> Incarnations:
     return records
 
 
-async def _deliver(_subject: str, _body: bytes) -> None:
+async def deliver(_subject: str, _body: bytes) -> None:
     """Acknowledge a signed batch of events at once."""

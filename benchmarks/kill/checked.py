@@ -13,14 +13,11 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-from kcm_core.api.sessions import Sessions
-from kcm_core.api.wrap import WrapApi
-from kcm_core.keys.creation import KeyCreator
-from kcm_core.keys.loader import KeyLoader
+from kcm_core.assembly.key_service import key_service
 from kcm_core.keys.vault import SealKey, Vault
-from kcm_core.root_keys.monitor import Ask, KeyMonitor
+from kcm_core.root_keys.monitor import Ask
 from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
@@ -35,10 +32,12 @@ from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import NOWHERE, LogPosition
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import ANSWER_MAX_S, Timing
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
@@ -53,13 +52,12 @@ from kcm_trust.verify import Verifier, verify_roster
 from benchmarks.kill.living import REGIONS
 from benchmarks.measure import BASELINE, Case, Turn, cpu_async
 from benchmarks.rig import (
-    MemoryStore,
-    _deliver,
-    _hpke_private,
-    _member,
-    _no_broker,
+    deliver,
+    hpke_private,
+    key_ports,
+    member_of,
+    no_broker,
 )
-from tests.fakes.unsealer import FakeUnsealer
 
 REGION: Final = REGIONS[0]
 TENANT: Final = "acme"
@@ -137,7 +135,7 @@ class Pair:
     ) -> None:
         clock, randomness = SystemClock(), SystemKeyRandomness()
         region = next(one for one in verifier.roster.regions if one.region == REGION)
-        caller = _member(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
+        caller = member_of(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
         self._registry: Final = Registry()
         revocations = Revocations(self._registry, REGION)
         freshness = _knowing(clock.elapsed())
@@ -146,48 +144,18 @@ class Pair:
         incarnations = _on_record(caller) if checked else AllIncarnations()
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
-        store, unsealer = MemoryStore(), FakeUnsealer()
-        self._opener: Final = KeyLoader(
-            membership=me,
-            registry=self._registry,
-            revocations=revocations,
-            store=store,
-            vault=self._vault,
-            unsealer=unsealer,
-            admission=admission,
-            watch=cast("KeyMonitor", Known(admission, freshness)),
-            seal=self._vault.purge,
-            clock=clock,
-            emit=audit.emit,
-            deadline_s=5.0,
+        ports = key_ports(
+            Host(me, clock, randomness, audit.emit),
+            ReplicaState(self._registry, revocations, freshness, admission),
+            region,
+            self._vault,
+            hpke_private(trust),
+            audit=audit,
         )
-        self._maker: Final = KeyCreator(
-            membership=me,
-            revocations=revocations,
-            store=store,
-            vault=self._vault,
-            opener=self._opener,
-            unsealer=unsealer,
-            seal_key_id=region.seal_key_id,
-            emit=audit.emit,
-            randomness=randomness,
-            deadline_s=5.0,
-        )
-        self._sessions: Final = Sessions(
-            REGION, region.hpke_key_id, _hpke_private(trust), me.rosters
-        )
-        self._wrapping: Final = WrapApi(
-            membership=me,
-            admission=admission,
-            opener=self._opener,
-            vault=self._vault,
-            sessions=self._sessions,
-            emit=audit.emit,
-            clock=clock,
-            randomness=randomness,
-            incarnations=incarnations,
-            lease_ms=10_000,
-        )
+        keys = key_service(ports, Known(admission, freshness), incarnations)
+        self._maker: Final = keys.creator
+        self._sessions: Final = keys.sessions
+        self._wrapping: Final = keys.wrapping
         self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
         self.gateway: Final = Gateway(
             REGION,
@@ -232,8 +200,8 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
         public = make_trust(directory, members, list(REGIONS), 1)
         trust = Trust(directory)
         verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
-        me = _member(trust, verifier, members[0], SystemKeyRandomness())
-        audit = AuditEmitter(_no_broker(directory), me, SystemClock(), deliver=_deliver)
+        me = member_of(trust, verifier, members[0], SystemKeyRandomness())
+        audit = AuditEmitter(no_broker(directory), me, SystemClock(), deliver=deliver)
         await audit.start()
         pairs: dict[str, Pair] = {}
         try:

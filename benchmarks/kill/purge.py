@@ -26,11 +26,12 @@ from kcm_gateway.keys.lease import Lease
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import HoldApplier
-from kcm_runtime.clock import SystemClock
+from kcm_runtime.clock import SystemClock, SystemRandomness
 from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import limits
@@ -118,19 +119,18 @@ class House:
     def __init__(
         self,
         making: Making,
-        registry: Registry,
         purge: Callable[[str], int],
         reopen: Callable[[str], Awaitable[None]],
         close: Callable[[], None],
     ) -> None:
         self._making: Final = making
         self._reopen: Final = reopen
-        self.registry: Final = registry
         self.close: Final = close
-        self.revocations: Final = Revocations(registry, REGION)
-        self.learning: Final = HoldApplier(
-            making.me, self.revocations, purge, emit_nothing, SystemClock(), lambda _: None
-        )
+        host = Host(making.me, SystemClock(), SystemRandomness(), emit_nothing)
+        state = ReplicaState.empty(REGION, Timing())
+        self.registry: Final = state.registry
+        self.revocations: Final = state.revocations
+        self.learning: Final = HoldApplier(host, state, purge=purge, changed=lambda _: None)
 
     async def fill(self, tenants: int, holds: int) -> None:
         """Open the victim and everybody else, and live through some holds."""
@@ -184,14 +184,13 @@ class House:
 
 
 async def _house(making: Making, part: Part, tenants: int, holds: int) -> House:
-    registry = Registry()
     make = _core_house if part == "core" else _gateway_house
-    house = make(making, registry)
+    house = make(making)
     await house.fill(tenants, holds)
     return house
 
 
-def _core_house(making: Making, registry: Registry) -> House:
+def _core_house(making: Making) -> House:
     region = making.verifier.roster.regions[0]
     seal = SealKey(region.seal_key_id, str(making.trust.seal_key(REGION)))
     vault = Vault(REGION, seal, SystemKeyRandomness())
@@ -205,11 +204,11 @@ def _core_house(making: Making, registry: Registry) -> House:
         for tenant in vault.open_tenants:
             vault.purge(tenant)
 
-    house = House(making, registry, vault.purge, reopen, close)
+    house = House(making, vault.purge, reopen, close)
     return house
 
 
-def _gateway_house(making: Making, registry: Registry) -> House:
+def _gateway_house(making: Making) -> House:
     clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
         REGION,
@@ -223,7 +222,7 @@ def _gateway_house(making: Making, registry: Registry) -> House:
     async def reopen(tenant: str) -> None:
         await gateway.encrypt(tenant, SERVICE, [b""])
 
-    return House(making, registry, gateway.purge, reopen, gateway.close)
+    return House(making, gateway.purge, reopen, gateway.close)
 
 
 class Anything:

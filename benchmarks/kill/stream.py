@@ -24,15 +24,14 @@ from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_devsystem.topology import Topology, password_path
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.freshness import Freshness
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import provision_region
@@ -194,16 +193,12 @@ def writes(size: Size, keys: int, timing: Timing) -> float:
 def _switch(me: InstanceContext, region: Connection, control: Connection) -> KillSwitch:
     clock = SystemClock()
     return KillSwitch(
-        membership=me,
+        Host(me, clock, SystemKeyRandomness(), emit_nothing),
+        ReplicaState.empty(HOME, Timing()),
         stream=ControlLog(region, HOME, clock),
-        memory=NullHoldStore(),
+        hold_store=NullHoldStore(),
         control_bus=control,
-        revocations=Revocations(Registry(), HOME),
-        freshness=Freshness(Timing()),
         purge=lambda _: 0,
-        emit=emit_nothing,
-        clock=clock,
-        randomness=SystemKeyRandomness(),
     )
 
 

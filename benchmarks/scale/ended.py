@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import HoldApplier
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.lift_page_keeper import LiftPages
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.host import Host
 from kcm_schemas import limits
 from kcm_trust import statements
 
@@ -101,21 +102,19 @@ class _Process:
     def __init__(self, making: Making) -> None:
         self._making: Final = making
         nobody: Any = None  # what a process without a broker never asks
-        self.revocations: Final = Revocations(Registry(), REGION)
-        self.learning: Final = HoldApplier(
-            making.me, self.revocations, lambda _: 0, emit_nothing, SystemClock(), lambda _: None
-        )
+        host = Host(making.me, SystemClock(), SystemKeyRandomness(), emit_nothing)
+        state = ReplicaState.empty(REGION, Timing())
+        self.revocations: Final = state.revocations
+        self.learning: Final = HoldApplier(host, state, purge=lambda _: 0, changed=lambda _: None)
         self.pages: Final = _Unstored(
-            membership=making.me,
+            host,
+            state,
             stream=nobody,
-            memory=NullHoldStore(),
-            revocations=self.revocations,
+            hold_store=NullHoldStore(),
             learn=self.learning.learn,
             examine=self.learning.examine,
             ended=lambda _: 0,
             expire=lambda _: False,
-            emit=emit_nothing,
-            randomness=SystemKeyRandomness(),
         )
 
     def learn(self, rounds: int) -> float:

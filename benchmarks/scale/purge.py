@@ -19,7 +19,6 @@ from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.pool import BATCH
 from kcm_gateway.keys.release import AFTER_S
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.registry import Registry
 from kcm_runtime.clock import SystemClock
 
 from benchmarks.kill.purge import REGION, Anything, House, Making, NoCore, make_trusted, nobody
@@ -104,6 +103,6 @@ def _house(making: Making, blocks: int) -> _Filled:
             await gateway.encrypt(tenant, f"s{number}", [b""])
         await asyncio.sleep(AFTER_S)  # what the pools ask for ahead, and what a purge left
 
-    house = _Filled(making, Registry(), gateway.purge, reopen, gateway.close)
+    house = _Filled(making, gateway.purge, reopen, gateway.close)
     house.keys_min = blocks * BATCH
     return house

@@ -11,15 +11,14 @@ from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.region_sync import PAGE_BYTES, RegionSync, page_of
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.incarnations import GONE_S, INCARNATIONS_PER_INSTANCE_MAX, Incarnations
 from kcm_killswitch.model.log_position import LogPosition
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.lease_keeper import BEFORE_EVERYTHING
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import ControlLog
@@ -44,23 +43,20 @@ class Rig:
         self.purged = []
         self.clock = Clock()
         self.region, self.control = Bus(), Bus()
-        self.registry = Registry()
-        self.revocations = Revocations(self.registry, "eu")
+        self.state = ReplicaState.empty("eu", Timing())
+        self.registry, self.revocations = self.state.registry, self.state.revocations
         self.events = []
         self.me = InstanceContext(
             identity(name), VERIFIER.instance(name), Rosters(VERIFIER), b"boot-of-" + b"m" * 8
         )
+        self.host = Host(self.me, self.clock, SystemKeyRandomness(), self.emit, lambda: 0.5)
         self.switch = KillSwitch(
-            membership=self.me,
+            self.host,
+            self.state,
             stream=ControlLog(self.region, "eu", self.clock),
-            memory=NullHoldStore(),
+            hold_store=NullHoldStore(),
             control_bus=self.control,
-            revocations=self.revocations,
-            freshness=Freshness(Timing()),
             purge=purge or self._purge,
-            emit=self.emit,
-            clock=self.clock,
-            randomness=SystemKeyRandomness(),
         )
 
     def emit(self, kind, **fields):
@@ -326,41 +322,33 @@ async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say
 
 def regions(rig):
     return RegionSync(
-        membership=rig.me,
+        rig.host,
+        rig.state,
         control_bus=rig.control,
         stream=ControlLog(rig.region, "eu", rig.clock),
-        revocations=rig.revocations,
         switch=rig.switch,
         timing=Timing(),
-        clock=rig.clock,
-        randomness=SystemKeyRandomness(),
-        chance=lambda: 0.5,
-        emit=rig.emit,
         result_of=results(rig).offer,
     )
 
 
 def results(rig):
     return Results(
-        membership=rig.me,
+        rig.host,
         store=ResultBucket(Bus()),
         control_bus=rig.control,
         switch=rig.switch,
-        clock=rig.clock,
     )
 
 
 def kills(rig):
     return HoldCommands(
-        membership=rig.me,
+        rig.host,
+        rig.state,
         control_bus=rig.control,
-        registry=rig.registry,
-        revocations=rig.revocations,
         switch=rig.switch,
         regions=regions(rig),
         timing=Timing(),
-        clock=rig.clock,
-        emit=rig.emit,
         results=results(rig),
     )
 

@@ -15,6 +15,7 @@ from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -28,7 +29,7 @@ from tests.simulation.clocks import SimClock, SimRandomness
 from tests.simulation.disk import SimDisk, hold_files
 from tests.simulation.log import SimLog
 from tests.simulation.oracle import Operation
-from tests.simulation.plan import Member, Plan
+from tests.simulation.plan import Member
 from tests.simulation.registry import feed_of
 from tests.simulation.trust import member
 from tests.simulation.variants import REVOCATIONS
@@ -64,26 +65,22 @@ class Instance:
         self.host: Final = Host(
             self.me, self.clock, self.randomness, self.emit, world.random.random
         )
-        self.state: Final = _state(world.plan, region)
+        self.state: Final = replica_state(region, world.plan.timing, variant)
         self.registry: Final = self.state.registry
         self.revocations: Final = self.state.revocations
         self.freshness: Final = self.state.freshness
         self.admission: Final = self.state.admission
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
-        self.memory: Final[HoldStore] = (
+        self.hold_store: Final[HoldStore] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
         )
         self.switch: Final = KillSwitch(
-            membership=self.me,
+            self.host,
+            self.state,
             stream=self.stream,
-            memory=self.memory,
+            hold_store=self.hold_store,
             control_bus=self.control_bus,
-            revocations=self.revocations,
-            freshness=self.freshness,
             purge=self.purge,
-            emit=self.emit,
-            clock=self.clock,
-            randomness=self.randomness,
         )
         for record in world.records:
             self.revocations.register(record)
@@ -188,18 +185,19 @@ class Instance:
             return  # it could not be sent, and nothing is kept
 
 
+def replica_state(region: str, timing: Timing, variant: str) -> ReplicaState:
+    """The state of an incarnation that knows nothing yet, as the variant breaks it."""
+    registry = Registry()
+    revocations = REVOCATIONS.get(variant, Revocations)(registry, region)
+    freshness = Freshness(timing)
+    return ReplicaState(
+        registry, revocations, freshness, Admission(freshness, revocations, registry, region)
+    )
+
+
 def read(answer: bytes) -> list[Any]:
     """What an answer says after its code; raises the refusal."""
     code, *rest = unpack(answer)
     if code != Code.OK.value:
         raise KcmError(Code(code))
     return rest
-
-
-def _state(plan: Plan, region: str) -> ReplicaState:
-    """As ``ReplicaState.empty``, with the revocations that a variant breaks."""
-    registry = Registry()
-    revocations = REVOCATIONS.get(plan.variant, Revocations)(registry, region)
-    freshness = Freshness(plan.timing)
-    admission = Admission(freshness, revocations, registry, region)
-    return ReplicaState(registry, revocations, freshness, admission)

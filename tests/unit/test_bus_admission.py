@@ -12,11 +12,14 @@ from kcm_killswitch.replica.verification_budget import (
     Budgets,
     Waiting,
 )
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.work_slots import Turns
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import STATEMENT_MAX, Kind
+
+from tests.fakes.bus import Clock
 
 
 def test_a_flood_is_looked_at_as_the_budget_allows():
@@ -122,7 +125,8 @@ class Stream:
 def clearing(stream, role=Role.CORE):
     events = []
     me = SimpleNamespace(role=role)
-    made = EntryExpiry(me, stream, Zeros(), events.append)
+    host = Host(me, Clock(), Zeros(), lambda kind, **fields: None)
+    made = EntryExpiry(host, stream=stream, done=events.append)
     return made, events
 
 

@@ -12,13 +12,12 @@ from kcm_killswitch.coordinator.receipt_collector import UNREAD_MAX
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_killswitch.model.freshness import Freshness
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import HoldApplier
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry, Leading
 from kcm_runtime.roster.store import Rosters
@@ -105,10 +104,16 @@ def member(verifier=VERIFIER, name="core-eu"):
     return InstanceContext(identity(name), verifier.instance(name), Rosters(verifier), b"b" * 16)
 
 
+def host(verifier, clock=None, emit=lambda kind, **fields: None):
+    return Host(member(verifier), clock or Clock(), SystemKeyRandomness(), emit)
+
+
 @pytest.fixture
-def registry():
-    made = Registry()
-    made.put(Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local"))
+def state():
+    made = ReplicaState.empty("eu", Timing())
+    made.registry.put(
+        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local")
+    )
     return made
 
 
@@ -120,20 +125,18 @@ def verifier():
 class Switch:
     """A Core's kill switch, with what happened in order."""
 
-    def __init__(self, registry, verifier):
+    def __init__(self, state, verifier):
         self.log, self.bus, self.events = Log(), Messages(), []
-        self.revocations = Revocations(registry, "eu")
+        self.clock = Clock()
+        self.host = host(verifier, self.clock, lambda kind, **fields: self.events.append(kind))
+        self.state = state
         self.made = KillSwitch(
-            membership=member(verifier),
+            self.host,
+            self.state,
             stream=self.log,
-            memory=NullHoldStore(),
+            hold_store=NullHoldStore(),
             control_bus=self.bus,
-            revocations=self.revocations,
-            freshness=Freshness(Timing()),
             purge=lambda tenant: self.events.append("purge") or 1,
-            emit=lambda kind, **fields: self.events.append(kind),
-            clock=Clock(),
-            randomness=SystemKeyRandomness(),
         )
 
     def receipts(self):
@@ -151,19 +154,16 @@ class Switch:
 
 
 @pytest.fixture
-def switch(registry, verifier):
-    return Switch(registry, verifier)
+def switch(state, verifier):
+    return Switch(state, verifier)
 
 
-def learning(registry, verifier, changed=lambda _: None):
-    revocations = Revocations(registry, "eu")
-    return HoldApplier(
-        member(verifier), revocations, lambda _: 1, lambda *_, **__: None, Clock(), changed
-    )
+def learning(state, verifier, changed=lambda _: None):
+    return HoldApplier(host(verifier), state, purge=lambda _: 1, changed=changed)
 
 
-def test_a_statement_is_verified_once_however_often_it_comes(registry, verifier):
-    learns = learning(registry, verifier)
+def test_a_statement_is_verified_once_however_often_it_comes(state, verifier):
+    learns = learning(state, verifier)
     first = learns.learn(HELD)
     assert learns.learn(HELD) == first
     assert learns.learn(bytes(bytearray(HELD))) == first
@@ -171,14 +171,16 @@ def test_a_statement_is_verified_once_however_often_it_comes(registry, verifier)
 
 
 def test_a_hold_that_is_told_again_purges_whom_it_reaches_by_now_while_it_is_in_force(
-    registry, verifier
+    state, verifier
 ):
     """And no operation that began before has an output: each purge begins a generation."""
-    revocations, purged = Revocations(registry, "eu"), []
+    revocations, purged = state.revocations, []
     learns = HoldApplier(
-        member(verifier), revocations, lambda name: purged.append(name) or 1,
-        lambda *_, **__: None, Clock(), lambda _: None,
-    )  # fmt: skip
+        host(verifier),
+        state,
+        purge=lambda name: purged.append(name) or 1,
+        changed=lambda _: None,
+    )
     learns.learn(HELD)
     for revision, statement, expected in ((2, HELD, ["acme"]), (3, LIFTED, []), (4, HELD, [])):
         tenant = Tenant(
@@ -192,8 +194,8 @@ def test_a_hold_that_is_told_again_purges_whom_it_reaches_by_now_while_it_is_in_
         assert revocations.generation("acme") == before + len(expected)
 
 
-def test_a_statement_that_differs_in_a_bit_is_verified_and_not_believed(registry, verifier):
-    learns = learning(registry, verifier)
+def test_a_statement_that_differs_in_a_bit_is_verified_and_not_believed(state, verifier):
+    learns = learning(state, verifier)
     learns.learn(HELD)
     forged = bytearray(HELD)
     forged[-1] ^= 1
@@ -202,17 +204,17 @@ def test_a_statement_that_differs_in_a_bit_is_verified_and_not_believed(registry
     assert verifier.asked == 2
 
 
-def test_of_every_hold_one_statement_is_remembered(registry, verifier):
-    learns = learning(registry, verifier)
+def test_of_every_hold_one_statement_is_remembered(state, verifier):
+    learns = learning(state, verifier)
     for raw in (HELD, LIFTED, HELD, LIFTED):
         record = learns.learn(raw)
     assert record.lifted
     assert list(learns._believed) == [LIFTED]
 
 
-def test_the_receipt_is_there_when_others_are_told_of_the_change(registry, verifier):
+def test_the_receipt_is_there_when_others_are_told_of_the_change(state, verifier):
     found = []
-    learns = learning(registry, verifier, lambda one: found.append(learns.receipt(one)))
+    learns = learning(state, verifier, lambda one: found.append(learns.receipt(one)))
     learns.learn(HELD)
     assert found[0].hold_id == HOLD.id
 
@@ -308,23 +310,19 @@ REACHED = bytes(32)
 
 
 @pytest.fixture
-async def kills(switch, registry, verifier):
+async def kills(switch):
     made = HoldCommands(
-        membership=member(verifier),
+        switch.host,
+        switch.state,
         control_bus=switch.bus,
-        registry=registry,
-        revocations=switch.revocations,
         switch=switch.made,
         regions=RegionSync(),
         timing=Timing(),
-        clock=Clock(),
-        emit=lambda kind, **fields: None,
         results=Results(
-            membership=member(verifier),
+            switch.host,
             store=ResultBucket(Bus()),
             control_bus=switch.bus,
             switch=switch.made,
-            clock=Clock(),
         ),
     )
     await made.start()
@@ -354,7 +352,7 @@ async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills,
 async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kills, switch):
     switch.made.learning.learn(HELD)
     await switch.bus.heard[subjects.receipts()](Message(receipt(), subject=HERE))
-    kills._clock.now += 1.0
+    switch.clock.now += 1.0
     kills.receipts.placed(HOLD.id)
     (incarnation,) = (await kills.status(HOLD.id)).incarnations
     assert (incarnation.how, incarnation.after_ms) == ("receipt", 0)

@@ -5,10 +5,11 @@ from kcm_killswitch.coordinator.hold_commands import HoldCommands
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import to_record
+from kcm_runtime.clock import SystemRandomness
+from kcm_runtime.host import Host
 from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Bus, Clock
@@ -67,11 +68,27 @@ class CutOff:
         self._clock.now += min(SILENT_S, within_s)
 
 
+def host(clock):
+    return Host(membership("core-eu"), clock, SystemRandomness(), emit=lambda kind, **fields: None)
+
+
 def results_of(switch, clock):
-    return Results(
-        membership=membership("core-eu"), store=ResultBucket(Bus()), control_bus=None,
-        switch=switch, clock=clock,
-    )  # fmt: skip
+    return Results(host(clock), store=ResultBucket(Bus()), control_bus=None, switch=switch)
+
+
+def kills_of(clock):
+    state = ReplicaState.empty("eu", Timing())
+    switch = Switch(state.revocations)
+    kills = HoldCommands(
+        host(clock),
+        state,
+        control_bus=None,
+        switch=switch,
+        regions=CutOff(clock),
+        timing=Timing(),
+        results=results_of(switch, clock),
+    )
+    return kills, switch
 
 
 def lift_of(hold):
@@ -83,13 +100,7 @@ def lift_of(hold):
 
 async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off():
     clock = Clock(1_000_000.0)
-    revocations = Revocations(Registry(), "eu")
-    switch = Switch(revocations)
-    kills = HoldCommands(
-        membership=membership("core-eu"), control_bus=None, registry=Registry(),
-        revocations=revocations, switch=switch, regions=CutOff(clock), timing=Timing(), clock=clock,
-        emit=lambda kind, **fields: None, results=results_of(switch, clock),
-    )  # fmt: skip
+    kills, switch = kills_of(clock)
     deadline_ms = clock.unix_ms() + TIME_MS
     status = await kills.place(lift_of(trust_rig.hold()), deadline_ms)
     assert status.lifted
@@ -101,14 +112,7 @@ async def test_a_lift_is_answered_before_its_deadline_while_a_region_is_cut_off(
 @pytest.mark.parametrize("time_ms", [300, 500, 1500, 4000])
 async def test_a_hold_is_told_within_whatever_time_there_is(time_ms):
     clock = Clock(1_000_000.0)
-    revocations = Revocations(Registry(), "eu")
-    switch = Switch(revocations)
-    kills = HoldCommands(
-        membership=membership("core-eu"), control_bus=None, registry=Registry(),
-        revocations=revocations, switch=switch, regions=CutOff(clock),
-        timing=Timing(), clock=clock, emit=lambda kind, **fields: None,
-        results=results_of(switch, clock),
-    )  # fmt: skip
+    kills, switch = kills_of(clock)
     one = trust_rig.hold()
     deadline_ms = clock.unix_ms() + time_ms
     status = await kills.place(signed(Kind.HOLD, one, "security"), deadline_ms)

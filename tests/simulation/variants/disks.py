@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def dropped_when_unkept(instance: Instance) -> None:
     """A hold that the disk refused is not tried again."""
-    memory: Any = instance.memory
+    memory: Any = instance.hold_store
     if not isinstance(memory, FileHoldStore):
         return
     note = memory._note

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -208,20 +209,16 @@ class Incarnation:
         self.randomness = SystemKeyRandomness()
         self.host = Host(self.me, self.clock, self.randomness, self.emit, chance)
         core = self.me.role is Role.CORE
-        self.memory: HoldStore = (
+        self.hold_store: HoldStore = (
             FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
         )
         self.switch = KillSwitch(
-            membership=self.me,
+            self.host,
+            self.state,
             stream=self.log,
-            memory=self.memory,
+            hold_store=self.hold_store,
             control_bus=self.bus,
-            revocations=self.revocations,
-            freshness=self.freshness,
             purge=self.purge,
-            emit=self.emit,
-            clock=self.clock,
-            randomness=self.randomness,
         )
         for record in system.services:
             self.revocations.register(record)
@@ -295,7 +292,7 @@ class CoreIncarnation(Incarnation):
         name: str,
         *,
         unsealer: FakeUnsealer | None = None,
-        chance: Any = lambda: 0.5,
+        chance: Callable[[], float] = lambda: 0.5,
         verifier: Verifier = VERIFIER,
         probes_per_s: float = PROBES_PER_S,
     ) -> None:

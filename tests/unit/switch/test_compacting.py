@@ -18,14 +18,11 @@ KEEP_S = 100.0
 def compaction(core, **changes):
     options = {"keep_s": KEEP_S, "least": 2} | changes
     return LiftCompaction(
-        membership=core.me,
-        revocations=core.revocations,
+        core.host,
+        core.state,
         since=core.switch.stored_since,
         pages=core.switch.lifts,
         regions=core.regions,
-        clock=core.clock,
-        chance=lambda: 0.5,
-        emit=core.emit,
         **options,
     )
 

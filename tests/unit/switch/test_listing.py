@@ -96,7 +96,7 @@ async def test_what_pages_end_is_found_and_listed_from_the_archive(system, monke
     core.switch.learn(placed(by_page))
     core.switch.learn(lifts_of([*ended, by_page]))
     everything = sorted(one.id for one in [*ended, *kept, by_page])
-    await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 9)
+    await until(lambda: len(core.hold_store.archived_between(FIRST, b"\xff" * 16, 99)) == 9)
     found = [view for one in await pages(core, everything=True) for view in one.holds]
     assert [view.hold_id for view in found] == everything
     assert {view.hold_id for view in found if not view.lifted} == {one.id for one in kept[2:]}
@@ -123,7 +123,7 @@ async def test_archived_holds_that_count_no_more_end_no_list(system, monkeypatch
     for one in them:
         core.switch.learn(ended_by(one))
     core.switch.learn(lifts_of(them))
-    await until(lambda: len(core.memory.archived_between(FIRST, b"\xff" * 16, 99)) == 12)
+    await until(lambda: len(core.hold_store.archived_between(FIRST, b"\xff" * 16, 99)) == 12)
     # As if no page named the others any more.
     core.revocations.turned(0, "l1.eu", them[0].id + them[11].id)
     found = [view.hold_id for one in await pages(core, everything=True) for view in one.holds]

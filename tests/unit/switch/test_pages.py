@@ -92,7 +92,7 @@ async def test_a_page_takes_the_place_of_what_it_ends(system, incarnation):
         assert not one.revocations.killed("acme")
         assert one.count("hold.released") == 0, "what was lifted before it began is no news"
         assert one.switch.learning._believed == {}
-    found = incarnation.memory.archived([one.id for one in holds])
+    found = incarnation.hold_store.archived([one.id for one in holds])
     assert found == {one.id: lifted(one) for one in holds}
 
 
@@ -128,7 +128,7 @@ async def test_a_boot_knows_from_the_page_alone_and_a_core_without_a_stream_from
     late = system.incarnation("core-eu-2")
     await late.start()
     assert late.revocations.holds.digest == digest
-    assert late.memory.archived([holds[0].id]) == {}
+    assert late.hold_store.archived([holds[0].id]) == {}
     await incarnation.close()
     await late.close()
     system.streams["eu"].recreate()

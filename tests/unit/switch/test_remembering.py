@@ -161,7 +161,7 @@ async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
 async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(system):
     one, disk = hold(), FullDisk()
     core = system.incarnation("core-eu-1")
-    core.memory._write = disk.write
+    core.hold_store._write = disk.write
     await core.start()
     core.switch.issue(core.switch.verify(held(one)))
     assert core.revocations.killed("acme")

@@ -13,16 +13,14 @@ from collections.abc import AsyncGenerator
 from typing import Final, Self
 
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
-from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.freshness import Freshness
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.config import load
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext, load_instance
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import GATEWAY_STREAMS, await_streams
@@ -49,19 +47,17 @@ class EmbeddedGateway:
         self.region_bus: Final = Connection(config.region_bus, membership.name)
         self._control_bus: Final = Connection(config.control_bus, membership.name)
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
-        registry = Registry()
-        revocations = Revocations(registry, membership.region)
+        host = Host(membership, clock, randomness, self.audit.emit)
+        state = ReplicaState.empty(membership.region, config.timing, told=True)
         self._region: Final = membership.region
         self._timing: Final = config.timing
-        freshness = Freshness(config.timing)
-        admission = Admission(freshness, revocations, registry, membership.region, told=True)
         core = CoreClient(
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
         self.engine: Final = Gateway(
             membership.region,
             core=core,
-            guard=Members(admission, clock),
+            guard=Members(state.admission, clock),
             clock=clock,
             randomness=randomness,
             settings=config.engine,
@@ -70,22 +66,18 @@ class EmbeddedGateway:
         self._feed: Final = RegistryFeed(
             self.region_bus,
             membership,
-            revocations,
+            state.revocations,
             self.engine.purge,
-            freshness.registry,
+            state.freshness.registry,
             clock,
         )
         self._switch: Final = KillSwitch(
-            membership=membership,
+            host,
+            state,
             stream=ControlLog(self.region_bus, membership.region, clock),
-            memory=NullHoldStore(),
+            hold_store=NullHoldStore(),
             control_bus=self._control_bus,
-            revocations=revocations,
-            freshness=freshness,
             purge=self.engine.purge,
-            emit=self.audit.emit,
-            clock=clock,
-            randomness=randomness,
         )
         self._switch.on_registry(self._feed.read_again)
 

@@ -15,9 +15,7 @@ import asyncio
 import logging
 from typing import Final
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import PubSub
 from kcm_schemas import limits
 from kcm_schemas.admin.holds import BlastRadius
@@ -34,8 +32,7 @@ from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.admission import quorum_of
 from kcm_killswitch.model.completeness import QuorumNeed, Reach, RegionFacts, hold_status
 from kcm_killswitch.model.hold_set import HoldState
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.killswitch import KillSwitch
 
@@ -54,30 +51,29 @@ class HoldCommands:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         control_bus: PubSub,
-        registry: Registry,
-        revocations: Revocations,
         switch: KillSwitch,
         regions: RegionSync,
         timing: Timing,
-        clock: Clock,
-        emit: Emit,
         results: Results,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
         self._bus: Final = control_bus
-        self._registry: Final = registry
-        self._revocations: Final = revocations
+        self._registry: Final = state.registry
+        self._revocations: Final = state.revocations
         self._switch: Final = switch
         self._regions: Final = regions
         self._timing: Final = timing
-        self._clock: Final = clock
-        self.holds: Final = HoldList(membership, revocations, switch.lifts)
+        self._clock: Final = host.clock
+        self.holds: Final = HoldList(host.me, state.revocations, switch.lifts)
         self._results: Final = results
         self._looks: Final = ResultLooks(self._seen)
-        self.receipts: Final = ReceiptCollector(membership, control_bus, clock, emit, self._heard)
+        self.receipts: Final = ReceiptCollector(
+            host, control_bus=control_bus, on_result=self._heard
+        )
 
     async def start(self) -> None:
         """Collect receipts."""

@@ -11,10 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
@@ -24,7 +22,7 @@ from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.model import id_set
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Place
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.lift_page_keeper import LiftPages
 
 log = logging.getLogger(__name__)
@@ -53,28 +51,25 @@ class LiftCompaction:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
-        revocations: Revocations,
         since: Callable[[HoldState], float],
         pages: LiftPages,
         regions: RegionSync,
-        clock: Clock,
-        chance: Callable[[], float],
-        emit: Emit,
         every_s: float = EVERY_S,
         keep_s: float = KEEP_S,
         least: int = LEAST,
     ) -> None:
         """``since`` gives when a state of a hold was seen in the stream; infinity if not yet."""
-        self._me: Final = membership
-        self._revocations: Final = revocations
+        self._me: Final = host.me
+        self._revocations: Final = state.revocations
         self._since: Final = since
         self._pages: Final = pages
         self._regions: Final = regions
-        self._clock: Final = clock
-        self._chance: Final = chance
-        self._emit: Final = emit
+        self._clock: Final = host.clock
+        self._chance: Final = host.chance
+        self._emit: Final = host.emit
         self._every_s: Final = every_s
         self._keep_s: Final = keep_s
         self._least: Final = least

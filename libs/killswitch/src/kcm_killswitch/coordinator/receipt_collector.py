@@ -11,10 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery, PubSub
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
@@ -51,27 +49,22 @@ class ReceiptCollector:
     """What incarnations reported on holds, by hold and incarnation."""
 
     def __init__(
-        self,
-        membership: InstanceContext,
-        bus: PubSub,
-        clock: Clock,
-        emit: Emit,
-        on_result: Callable[[bytes, str], bool],
+        self, host: Host, *, control_bus: PubSub, on_result: Callable[[bytes, str], bool]
     ) -> None:
         """``on_result`` takes results, which arrive the same way, and the region that sent them.
 
         It returns whether a result is new, and raises ``Untrusted``.
         """
-        self._me: Final = membership
-        self._bus: Final = bus
-        self._clock: Final = clock
+        self._me: Final = host.me
+        self._bus: Final = control_bus
+        self._clock: Final = host.clock
         self._arrivals: OrderedDict[bytes, dict[Key, Arrival]] = OrderedDict()
         self._heard: OrderedDict[bytes, float] = OrderedDict()
         """When this Core first noticed each hold."""
         self._unread: dict[bytes, tuple[str, float]] = {}
         self._on_result: Final = on_result
         self._budgets: Final = Budgets()
-        self._refusals: Final = RejectionLog("receipts", emit)
+        self._refusals: Final = RejectionLog("receipts", host.emit)
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:

@@ -17,11 +17,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
-from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery, PubSub, StreamLog
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
@@ -35,7 +33,7 @@ from kcm_trust.verify import Untrusted
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.incarnations import said_ms
 from kcm_killswitch.model.log_position import LogPosition
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.lift_page_keeper import is_page
@@ -85,32 +83,28 @@ class RegionSync:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         control_bus: PubSub,
         stream: StreamLog,
-        revocations: Revocations,
         switch: KillSwitch,
         timing: Timing,
-        clock: Clock,
-        randomness: Randomness,
-        chance: Callable[[], float],
-        emit: Emit,
         result_of: ResultOf,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
         self._bus: Final = control_bus
         self._stream: Final = stream
-        self._revocations: Final = revocations
+        self._revocations: Final = state.revocations
         self._switch: Final = switch
         self._timing: Final = timing
-        self._clock: Final = clock
-        self._random: Final = randomness
-        self._chance: Final = chance
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
+        self._chance: Final = host.chance
         self._closing = False
         self._budgets: Final = Budgets()
-        self._emit: Final = emit
-        self._refusals: Final = RejectionLog("pulls", emit)
+        self._emit: Final = host.emit
+        self._refusals: Final = RejectionLog("pulls", host.emit)
         self._result_of: Final = result_of
         self._refreshed: dict[str, float] = {}
         self._same: dict[str, float] = {}

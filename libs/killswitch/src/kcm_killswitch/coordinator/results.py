@@ -18,8 +18,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry, PubSub
 from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import Concluded, HoldStatus
@@ -60,20 +59,14 @@ class Results:
     """The interface of one Core to the results of its region."""
 
     def __init__(
-        self,
-        *,
-        membership: InstanceContext,
-        store: ResultStore,
-        control_bus: PubSub,
-        switch: KillSwitch,
-        clock: Clock,
+        self, host: Host, *, store: ResultStore, control_bus: PubSub, switch: KillSwitch
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
         self._store: Final = store
         self._bus: Final = control_bus
         self._switch: Final = switch
-        self._clock: Final = clock
-        self._checks: Final = ResultChecks(membership)
+        self._clock: Final = host.clock
+        self._checks: Final = ResultChecks(host.me)
         self._told: Final = ResultCache()
         """Results on which this Core relied, and which the store may lack by now."""
         self._shown: Final = ResultCache()

@@ -13,8 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from kcm_runtime.clock import Randomness
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
@@ -35,18 +34,12 @@ RETRY_S: Final = 1.0
 class EntryExpiry:
     """The queue of entries that a Core has to clear; it clears them one after another."""
 
-    def __init__(
-        self,
-        membership: InstanceContext,
-        stream: StreamLog,
-        randomness: Randomness,
-        done: Callable[[int], None],
-    ) -> None:
+    def __init__(self, host: Host, *, stream: StreamLog, done: Callable[[int], None]) -> None:
         """Each time the queue is empty, ``done`` is called with the number of entries cleared."""
-        self._me: Final = membership
+        self._me: Final = host.me
         self._stream: Final = stream
         self._done: Final = done
-        self._random: Final = randomness
+        self._random: Final = host.randomness
         self._places: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._closing = False

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypedDict
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.control import Receipt
@@ -19,7 +18,7 @@ from kcm_trust.statements import lifted, signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
 from kcm_killswitch.model.hold_set import HoldState, join
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.purge import purge_each
 
 ASIDE_MAX: Final = 1024
@@ -34,11 +33,10 @@ class HoldApplier:
 
     def __init__(
         self,
-        membership: InstanceContext,
-        revocations: Revocations,
+        host: Host,
+        state: ReplicaState,
+        *,
         purge: Callable[[str], int],
-        emit: Emit,
-        clock: Clock,
         changed: Callable[[bytes], None],
         refused: Callable[[Exception], None] = lambda _: None,
     ) -> None:
@@ -47,11 +45,11 @@ class HoldApplier:
         It is called after the purge, when ``receipt`` can answer. ``refused`` is called with the
         error of a statement that was verified but does not count.
         """
-        self._me: Final = membership
-        self._revocations: Final = revocations
+        self._me: Final = host.me
+        self._revocations: Final = state.revocations
         self._purge: Final = purge
-        self._emit: Final = emit
-        self._clock: Final = clock
+        self._emit: Final = host.emit
+        self._clock: Final = host.clock
         self._changed: Final = changed
         self._refused: Final = refused
         self._receipts: dict[bytes, Receipt] = {}

@@ -16,12 +16,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
-from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -33,7 +31,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.log_position import NOWHERE, LogPosition
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_applier import about
 
 log = logging.getLogger(__name__)
@@ -69,26 +67,23 @@ class HoldReplicator:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         stream: StreamLog,
-        revocations: Revocations,
         learn: Callable[[bytes], HoldState],
         refusals: RejectionLog,
         changes: Changes,
-        emit: Emit,
-        clock: Clock,
-        randomness: Randomness,
     ) -> None:
-        self._clock: Final = clock
-        self._random: Final = randomness
-        self._me: Final = membership
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
+        self._me: Final = host.me
         self._stream: Final = stream
-        self._revocations: Final = revocations
+        self._revocations: Final = state.revocations
         self._learn: Final = learn
         self._refusals: Final = refusals
         self._changes: Final = changes
-        self._emit: Final = emit
+        self._emit: Final = host.emit
         self._places: dict[bytes, Place] = {}
         self._once: dict[bytes, HoldState] = {}
         """The last state of a hold that was seen in the stream."""
@@ -96,7 +91,7 @@ class HoldReplicator:
         """Holds whose write is in progress, and whether each must be checked once more."""
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged but did not have: each is logged once."""
-        self._missing: Final = Missing("a hold", emit)
+        self._missing: Final = Missing("a hold", host.emit)
         self._tasks: set[asyncio.Task[None]] = set()
         self._replacing: dict[bytes, asyncio.Task[None]] = {}
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)

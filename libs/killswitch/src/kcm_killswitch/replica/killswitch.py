@@ -18,12 +18,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from kcm_runtime.audit.pacing import Paced
-from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
-from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.config import ConfigError
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery, Entry, PubSub, StreamLog, Subscription
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import subjects
@@ -34,10 +32,9 @@ from kcm_trust.verify import Forged, Retired, Untrusted
 
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.log_position import LogPosition
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.entry_expiry import EntryExpiry
 from kcm_killswitch.replica.hold_applier import HoldApplier, about, said
 from kcm_killswitch.replica.hold_replicator import HoldReplicator
@@ -68,27 +65,23 @@ class KillSwitch:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         stream: StreamLog,
-        memory: HoldStore,
+        hold_store: HoldStore,
         control_bus: PubSub,
-        revocations: Revocations,
-        freshness: Freshness,
         purge: Callable[[str], int],
-        emit: Emit,
-        clock: Clock,
-        randomness: Randomness,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
         self._stream: Final = stream
-        self._memory: Final = memory
+        self._hold_store: Final = hold_store
         self._control_bus: Final = control_bus
-        self._revocations: Final = revocations
-        self._freshness: Final = freshness
-        self._clock: Final = clock
-        self._emit: Final = emit
-        self._refusals: Final = RejectionLog("control", emit)
+        self._revocations: Final = state.revocations
+        self._freshness: Final = state.freshness
+        self._clock: Final = host.clock
+        self._emit: Final = host.emit
+        self._refusals: Final = RejectionLog("control", host.emit)
         self._changes: Final = Changes()
         self._tasks: set[asyncio.Task[None]] = set()
         self._recalling = False
@@ -100,58 +93,48 @@ class KillSwitch:
         self._listeners: tuple[OnPeerLease, OnAttestation] = (_ignore, _ignore)
         self._purge: Final = purge
         self.rosters: Final = RosterFeed(
-            membership, stream, self._refusals, emit, randomness, clock
+            host.me, stream, self._refusals, host.emit, host.randomness, host.clock
         )
-        membership.rosters.listen(self._judge_again)
+        host.me.rosters.listen(self._judge_again)
         self.learning: Final = HoldApplier(
-            membership, revocations, purge, emit, clock, self._changed, self._refusals.record
+            host, state, purge=purge, changed=self._changed, refused=self._refusals.record
         )
         self._receipts: Final = ReceiptSender(
-            membership=membership,
+            host,
+            state,
             control_bus=control_bus,
-            revocations=revocations,
-            learning=self.learning,
-            memory=memory,
-            emit=emit,
+            applier=self.learning,
+            hold_store=hold_store,
             spawn=self._spawn,
         )
         self._durable: Final = HoldReplicator(
-            membership=membership,
+            host,
+            state,
             stream=stream,
-            revocations=revocations,
             learn=self.learning.learn,
             refusals=self._refusals,
             changes=self._changes,
-            emit=emit,
-            clock=clock,
-            randomness=randomness,
         )
         self._clearings: Final = Paced()
-        self._clearing: Final = EntryExpiry(membership, stream, randomness, self._cleared)
-        self._expiring: Final = EntryExpiry(membership, stream, randomness, self._expired)
+        self._clearing: Final = EntryExpiry(host, stream=stream, done=self._cleared)
+        self._expiring: Final = EntryExpiry(host, stream=stream, done=self._expired)
         self.lifts: Final = LiftPages(
-            membership=membership,
+            host,
+            state,
             stream=stream,
-            memory=memory,
-            revocations=revocations,
+            hold_store=hold_store,
             learn=self.learning.learn,
             examine=self.learning.examine,
             ended=self._ended,
             expire=self._expiring.clear,
-            emit=emit,
-            randomness=randomness,
         )
         self._looking_through: Final = StreamAudit(
-            membership, stream, (self._durable, self.lifts, self.rosters)
+            host.me, stream, (self._durable, self.lifts, self.rosters)
         )
         self.record: Final = LeaseKeeper(
-            membership=membership,
+            host,
+            state,
             stream=stream,
-            freshness=freshness,
-            clock=clock,
-            randomness=randomness,
-            holds=lambda: revocations.holds.digest,
-            registry=lambda: revocations.registry_digests,
             judged=lambda: self._rereading.judged,
             registry_differs=self._registry_differs,
             went_back=self._read_again,
@@ -160,9 +143,9 @@ class KillSwitch:
         )
         self._following: Final[Subscription] = stream.follow(self)
         self._rereading: Final = StreamReplay(
-            membership.rosters, stream, self._take_again, self.record.renew
+            host.me.rosters, stream, self._take_again, self.record.renew
         )
-        memory.listen(self._on_memory)
+        hold_store.listen(self._on_hold_store)
 
     async def start(self) -> None:
         """Load stored holds, subscribe, replay the control stream, then register.
@@ -198,13 +181,13 @@ class KillSwitch:
         self._expiring.close()
         self._clearings.close()
         self.lifts.close()
-        self._memory.listen(_ignore)
+        self._hold_store.listen(_ignore)
         await self.rosters.close()
         for task in list(self._tasks):
             task.cancel()
         await self.record.end()
         await self._following.close()
-        await self._memory.close()
+        await self._hold_store.close()
         self._refusals.close()
 
     def learn(self, raw: bytes) -> bytes:
@@ -441,7 +424,7 @@ class KillSwitch:
 
     def _recall(self) -> None:
         self._recalling = True
-        for raw in self._memory.recall():
+        for raw in self._hold_store.recall():
             try:
                 self.learn(raw)
             except Untrusted as error:
@@ -614,10 +597,10 @@ class KillSwitch:
         else:
             self._receipts.answer(hold_id)
         self._durable.keep(hold_id, at_once=self._issuing)
-        if not self._memory.kept(hold_id, record.message):
-            self._memory.remember(hold_id, record.message)
+        if not self._hold_store.kept(hold_id, record.message):
+            self._hold_store.remember(hold_id, record.message)
 
-    def _on_memory(self, hold_id: bytes) -> None:
+    def _on_hold_store(self, hold_id: bytes) -> None:
         """The disk now has a hold, or its archive has a hold that a page ends."""
         self._receipts.kept(hold_id)
         if self._revocations.holds.get(hold_id) is None:

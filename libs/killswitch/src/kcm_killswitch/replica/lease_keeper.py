@@ -14,9 +14,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
@@ -27,9 +26,9 @@ from kcm_schemas.signed import Kind
 from kcm_trust.verify import Forged, Untrusted
 
 from kcm_killswitch.model.divergence import Divergence
-from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition
+from kcm_killswitch.model.replica_state import ReplicaState
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +63,17 @@ class LeaseKeeper:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         stream: StreamLog,
-        freshness: Freshness,
-        clock: Clock,
-        randomness: Randomness,
-        holds: Callable[[], bytes],
-        registry: Callable[[], list[bytes]],
         judged: Callable[[], int],
         registry_differs: Callable[[], None],
         went_back: Callable[[], None],
         changed: Callable[[], None],
         unheard: Callable[[], Awaitable[None]],
     ) -> None:
-        """``holds`` and ``registry`` give the digests of what is known.
+        """``judged`` gives the roster version by which the whole stream was evaluated.
 
         ``registry_differs`` is called while a Core shows another registry than is known here.
 
@@ -87,13 +82,12 @@ class LeaseKeeper:
         ``went_back`` is called after everything was forgotten: the stream has to be replayed.
         ``unheard`` is called repeatedly while no write was acknowledged for half a lease.
         """
-        self._me: Final = membership
+        self._me: Final = host.me
+        self._revocations: Final = state.revocations
         self._stream: Final = stream
-        self._freshness: Final = freshness
-        self._clock: Final = clock
-        self._random: Final = randomness
-        self._holds: Final = holds
-        self._registry: Final = registry
+        self._freshness: Final = state.freshness
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
         self._judged: Final = judged
         self._registry_differs: Final = registry_differs
         self._went_back: Final = went_back
@@ -102,7 +96,7 @@ class LeaseKeeper:
         self._agreement: Final = Divergence()
         self.incarnations: Final = Incarnations()
         self._subject: Final = subjects.control_lease(
-            membership.region, membership.name, membership.incarnation
+            host.me.region, host.me.name, host.me.incarnation
         )
         self._writing: Final = asyncio.Lock()
         self._next: asyncio.Task[LogPosition] | None = None
@@ -112,8 +106,8 @@ class LeaseKeeper:
         self._shown: list[bytes] = []
         """The registry as the last acknowledged lease entry shows it."""
         self._changed: Final = asyncio.Event()
-        if membership.role is Role.CORE:
-            freshness.registry.listen(self._changed.set)
+        if host.me.role is Role.CORE:
+            state.freshness.registry.listen(self._changed.set)
         self._closing = False
         self._ceased = False
 
@@ -210,7 +204,8 @@ class LeaseKeeper:
         if lease.role is Role.CORE and not own and told:
             lease_s = lease.lease_ms / 1000
             known = self._freshness.registry
-            if known.heard(lease.instance, lease.registry, self._registry(), lease_s, now):
+            ours = self._revocations.registry_digests
+            if known.heard(lease.instance, lease.registry, ours, lease_s, now):
                 self._registry_differs()
         # The first lease entry of an incarnation is written before it has caught up.
         if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
@@ -224,7 +219,8 @@ class LeaseKeeper:
 
     def _shows(self) -> list[bytes]:
         """The registry digests for our own lease entry; empty if the registry is not remembered."""
-        return self._registry() if self._freshness.registry.remembers else []
+        known = self._freshness.registry
+        return self._revocations.registry_digests if known.remembers else []
 
     def _tampered(self, subject: str, now: float, *, expired: bool = False) -> None:
         """An incarnation's subject has an entry that the incarnation did not sign."""
@@ -233,7 +229,7 @@ class LeaseKeeper:
             self.incarnations.tampered(*key, now)
 
     def _differs(self, lease: Lease, now: float) -> bool:
-        ours = self._holds()
+        ours = self._revocations.holds.digest
         # Under another roster, other holds count.
         theirs = lease.holds if lease.roster == self._judged() else ours
         return self._agreement.heard(lease.instance, theirs, ours, now)
@@ -256,7 +252,7 @@ class LeaseKeeper:
             nonce=nonce,
             first=self._first,
             lease_ms=int(self._freshness.timing.control_lease_s * 1000),
-            holds=self._holds(),
+            holds=self._revocations.holds.digest,
             registry=self._shows(),
             roster=self._judged(),
             ended=ended,

@@ -20,10 +20,8 @@ from hashlib import sha256
 from itertools import islice
 from typing import Final, NamedTuple, cast
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Randomness
 from kcm_runtime.error_text import describe
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -38,7 +36,7 @@ from kcm_trust.verify import Forged, Unlisted, Untrusted
 from kcm_killswitch.model import id_set
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Page, Pages, Place
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store_port import HoldStore
 
 log = logging.getLogger(__name__)
@@ -71,17 +69,15 @@ class LiftPages:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         stream: StreamLog,
-        memory: HoldStore,
-        revocations: Revocations,
+        hold_store: HoldStore,
         learn: Callable[[bytes], object],
         examine: Callable[[bytes], HoldState],
         ended: Callable[[HoldState], int],
         expire: Callable[[Entry], bool],
-        emit: Emit,
-        randomness: Randomness,
     ) -> None:
         """``learn`` applies a hold or lift, and ``examine`` verifies one only.
 
@@ -89,21 +85,21 @@ class LiftPages:
         message in the stream (0 if there is none). ``expire`` makes a message of the stream expire;
         it returns false if it cannot do so now.
         """
-        self._me: Final = membership
+        self._me: Final = host.me
         self._stream: Final = stream
-        self._memory: Final = memory
-        self._revocations: Final = revocations
+        self._hold_store: Final = hold_store
+        self._revocations: Final = state.revocations
         self._learn: Final = learn
         self._examine: Final = examine
         self._ended: Final = ended
         self._expire: Final = expire
-        self._random: Final = randomness
+        self._random: Final = host.randomness
         self.pages: Final = Pages()
         self._aside: dict[bytes, bytes] = {}
         """Pages that no endorsement lists (yet), by their digests."""
         self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
         """The key and sequence of the page that was seen in the stream, by place."""
-        self._missing: Final = Missing("a page of lifted holds", emit)
+        self._missing: Final = Missing("a page of lifted holds", host.emit)
         self._raws: dict[tuple[str, int], dict[bytes, Entry]] = {}
         """Messages of ended holds that the stream still has, by group and first byte of the id."""
         self._back: dict[bytes, None] = {}
@@ -264,7 +260,7 @@ class LiftPages:
         Only those whose statements this Core has, in the state in which they were archived.
         """
         try:
-            found = await asyncio.to_thread(self._memory.archived_between, least, most, count)
+            found = await asyncio.to_thread(self._hold_store.archived_between, least, most, count)
         except OSError as error:
             log.error("%s", error)
             return Archived([], None)
@@ -304,7 +300,7 @@ class LiftPages:
             self._turn(page.place.group, page.place.prefix)
             best = self.pages.best(page.place)
             if best is not None:
-                self._memory.remember(memory_key(page.place), best.raw)
+                self._hold_store.remember(memory_key(page.place), best.raw)
 
     def _turn(self, group: str, prefix: int) -> None:
         """The set of ids in the pages of one group and first byte changed."""
@@ -314,7 +310,7 @@ class LiftPages:
         waiting = self._raws.setdefault((group, prefix), {}) if gone and self._core else {}
         for record in gone:
             hold, sequence = record.hold, self._ended(record)
-            self._memory.archive(hold.id, record.message)
+            self._hold_store.archive(hold.id, record.message)
             if sequence:
                 subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
                 waiting[hold.id] = Entry(sequence, subject, _ANYTHING)
@@ -339,7 +335,7 @@ class LiftPages:
             return
         stored = self.pages.ids(group, prefix, self.has)
         for hold_id in hold_ids:
-            kept = id_set.has(stored, hold_id) and not self._memory.archiving(hold_id)
+            kept = id_set.has(stored, hold_id) and not self._hold_store.archiving(hold_id)
             if kept and self._expire(waiting[hold_id]):
                 del waiting[hold_id]
 
@@ -355,7 +351,7 @@ class LiftPages:
         while self._back and not self._closing:
             some = list(islice(self._back, BACK_AT_ONCE))
             try:
-                found = await asyncio.to_thread(self._memory.archived, some)
+                found = await asyncio.to_thread(self._hold_store.archived, some)
             except Exception as error:  # noqa: BLE001 - a damaged archive must not end this task
                 log.critical("holds that no page ends any more are not read: %s", describe(error))
                 found = {}

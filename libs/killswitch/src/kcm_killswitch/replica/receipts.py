@@ -10,8 +10,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import PubSub
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -20,7 +19,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import PENDING
 from kcm_schemas.signed import Kind
 
-from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_applier import About, HoldApplier, about
 from kcm_killswitch.replica.hold_store_port import HoldStore
 
@@ -35,21 +34,20 @@ class ReceiptSender:
 
     def __init__(
         self,
+        host: Host,
+        state: ReplicaState,
         *,
-        membership: InstanceContext,
         control_bus: PubSub,
-        revocations: Revocations,
-        learning: HoldApplier,
-        memory: HoldStore,
-        emit: Emit,
+        applier: HoldApplier,
+        hold_store: HoldStore,
         spawn: Spawn,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = host.me
         self._bus: Final = control_bus
-        self._revocations: Final = revocations
-        self._learning: Final = learning
-        self._memory: Final = memory
-        self._emit: Final = emit
+        self._revocations: Final = state.revocations
+        self._applier: Final = applier
+        self._hold_store: Final = hold_store
+        self._emit: Final = host.emit
         self._spawn: Final = spawn
         self._sending: set[bytes] = set()
         self._answered: set[bytes] = set()
@@ -58,7 +56,7 @@ class ReceiptSender:
 
     def answer(self, hold_id: bytes) -> None:
         """Send a receipt, one for any number of requests that arrive together."""
-        if self._learning.receipt(hold_id) is not None and hold_id not in self._sending:
+        if self._applier.receipt(hold_id) is not None and hold_id not in self._sending:
             self._sending.add(hold_id)
             self._answered.add(hold_id)
             self._spawn(self._send(hold_id))
@@ -76,7 +74,7 @@ class ReceiptSender:
         """The disk stored a hold or refused it: report that to the instances that wait for it."""
         record = self._revocations.holds.get(hold_id)
         named = About(hold=hold_id, target="", tenant=None) if record is None else about(record)
-        trouble = self._memory.unkept.get(hold_id)
+        trouble = self._hold_store.unkept.get(hold_id)
         if trouble is not None:
             self._unkept.add(hold_id)
             detail = f"{trouble.text} ({trouble.code})"
@@ -89,7 +87,7 @@ class ReceiptSender:
 
     async def _send(self, hold_id: bytes) -> None:
         self._sending.discard(hold_id)
-        receipt = self._learning.receipt(hold_id)
+        receipt = self._applier.receipt(hold_id)
         if receipt is None:
             self._answered.discard(hold_id)
             return
@@ -104,7 +102,7 @@ class ReceiptSender:
     def _why_unkept(self, hold_id: bytes) -> str:
         """Why this incarnation would lose a hold in a power failure; empty if it would not."""
         record = self._revocations.holds.get(hold_id)
-        if record is None or self._memory.kept(hold_id, record.message):
+        if record is None or self._hold_store.kept(hold_id, record.message):
             return ""
-        trouble = self._memory.unkept.get(hold_id)
+        trouble = self._hold_store.unkept.get(hold_id)
         return PENDING if trouble is None else trouble.text

@@ -34,36 +34,32 @@ def kill_switch(ports: Ports, switch: KillSwitch) -> KillSwitchParts:
     host, state = ports.host, ports.state
     automatic_holds = AutomaticHolds(host, state, switch)
     monitor = key_monitor(ports, automatic_holds)
-    results = Results(
-        membership=host.me,
-        store=ports.results,
+    results = Results(host, store=ports.results, control_bus=ports.control_bus, switch=switch)
+    regions = RegionSync(
+        host,
+        state,
         control_bus=ports.control_bus,
+        stream=ports.stream,
         switch=switch,
-        clock=host.clock,
+        timing=state.freshness.timing,
+        result_of=results.offer,
     )
-    regions = _region_sync(ports, switch, results)
     switch.listen(regions.on_peer_lease, monitor.on_attestation)
     kills = HoldCommands(
-        membership=host.me,
+        host,
+        state,
         control_bus=ports.control_bus,
-        registry=state.registry,
-        revocations=state.revocations,
         switch=switch,
         regions=regions,
         timing=state.freshness.timing,
-        clock=host.clock,
-        emit=host.emit,
         results=results,
     )
     compaction = LiftCompaction(
-        membership=host.me,
-        revocations=state.revocations,
+        host,
+        state,
         since=switch.stored_since,
         pages=switch.lifts,
         regions=regions,
-        clock=host.clock,
-        chance=host.chance,
-        emit=host.emit,
         every_s=ports.limits.pages.every_s,
         keep_s=ports.limits.pages.keep_s,
         least=ports.limits.pages.least,
@@ -82,21 +78,4 @@ def key_monitor(ports: Ports, holds: AutomaticHolds) -> KeyMonitor:
         stream=ports.stream,
         unload=ports.unload,
         probes_per_s=ports.limits.probes_per_s,
-    )
-
-
-def _region_sync(ports: Ports, switch: KillSwitch, results: Results) -> RegionSync:
-    host, state = ports.host, ports.state
-    return RegionSync(
-        membership=host.me,
-        control_bus=ports.control_bus,
-        stream=ports.stream,
-        revocations=state.revocations,
-        switch=switch,
-        timing=state.freshness.timing,
-        clock=host.clock,
-        randomness=host.randomness,
-        chance=host.chance,
-        emit=host.emit,
-        result_of=results.offer,
     )

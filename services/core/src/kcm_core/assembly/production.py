@@ -89,16 +89,12 @@ def surroundings(
         limits=Limits(config.lease_ms, config.l1_deadline_s, config.probes_per_s),
     )
     switch = KillSwitch(
-        membership=me,
+        host,
+        state,
         stream=stream,
-        memory=FileHoldStore(config.state_dir / "holds"),
+        hold_store=FileHoldStore(config.state_dir / "holds"),
         control_bus=control_bus,
-        revocations=state.revocations,
-        freshness=state.freshness,
         purge=overwrite,
-        emit=audit.emit,
-        clock=clock,
-        randomness=randomness,
     )
     return Surroundings(ports, switch, audit, region_bus, control_bus)
 
