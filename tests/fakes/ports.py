@@ -100,10 +100,10 @@ class FakeLog:
         self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None
     ) -> int:
         assert ttl is None or (ttl.endswith("s") and int(ttl[:-1]) > 0)
-        self._check()
+        self.check_connection()
         await self.before("put", subject)
         await asyncio.sleep(0)
-        self._check()
+        self.check_connection()
         self.puts.append(subject)
         if expected is not None and expected != self.stream.last_of(subject):
             raise KcmError(Code.CONFLICT)
@@ -119,17 +119,17 @@ class FakeLog:
         self.moves += 1
 
     async def last(self, subject: str) -> Entry | None:
-        self._check()
+        self.check_connection()
         await self.before("last", subject)
         await asyncio.sleep(0)
-        self._check()
+        self.check_connection()
         return self.stream.entries.get(subject)
 
     async def leading(self) -> Leading:
-        self._check()
+        self.check_connection()
         await self.before("leading", "")
         await asyncio.sleep(0)
-        self._check()
+        self.check_connection()
         return Leading(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeFollowing:
@@ -151,7 +151,8 @@ class FakeLog:
             self.following.paused = False
             self.following.again()
 
-    def _check(self) -> None:
+    def check_connection(self) -> None:
+        """Raise ``unavailable`` while there is no connection."""
         if not self.connected:
             raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
 
@@ -188,7 +189,7 @@ class FakeFollowing:
     async def start(self) -> None:
         assert not self._started, "a follower starts once"
         self._started = True
-        self._log._check()
+        self._log.check_connection()
         self._log.stream.followers.append(self)
         await asyncio.sleep(0)
         self._begin()
@@ -324,6 +325,10 @@ class Wire:
         self.members.append(member)
         return member
 
+    def new_inbox(self) -> str:
+        """A subject for one reply."""
+        return f"_INBOX.{next(self._inboxes)}"
+
     def carry(self, sender: str, message: Message) -> int:
         """Bring a message to everybody who wants it; returns how many they are."""
         self.sent.append(message)
@@ -372,7 +377,7 @@ class FakeMessages:
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         self._check(body)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        inbox = f"_INBOX.{next(self.wire._inboxes)}"
+        inbox = self.wire.new_inbox()
 
         async def on_answer(message: Message) -> None:
             if not answer.done():

@@ -114,7 +114,7 @@ async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker,
     right = config.read_text()
     password = broker.address().password_file.read_text().strip()
     config.write_text(right.replace(password, "another-password-of-32-characters"))
-    client = link._client
+    client = link.client
     os.kill(broker.process.pid, signal.SIGHUP)
 
     async def closed():
@@ -130,7 +130,7 @@ async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker,
         return b"again" in heard
 
     await eventually(hears)
-    assert link._client is not client
+    assert link.client is not client
 
 
 async def test_too_much_is_refused_and_the_connection_stays(link):
