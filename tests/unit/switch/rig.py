@@ -41,9 +41,10 @@ from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
 from tests.fakes.bus import Bus
-from tests.fakes.ports import FakeLog, Stream, Wire
+from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.virtual import VirtualClock, let_pass
+from tests.fakes.wire import Wire
 from tests.vectors.families.messages import identity
 
 ID: Final = b"i" * 16
