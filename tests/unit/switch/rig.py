@@ -1,8 +1,7 @@
 """Incarnations of a system in memory: the production classes of the kill switch over strict ports.
 
-``System`` is what incarnations share (the wire between regions, a stream for each region),
-``Incarnation`` is an instance with its kill switch, ``CoreBoot`` one with everything that a Core
-has. Time is virtual.
+``System`` has the wire between regions and a stream for each, ``Incarnation`` is an instance with
+its kill switch, and ``CoreIncarnation`` one with everything that a Core has. Time is virtual.
 """
 
 from __future__ import annotations
