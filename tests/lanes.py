@@ -142,7 +142,8 @@ HEAVY: Final = (
 )
 """Files and tests that take several tenths of a second of CPU time."""
 
-_LISTED: Final = dict.fromkeys(HEAVY, "heavy") | dict.fromkeys(PROCESSES, "processes")
+LISTED: Final = dict.fromkeys(HEAVY, "heavy") | dict.fromkeys(PROCESSES, "processes")
+"""The lane of each file and test that one of the two lists names."""
 
 STARTS: Final = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system"}
@@ -153,7 +154,7 @@ STARTS: Final = frozenset(
 def lane_of(nodeid: str) -> str:
     """Return the lane of a test by its id; raises KeyError for a folder that has none."""
     test = nodeid.partition("[")[0]
-    return _LISTED.get(test) or _LISTED.get(test.partition("::")[0]) or LANES[_folder(test)]
+    return LISTED.get(test) or LISTED.get(test.partition("::")[0]) or LANES[_folder(test)]
 
 
 def _folder(test: str) -> str:

@@ -30,7 +30,7 @@ def test_a_test_is_in_the_lane_of_its_folder_or_of_a_list(test, lane):
 
 
 def test_a_list_names_one_test_with_all_its_parameters(monkeypatch):
-    monkeypatch.setitem(lanes._LISTED, "tests/unit/test_a.py::test_one", "heavy")
+    monkeypatch.setitem(lanes.LISTED, "tests/unit/test_a.py::test_one", "heavy")
     assert lanes.lane_of("tests/unit/test_a.py::test_one") == "heavy"
     assert lanes.lane_of("tests/unit/test_a.py::test_one[x]") == "heavy"
     assert lanes.lane_of("tests/unit/test_a.py::test_one_more") == "fast"

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from tests.architecture import words
-from tests.architecture.words import RULES
+from tests.architecture import prose, words
+from tests.architecture.word_rules import RULES
 
 HITS = {
     "whoever": [
@@ -136,7 +136,7 @@ def found(text):
     """Return the rules that have a hit in a text, as a Markdown file has it."""
     return {
         rule.name
-        for passage in words.markdown(text)
+        for passage in prose.markdown(text)
         for rule in RULES
         if any(rule.find(passage.text))
     }

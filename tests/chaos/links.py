@@ -52,6 +52,10 @@ class Links:
 
         return self._do(apply())
 
+    def mode(self, link: Link) -> Mode:
+        """What the proxy of a link does now."""
+        return self._proxies[link].mode
+
     def close(self) -> None:
         async def end() -> None:
             await asyncio.gather(*(proxy.close() for proxy in self._proxies.values()))

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import Final
 
-_INSIDE: Final = "KCM_CHAOS_NAMESPACE"
+INSIDE: Final = "KCM_CHAOS_NAMESPACE"
 """Set for the process that runs inside the namespace."""
 
 _TABLE: Final = """
@@ -38,12 +38,12 @@ def enter() -> None:
 
     Returns when it is not, or when this is the process inside.
     """
-    if _INSIDE in os.environ or not _possible():
+    if INSIDE in os.environ or not possible():
         return
     unshare = shutil.which("unshare")
     assert unshare is not None
-    command = [*_unsharing(unshare), sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
-    os.execve(unshare, command, {**os.environ, _INSIDE: "1"})
+    command = [*unsharing(unshare), sys.executable, "-m", "tests.chaos", *sys.argv[1:]]
+    os.execve(unshare, command, {**os.environ, INSIDE: "1"})
 
 
 class Packets:
@@ -56,7 +56,7 @@ class Packets:
     @classmethod
     def inside(cls) -> Packets | None:
         """The namespace's rules; ``None`` outside of one, where others would be hit."""
-        return cls() if _INSIDE in os.environ else None
+        return cls() if INSIDE in os.environ else None
 
     def drop(self, ports: Iterable[int]) -> None:
         """Lose everything that goes to or comes from these ports."""
@@ -67,16 +67,18 @@ class Packets:
         _run("nft", "delete", "element", "inet", "chaos", "cut", _set_of(ports))
 
 
-def _possible() -> bool:
+def possible() -> bool:
+    """Whether this machine has the tools, and lets this user make a network namespace."""
     found = [shutil.which(tool) for tool in _TOOLS]
     if None in found:
         return False
     assert found[0] is not None
-    tried = [*_unsharing(found[0]), "nft", "list", "tables"]
+    tried = [*unsharing(found[0]), "nft", "list", "tables"]
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 
-def _unsharing(unshare: str) -> list[str]:
+def unsharing(unshare: str) -> list[str]:
+    """The command that starts another one in a network namespace; ``unshare`` is the tool."""
     mapped = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     return [unshare, *mapped, "--net", "--"]
 

@@ -46,15 +46,15 @@ asyncio.run(main())
 
 
 def test_what_is_sent_over_a_cut_link_is_lost_and_comes_again_after_the_healing():
-    if not packets._possible():
+    if not packets.possible():
         # Then nothing of it is used: proxies swallow, as the next test shows.
         assert packets.Packets.inside() is None
         return
-    unshare = packets._unsharing("unshare")
+    unshare = packets.unsharing("unshare")
     done = subprocess.run(
         [*unshare, sys.executable, "-c", EXPERIMENT],
         cwd=ROOT,
-        env={**os.environ, packets._INSIDE: "1"},
+        env={**os.environ, packets.INSIDE: "1"},
         capture_output=True,
         text=True,
         check=True,
@@ -67,6 +67,6 @@ async def test_outside_of_a_namespace_a_proxy_swallows_instead():
     try:
         await asyncio.to_thread(links.detour, "a", "b", 1)
         assert await asyncio.to_thread(links.set, lambda _: True, Mode.DROP) == 1
-        assert links._proxies["a", "b"].mode is Mode.SWALLOW
+        assert links.mode(("a", "b")) is Mode.SWALLOW
     finally:
         await asyncio.to_thread(links.close)

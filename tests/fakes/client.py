@@ -260,7 +260,7 @@ class FakeSystem:
         self.cores = {region: self._fake(region) for region in REGIONS}
         self.unreachable: set[str] = set()
         self.forgotten: set[str] = set()
-        self.context_file = self._write()
+        self.context_file = self.write_context()
 
     def context(self) -> ClientContext:
         """The context as a client reads it."""
@@ -291,12 +291,12 @@ class FakeSystem:
                 ],
             }
         )
-        self._write()
+        self.write_context()
 
     def forget(self, region: str) -> None:
         """The context has no such region any more; the roster has."""
         self.forgotten.add(region)
-        self._write()
+        self.write_context()
 
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""
@@ -317,7 +317,8 @@ class FakeSystem:
             grants=[Grant(tenant="*", service="*")],
         )
 
-    def _write(self) -> Path:
+    def write_context(self) -> Path:
+        """Write the roster and the context as they are now; returns the context's file."""
         (self.directory / "roster").write_bytes(encode(self.root.sign(Kind.ROSTER, self.roster)))
         for user in ("app", "operator"):
             (self.directory / f"{user}.password").write_text(f"{user}-password\n")

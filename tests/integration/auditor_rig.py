@@ -22,7 +22,7 @@ from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
-from kcm_schemas.audit import AuditBatch, AuditEvent
+from kcm_schemas.audit import AuditBatch, AuditEvent, EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.roster import OperatorRole, Role
 from kcm_schemas.signed import read_signed
@@ -287,3 +287,8 @@ def make_rig(directory: Path) -> Iterator[Rig]:
         if rig.process is not None:
             rig.end_auditor(signal.SIGKILL)
         rig.broker.stop(kill=True)
+
+
+def recorded(rig: Rig, kind: str = EventType.DATA_ENCRYPT) -> list[int]:
+    """The counts of a Gateway's events of one kind, in the order of the journal."""
+    return [found.count for _, found in rig.events("gw") if found.type == kind]

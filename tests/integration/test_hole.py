@@ -16,7 +16,7 @@ from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 
 from tests.integration.living import EU, Living, encrypt, eventually
-from tests.integration.test_storage_faults import answer
+from tests.integration.storage_rig import answer
 
 CORES = (f"core-{EU}-1", f"core-{EU}-2")
 STREAM = subjects.CONTROL_STREAM

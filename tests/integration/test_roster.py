@@ -68,20 +68,68 @@ class As:
         await self.admin.close()
 
 
+async def roster_command(living, *arguments, capsys):
+    """Run ``kcm roster`` beside the event loop; returns what it prints."""
+    code, said = await asyncio.to_thread(lambda: kcm(living, "roster", *arguments, capsys=capsys))
+    assert code == 0, (arguments, said)
+    return said
+
+
+async def retire_bob(living, known, directory, capsys):
+    """Prepare, sign and put the roster: the root's key stays on another machine."""
+    draft, key = directory / "without-bob", living.directory / "keys" / "root"
+    for step in (
+        ("retire", "bob", "--prepare", str(draft)),
+        ("sign", str(draft), "--key", str(key), "--known", str(known)),
+        ("put", f"{draft}.signed"),
+    ):
+        await roster_command(living, *step, capsys=capsys)
+    shown = await roster_command(living, "show", capsys=capsys)
+    assert {row["name"]: row["state"] for row in shown["entries"]}["bob"] == "retired"
+
+
+async def opens(app, tenant, records):
+    """Whether the records open."""
+    try:
+        return (await decrypt(app, tenant, records)).plaintexts == [b"text"]
+    except KcmError:
+        return False
+
+
+async def killed(app, tenant, records):
+    """Check that the tenant is killed."""
+    with pytest.raises(KcmError) as caught:
+        await decrypt(app, tenant, records)
+    assert caught.value.code is Code.TENANT_KILLED
+
+
+async def steal(living, bob, hold):
+    """Try a lift with the stolen key of a retired operator, in every way; it counts nowhere."""
+    forged = statements.lift(bob, hold.raw, issued_ms=now_ms(), reason="stolen")
+    async with living.control(US) as control, Admin.open(living.context) as admin:
+        with pytest.raises(ServiceError):
+            await admin.put_hold(EU, forged)
+        await control.publish(subjects.broadcast_hold(US, "tenant", hold.id), forged)
+        await control.flush()
+        async with As(living, bob) as thief:
+            with pytest.raises(ServiceError):
+                await thief.tenants(EU)
+        for region in (EU, US):
+            (view,) = (await admin.matching_holds(region, hold.id.hex())).holds
+            assert not view.lifted
+
+
 @pytest.mark.timeout(240)
 async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, capsys):
     living = leaving
     running = pids(living)
     tenant, dark = await living.tenant(), await living.tenant()
     async with living.app() as app:
-        sealed = await encrypt(app, tenant, [b"text"])
-        other = await encrypt(app, dark, [b"text"])
+        sealed = (await encrypt(app, tenant, [b"text"])).records
+        other = (await encrypt(app, dark, [b"text"])).records
 
     bob, path = with_bob(living, tmp_path)
-    code, _ = await asyncio.to_thread(
-        lambda: kcm(living, "roster", "put", str(path), capsys=capsys)
-    )
-    assert code == 0
+    await roster_command(living, "put", str(path), capsys=capsys)
 
     # Bob lifts a kill of one tenant, and places one on the other.
     kill = await living.kill(tenant)
@@ -92,71 +140,20 @@ async def test_an_operator_leaves_and_what_shall_last_does(leaving, tmp_path, ca
         hold = kills.make("tenant", dark, "drill")
         await kills.place(hold, until)
 
-    code, said = await asyncio.to_thread(
-        lambda: kcm(living, "roster", "retire", "bob", "--dry-run", capsys=capsys)
-    )
-    assert code == 0
+    said = await roster_command(living, "retire", "bob", "--dry-run", capsys=capsys)
     assert [one["what"] for one in said["signed"]] == [f"lift {kill.hex()}"]
     assert said["signed"][0]["regions"] == [EU, US]
-    # The root's key stays on another machine: what it has to sign is brought there and back.
-    draft, key = tmp_path / "without-bob", living.directory / "keys" / "root"
-    for step in (
-        ("retire", "bob", "--prepare", str(draft)),
-        ("sign", str(draft), "--key", str(key), "--known", str(path)),
-        ("put", f"{draft}.signed"),
-    ):
-        code, said = await asyncio.to_thread(
-            lambda step=step: kcm(living, "roster", *step, capsys=capsys)
-        )
-        assert code == 0, (step, said)
-    code, shown = await asyncio.to_thread(lambda: kcm(living, "roster", "show", capsys=capsys))
-    assert code == 0
-    assert {row["name"]: row["state"] for row in shown["entries"]}["bob"] == "retired"
+    await retire_bob(living, path, tmp_path, capsys)
 
-    async with (
-        living.app() as app,
-        living.control(US) as control,
-        Admin.open(living.context) as admin,
-    ):
-        # The lift stays; the hold of somebody who left counts.
-        async def opens():
-            try:
-                return (await decrypt(app, tenant, sealed.records)).plaintexts == [b"text"]
-            except KcmError:
-                return False
-
-        await eventually(opens)
-        with pytest.raises(KcmError) as killed:
-            await decrypt(app, dark, other.records)
-        assert killed.value.code is Code.TENANT_KILLED
-
-        # The stolen key: a new lift counts nowhere, whatever way it comes.
-        forged = statements.lift(bob, hold.raw, issued_ms=now_ms(), reason="stolen")
-        with pytest.raises(ServiceError):
-            await admin.put_hold(EU, forged)
-        subject = subjects.broadcast_hold(US, "tenant", hold.id)
-        await control.publish(subject, forged)
-        await control.flush()
-        async with As(living, bob) as thief:
-            with pytest.raises(ServiceError):
-                await thief.tenants(EU)
-        for region in (EU, US):
-            (view,) = (await admin.matching_holds(region, hold.id.hex())).holds
-            assert not view.lifted
-        with pytest.raises(KcmError) as killed:
-            await decrypt(app, dark, other.records)
-        assert killed.value.code is Code.TENANT_KILLED
-
-        # Somebody who acts lifts it.
+    async with living.app() as app:
+        # The lift stays, and the hold of the retired operator counts.
+        await eventually(lambda: opens(app, tenant, sealed))
+        await killed(app, dark, other)
+        await steal(living, bob, hold)
+        await killed(app, dark, other)
+        # An operator who is not retired lifts it.
         await living.lift(hold.id)
-
-        async def opens_again():
-            try:
-                return (await decrypt(app, dark, other.records)).plaintexts == [b"text"]
-            except KcmError:
-                return False
-
-        await eventually(opens_again)
+        await eventually(lambda: opens(app, dark, other))
     assert pids(living) == running
 
 
@@ -167,26 +164,16 @@ async def test_a_core_and_a_gateway_leave_and_the_others_serve_on(leaving, capsy
     async with living.app() as app:
         sealed = await encrypt(app, tenant, [b"text"])
         for name in (f"core-{EU}-1", f"gateway-{US}-1"):
-            code, said = await asyncio.to_thread(
-                lambda name=name: kcm(living, "roster", "retire", name, capsys=capsys)
-            )
-            assert code == 0
+            said = await roster_command(living, "retire", name, capsys=capsys)
             assert {one["what"].split()[0] for one in said["signed"]} <= {
                 "accepted",
                 "root-keys",
                 "service-keys",
             }
-
-        async def opens():
-            try:
-                return (await decrypt(app, tenant, sealed.records)).plaintexts == [b"text"]
-            except KcmError:
-                return False
-
-        await eventually(opens)
+        await eventually(lambda: opens(app, tenant, sealed.records))
         # Every one of these goes to a Core that acts, and the keys that the other wrapped count.
         for _ in range(8):
-            assert await opens()
+            assert await opens(app, tenant, sealed.records)
         again = await encrypt(app, tenant, [b"more"])
         assert (await decrypt(app, tenant, again.records)).plaintexts == [b"more"]
     async with living.app(US) as app:

@@ -5,37 +5,38 @@ promises: a hold that was acknowledged is in force, whatever the broker lost; ev
 the refusal says what is gone and the documented commands bring it back.
 """
 
-import asyncio
-import os
 import shutil
-import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kcm import Admin
-from kcm._internal.kills import Kills
-from kcm_devsystem import processes, state, system, topology
+from kcm_devsystem import processes, system, topology
 from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.configs import bus
-from kcm_devsystem.state import Entry
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.ports import NobodyListens
 from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
-from kcm_runtime.nats.streams import last, put
+from kcm_runtime.nats.streams import put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
 
 from tests.chaos import disks
 from tests.chaos.disks import STREAMS, Act, Harm, Part
-from tests.integration.living import EU, Living, decrypt, encrypt, eventually
-
-CORE, GATEWAY = f"core-{EU}-1", f"gateway-{EU}-1"
+from tests.integration.living import EU, decrypt, eventually
+from tests.integration.storage_rig import (
+    CORE,
+    GATEWAY,
+    Region,
+    answer,
+    encrypt_once_served,
+    says,
+    settled,
+    succeeded,
+)
 
 
 class Broker:
@@ -130,104 +131,6 @@ CASES = {
 }
 
 
-class Region(Living):
-    """One region with one broker, one Core and one Gateway."""
-
-    @property
-    def store(self) -> Path:
-        return self.directory / "brokers" / EU
-
-    def pid(self, name):
-        return next(row["pid"] for row in system.status(self.directory) if row["name"] == name)
-
-    async def down(self, *, orderly):
-        """A power cut; or the broker had time to write down what it knows of its files."""
-        for name in (CORE, GATEWAY):
-            self.sigkill(name)
-        await self.end_broker(orderly=orderly)
-
-    async def end_broker(self, *, orderly):
-        if not orderly:
-            self.sigkill(EU)
-            return
-        os.kill(self.pid(EU), signal.SIGTERM)
-        await eventually(self._ended)
-
-    async def _ended(self):
-        return not any(r["running"] for r in system.status(self.directory) if r["name"] == EU)
-
-    async def start_broker(self):
-        process = topology.spawn_broker(self.directory, EU, die_with_parent=False)
-        known = state.load(self.directory)
-        (old,) = [entry for entry in known.entries if entry.process.name == EU]
-        entry = Entry(process, old.kind, old.role, old.region, old.instance, old.address)
-        state.save(self.directory, known.with_entry(entry))
-        ready = processes.ReadyFile(topology.ports_file(self.directory, process))
-        await asyncio.to_thread(processes.wait_ready, process, ready)
-
-    async def provisioned(self):
-        """What provisioning made that was not there."""
-        connection = Connection(self.context.operator_address(EU), "test-operator")
-        await connection.start()
-        try:
-            before = {info.config.name for info in await connection.jetstream().streams_info()}
-            await provision_region(connection, EU)
-            after = {info.config.name for info in await connection.jetstream().streams_info()}
-        finally:
-            await connection.close()
-        return after - before
-
-    async def stored(self, hold_id):
-        """Whether the region's stream has a message under the hold's place."""
-        connection = Connection(self.context.operator_address(EU), "test-operator")
-        await connection.start()
-        try:
-            place = subjects.control_hold(EU, "tenant", hold_id)
-            return await last(connection, subjects.CONTROL_STREAM, place) is not None
-        finally:
-            await connection.close()
-
-    async def sign_again(self, *tenants):
-        """The documented commands, as they were; they change nothing that is there."""
-        for name in tenants:
-            await self.tenant(regions=(EU,), kind="softkey", name=name)
-
-    async def holds(self):
-        async with Admin.open(self.context) as admin:
-            return {
-                view.hold_id: view.lifted
-                for view in (await admin.holds(EU, bytes(16), everything=True)).holds
-            }
-
-    async def killed(self, tenant):
-        async with Admin.open(self.context) as admin:
-            kills = Kills(admin, [EU])
-            hold = kills.make("tenant", tenant, "test")
-            await kills.place(hold, admin.around.clock.elapsed() + 20)
-        kept = self.directory / "state" / CORE / "holds" / f"{hold.id.hex()}.hold"
-        await eventually(lambda: _is(kept.exists()))
-        return hold.id
-
-
-async def _is(value):
-    return value
-
-
-async def encrypt_once_served(app, tenant, plaintexts):
-    """Encrypt as soon as the Gateway has found the broker that was started again."""
-    replies = []
-
-    async def served():
-        try:
-            replies.append(await encrypt(app, tenant, plaintexts))
-        except NobodyListens:
-            return False
-        return True
-
-    await eventually(served)
-    return replies[-1]
-
-
 @pytest.fixture(scope="module")
 def region():
     directory = Path(tempfile.mkdtemp(prefix="kcm-disks-")) / "system"
@@ -235,40 +138,6 @@ def region():
     made = Region(options, system.up(options))
     yield made
     system.down(directory, wipe=True)
-
-
-async def answer(app, tenant, records):
-    """The code of every record, or the refusal of all of them."""
-    try:
-        done = await decrypt(app, tenant, records)
-    except KcmError as error:
-        return error.code, error.detail
-    (code,) = set(done.codes) or {Code.OK}
-    return code, ""
-
-
-async def settled(app, tenant, records):
-    """The answer that is not one of a system that has just started."""
-    said = []
-
-    async def final():
-        said[:] = [await answer(app, tenant, records)]
-        return said[0][0] not in (Code.UNAVAILABLE, Code.TENANT_SEALED)
-
-    await eventually(final, within_s=30)
-    return said[0]
-
-
-async def _done(work):
-    try:
-        await work
-    except KcmError:
-        return False
-    return True
-
-
-async def _says(app, tenant, records, code):
-    return (await answer(app, tenant, records))[0] is code
 
 
 @pytest.mark.timeout(90)
@@ -304,12 +173,12 @@ async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
             assert "restart the broker" in error.detail
             region.sigkill(EU)
             await region.start_broker()
-            await eventually(lambda: _done(region.sign_again(kept, dark)))
-        await eventually(lambda: _says(app, dark, secret, Code.TENANT_KILLED))
-        await eventually(lambda: _says(app, kept, records, Code.OK))
+            await eventually(lambda: succeeded(region.sign_again(kept, dark)))
+        await eventually(lambda: says(app, dark, secret, Code.TENANT_KILLED))
+        await eventually(lambda: says(app, kept, records, Code.OK))
         assert (await decrypt(app, kept, records)).plaintexts == [b"kept"]
         await region.lift(hold)
-        await eventually(lambda: _says(app, dark, secret, Code.OK))
+        await eventually(lambda: says(app, dark, secret, Code.OK))
         if case.missing:  # what was provisioned outlives the next restart, too
             region.sigkill(EU)
             await region.start_broker()
@@ -347,7 +216,7 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
     await region.end_broker(orderly=False)  # as the runbook says: it has to know what it lost
     await region.start_broker()
     assert await region.provisioned() == (set(STREAMS) if case.missing else set())
-    await eventually(lambda: _done(region.sign_again(dark)), within_s=30)
+    await eventually(lambda: succeeded(region.sign_again(dark)), within_s=30)
     async with region.app() as app:
         assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
 
@@ -362,7 +231,7 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
     async with region.app() as app:
         assert (await settled(app, dark, secret))[0] is Code.TENANT_KILLED
         await region.lift(hold)
-        await eventually(lambda: _says(app, dark, secret, Code.OK))
+        await eventually(lambda: says(app, dark, secret, Code.OK))
 
 
 async def _empty_keys(region):
@@ -400,7 +269,7 @@ async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(r
         await harm(region)
         region.sigkill(CORE)
         await region.restart(CORE)
-        await eventually(lambda: _says(app, tenant, records, Code.OK))  # from the second store
+        await eventually(lambda: says(app, tenant, records, Code.OK))  # from the second store
         shutil.copytree(store, backup)
         region.sigkill(CORE)
         await harm(region)
@@ -416,5 +285,5 @@ async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(r
         await eventually(named)
         assert said[-1][0] in (Code.UNKNOWN_TENANT, Code.UNAVAILABLE)
         shutil.copytree(backup, store, dirs_exist_ok=True)
-        await eventually(lambda: _says(app, tenant, records, Code.OK))
+        await eventually(lambda: says(app, tenant, records, Code.OK))
         assert (await decrypt(app, tenant, records)).plaintexts == [b"kept"]

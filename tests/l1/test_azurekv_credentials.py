@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from types import SimpleNamespace
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
-from kcm_core.providers.azure_key_vault.provider import AzureKvProvider, _object_of
+from kcm_core.providers.azure_key_vault.provider import MECHANISM, object_of
 from kcm_core.providers.remediation import fix
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import parse
@@ -16,7 +14,7 @@ from kcm_core.providers.uri import parse
 from tests.integration.unsealing import failure
 from tests.l1 import doors
 from tests.l1.servers.azurekv import CLIENT, CLUSTER_TOKEN, OBJECT, TENANT
-from tests.l1.using import said_nothing, used
+from tests.l1.using import CONTEXT, INNER, D, said_nothing, used
 
 pytestmark = pytest.mark.parametrize("shared", ["azurekv"], indirect=True)
 
@@ -38,19 +36,16 @@ async def test_whoever_asks_is_named_by_the_object_that_roles_are_assigned_to(st
     assert set(await used(stand, of_a_pod(stand, tmp_path), times=2)) == {OBJECT}
 
 
-def test_who_may_unwrap_and_not_look_is_not_refused_by_what_is_not_there(shared):
-    """A record may name any version; that nobody lets us look for it is no refusal of the key."""
-
-    def get_key(name):
-        raise HttpResponseError(response=SimpleNamespace(status_code=403, reason="", headers={}))
-
-    provider = AzureKvProvider(parse(shared.uri))
-    lacking = ResourceNotFoundError(
-        response=SimpleNamespace(status_code=404, reason="", headers={})
-    )
-    with pytest.raises(L1Error) as caught:
-        provider._lacks(lacking, SimpleNamespace(get_key=get_key))
+async def test_without_the_right_to_read_a_key_a_missing_version_is_no_refusal(stand, unsealer):
+    """A wrapped key can name any version, and the vault does not say which of the two is absent."""
+    uri = (stand.directory / "unreadable").read_text()
+    blob, out = b"0" * 32 + bytes(256), memoryview(bytearray(len(INNER)))
+    before = len(stand.calls)
+    with pytest.raises(L1Error, match="does not say which") as caught:
+        await unsealer.unwrap_into(uri, blob, CONTEXT, MECHANISM, out, deadline_s=D)
     assert caught.value.state is L1State.UNREACHABLE
+    sent = [call for call in stand.calls[before:] if "unauthenticated" not in call]
+    assert sent == ["unwrapkey", "get"]
 
 
 async def test_unwrapping_is_one_request(stand, unsealer):
@@ -91,8 +86,8 @@ async def test_a_pod_that_is_denied_its_token_refuses_nothing(stand, tmp_path, c
 def test_who_has_no_object_has_a_name_of_its_host(shared):
     del shared
     claims = base64.urlsafe_b64encode(json.dumps({"oid": "o"}).encode()).decode().rstrip("=")
-    assert _object_of(f"e30.{claims}.x") == "o"
-    others = {_object_of(token) for token in ("", "opaque", "a.b.c", "e30.e30.x", "e30.W10.x")}
+    assert object_of(f"e30.{claims}.x") == "o"
+    others = {object_of(token) for token in ("", "opaque", "a.b.c", "e30.e30.x", "e30.W10.x")}
     assert len(others) == 1
     assert others.pop().startswith("no-object@")
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from google.auth import identity_pool
-from kcm_core.providers.gcp_kms.provider import _name
+from kcm_core.providers.gcp_kms.provider import principal_name
 from kcm_core.providers.remediation import fix
 from kcm_core.providers.state import L1State
 from kcm_core.providers.uri import parse
@@ -93,12 +93,12 @@ def test_who_acts_for_itself_in_a_pool_has_a_name_of_its_host(shared, tmp_path):
     # Two hosts' workloads may have different rights there: they must not share attestations.
     del shared
     pool = identity_pool.Credentials.from_info(of_a_pool(tmp_path))
-    assert _name(pool).startswith(f"{POOL}@")
+    assert principal_name(pool).startswith(f"{POOL}@")
     address = "projects/-/serviceAccounts/core@kcm-test.iam.gserviceaccount.com"
     url = f"https://iamcredentials.googleapis.com/v1/{address}:generateAccessToken"
     acting = of_a_pool(tmp_path, service_account_impersonation_url=url)
-    assert _name(identity_pool.Credentials.from_info(acting)) == ACCOUNT
-    assert _name(SimpleNamespace()).startswith("no-address@")
+    assert principal_name(identity_pool.Credentials.from_info(acting)) == ACCOUNT
+    assert principal_name(SimpleNamespace()).startswith("no-address@")
 
 
 async def test_the_service_is_the_one_of_the_credentials_universe(stand, tmp_path):

@@ -262,7 +262,7 @@ def rows(name):
             {cls.__name__: row[0] for cls, row in gcpkms_errors.CLASSES.items()}
             | {word: row[0] for word, row in gcpkms_errors.STATES.items()},
         ),
-        ("pkcs11", {cls.__name__: row[0] for cls, row in pkcs11_errors._STATES.items()}),
+        ("pkcs11", {cls.__name__: row[0] for cls, row in pkcs11_errors.STATES.items()}),
     ],
 )
 def test_the_documents_have_the_same_rows(name, known):

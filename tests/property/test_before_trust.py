@@ -17,7 +17,7 @@ from kcm_schemas.signed import STATEMENT_MAX, Kind, Signature, Signed, read_sign
 from kcm_trust.verify import Untrusted
 
 from tests.property.messages import message, models, other_forms
-from tests.unit.test_trust_verify import BELIEVED, Row, believed, ids
+from tests.unit.trust_table import BELIEVED, Row, believed, ids
 
 MODELS = models()
 BOMB = (b"\xdc" + limits.ITEMS_MAX.to_bytes(2, "big")) * 1000

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from kcm_runtime.clock import SystemClock
@@ -39,6 +40,10 @@ class Bus:
     async def subscribe(self, subject, callback, queue=""):
         self.callbacks[subject] = callback
 
+    @property
+    def client(self):
+        return Library(self)
+
     async def unsubscribe(self, subject):
         self.callbacks.pop(subject, None)
 
@@ -50,6 +55,23 @@ class Bus:
 
     def on_reconnect(self, callback):
         pass
+
+
+@dataclass
+class Library:
+    """The client library, as far as a follower uses it."""
+
+    bus: Bus
+
+    def new_inbox(self):
+        return "_INBOX.consumer"
+
+    async def subscribe(self, subject, cb):
+        await self.bus.subscribe(subject, cb)
+        return self
+
+    async def unsubscribe(self):
+        self.bus.callbacks.clear()
 
 
 def service(bus):
@@ -180,13 +202,30 @@ class Place:
 @dataclass
 class Metadata:
     sequence: Place
-    num_pending: int = 1
+    num_pending: int
     timestamp: datetime = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class Delivered(Message):
     metadata: Metadata | None = None
+
+
+class Stored:
+    """JetStream with one stream, whose consumers deliver everything at once."""
+
+    def __init__(self, bus, *entries):
+        self.bus, self.entries = bus, entries
+
+    async def stream_info(self, stream):
+        return SimpleNamespace(created=None, state=SimpleNamespace(last_seq=len(self.entries)))
+
+    async def add_consumer(self, stream, config):
+        deliver = self.bus.callbacks[config.deliver_subject]
+        for at, data in enumerate(self.entries, start=1):
+            left = len(self.entries) - at
+            await deliver(Delivered("s", data=data, metadata=Metadata(Place(at, at), left)))
+        return SimpleNamespace(num_pending=0)
 
 
 async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(caplog):
@@ -198,9 +237,11 @@ async def test_an_entry_that_fails_keeps_no_later_one_from_having_its_effect(cap
             raise RuntimeError("with secret text")
         seen.append(entry.data)
 
-    follower = Follower(Bus(), "S", ">", SequentialFollower(receive), SystemClock())
-    for at, data in enumerate((b"a", b"bad", b"b"), start=1):
-        await follower._on_message(Delivered("s", data=data, metadata=Metadata(Place(at, at))))
+    bus = Bus()
+    bus.stream = Stored(bus, b"a", b"bad", b"b")
+    follower = Follower(bus, "S", ">", SequentialFollower(receive), SystemClock())
+    await follower.start()
+    await follower.close()
     assert seen == [b"a", b"b"]
     assert follower.position == 3
     assert "had no effect" in caplog.text

@@ -37,8 +37,8 @@ from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
 from tests.fakes.knowing import primed
-from tests.fakes.ports import Wire
 from tests.fakes.unsealer import FakeUnsealer
+from tests.fakes.wire import Wire
 from tests.unit import trust_rig
 from tests.vectors.families.messages import identity
 

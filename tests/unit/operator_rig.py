@@ -63,14 +63,14 @@ class Cores:
         match statement:
             case VerifiedHold():
                 self.held[statement.hold.id] = statement
-                return self._of(statement.hold.id)
+                return self.status_of(statement.hold.id)
             case VerifiedLift():
                 self.lifted[statement.held.hold.id] = statement
-                return self._of(statement.held.hold.id)
+                return self.status_of(statement.held.hold.id)
 
     def _status(self, request: AdminRequest, operator: str) -> Message:
         self.looks -= 1
-        return self._of(decode(HoldQuery, request.payload).hold_id)
+        return self.status_of(decode(HoldQuery, request.payload).hold_id)
 
     def _list(self, request: AdminRequest, operator: str) -> Message:
         everything = decode(HoldPageQuery, request.payload).everything
@@ -102,7 +102,7 @@ class Cores:
             for hold_id, held in self.held.items()
         ]
 
-    def _of(self, hold_id: bytes) -> HoldStatus:
+    def status_of(self, hold_id: bytes) -> HoldStatus:
         hold = self.held[hold_id].hold
         complete = self.looks <= 0
         return HoldStatus(

@@ -123,11 +123,10 @@ class Stream:
 
 
 def clearing(stream, role=Role.CORE):
-    events = []
+    cleared = asyncio.Queue()
     me = SimpleNamespace(role=role)
     host = Host(me, Clock(), Zeros(), lambda kind, **fields: None)
-    made = EntryExpiry(host, stream=stream, done=events.append)
-    return made, events
+    return EntryExpiry(host, stream=stream, done=cleared.put_nowait), cleared
 
 
 class Zeros:
@@ -137,29 +136,30 @@ class Zeros:
 
 async def test_what_nobody_can_believe_expires():
     stream = Stream()
-    made, events = clearing(stream)
-    made.clear(Entry(7, "kcm.v1.eu.control.hold.tenant.x", b"junk"))
-    made.clear(Entry(8, "kcm.v1.eu.control.lease.x.y", b""))
-    await made._task
+    made, cleared = clearing(stream)
+    assert made.clear(Entry(7, "kcm.v1.eu.control.hold.tenant.x", b"junk"))
+    assert not made.clear(Entry(8, "kcm.v1.eu.control.lease.x.y", b""))
+    assert await asyncio.wait_for(cleared.get(), 5) == 1
     assert stream.puts == [("kcm.v1.eu.control.hold.tenant.x", b"", 7, EXPIRES)]
-    assert events == [1]
     assert STAND_BACK_S > 0
 
 
 async def test_a_lost_race_is_left_alone_and_an_outage_tried_again(monkeypatch):
     monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.RETRY_S", 0.0)
     stream = Stream(Code.UNAVAILABLE, Code.CONFLICT)
-    made, events = clearing(stream)
-    made.clear(Entry(7, "a", b"junk"))
-    await made._task
-    assert (stream.puts, events) == ([], [0])
+    made, cleared = clearing(stream)
+    assert made.clear(Entry(7, "a", b"junk"))
+    assert await asyncio.wait_for(cleared.get(), 5) == 0
+    assert stream.puts == []
 
 
 async def test_only_a_core_clears():
     stream = Stream()
-    made, _ = clearing(stream, Role.GATEWAY)
-    made.clear(Entry(7, "a", b"junk"))
-    assert made._task is None
+    made, cleared = clearing(stream, Role.GATEWAY)
+    assert not made.clear(Entry(7, "a", b"junk"))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert stream.puts == []
+    assert cleared.empty()
 
 
 def test_what_waits_is_bounded_in_sources_and_in_bytes():
@@ -173,4 +173,4 @@ def test_what_waits_is_bounded_in_sources_and_in_bytes():
         for _ in range(FAILURES_AT_ONCE):
             waiting.take(f"made-up-{number}", b"", now=0.0)
         waiting.take(f"made-up-{number}", b"", now=0.0)
-    assert len(waiting._queues) <= SOURCES_MAX + 1
+    assert waiting.sources <= SOURCES_MAX + 1

@@ -71,6 +71,7 @@ class Kept:
     """Hold files over such a disk, and what they told."""
 
     def __init__(self, path):
+        self.directory = path
         self.disk = Disk()
         self.files = FileHoldStore(path, write=self.disk.write, sync=self.disk.sync)
         self.told = []
@@ -165,13 +166,17 @@ async def test_a_later_statement_takes_the_place_of_one_that_failed(kept):
 
 
 async def test_a_fault_that_is_none_of_the_disks_ends_nothing(kept):
-    def broken(path, content):
-        raise ValueError("a fault")
+    faults = [ValueError("a fault")]
 
-    files = FileHoldStore(kept.files._directory, write=broken)
+    def write(path, content):
+        if faults:
+            raise faults[0]
+        write_hold(path, content)
+
+    files = FileHoldStore(kept.directory, write=write)
     files.remember(ID, b"held")
     await until(lambda: ID in files.unkept)
-    files._write = write_hold
+    faults.clear()
     await until(lambda: files.kept(ID, b"held"))
     await files.close()
 
@@ -179,7 +184,7 @@ async def test_a_fault_that_is_none_of_the_disks_ends_nothing(kept):
 async def test_what_was_recalled_is_kept(kept):
     kept.files.remember(ID, b"held")
     await until(lambda: kept.told)
-    again = FileHoldStore(kept.files._directory)
+    again = FileHoldStore(kept.directory)
     assert not again.kept(ID, b"held")
     again.recall()
     assert again.kept(ID, b"held")

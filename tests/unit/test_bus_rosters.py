@@ -229,5 +229,5 @@ def test_pages_of_nobody_take_bounded_room():
     for bad in (b"", bytes(31), bytes(PAGE_BYTES + 32)):
         staged.take("alice", 0, bad)
     staged.take("alice", PAGES_MAX, bytes(32))
-    assert sum(map(len, staged._pages.values())) <= STAGED_MAX
+    assert staged.size <= STAGED_MAX
     assert staged.whole("alice", Retirement(lasting=bytes(32), count=1)) is None

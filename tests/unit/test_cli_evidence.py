@@ -58,7 +58,7 @@ class Core:
         )
         operators = [*self.system.roster.operators, gone]
         self.system.roster = self.system.roster.model_copy(update={"operators": operators})
-        self.system._write()
+        self.system.write_context()
 
     def _show(self, request: AdminRequest, operator: str) -> Message:
         view = HoldView(

@@ -131,7 +131,7 @@ def without_us(cores: Cores) -> Callable[[AdminRequest, str], Message]:
 
     def say(request: AdminRequest, operator: str) -> Message:
         (hold_id,) = cores.held
-        status = cores._of(hold_id)
+        status = cores.status_of(hold_id)
         regions = [*status.regions, SILENT]
         return status.model_copy(update={"regions": regions, "complete": False})
 
@@ -235,7 +235,7 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     desk.run("kill", "acme")
 
     def ended(request: AdminRequest, operator: str) -> Message:
-        status = cores._of(decode(HoldQuery, request.payload).hold_id)
+        status = cores.status_of(decode(HoldQuery, request.payload).hold_id)
         incarnation = status.incarnations[0].model_copy(
             update={"how": "lease-ended", "retired": True}
         )
@@ -248,7 +248,7 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     assert "complete: core-eu (retired) did not reply" in err
 
     def waits(request: AdminRequest, operator: str) -> Message:
-        status = cores._of(decode(HoldQuery, request.payload).hold_id)
+        status = cores.status_of(decode(HoldQuery, request.payload).hold_id)
         changes = {"how": "waiting", "retired": True, "left_ms": 9500}
         incarnation = status.incarnations[0].model_copy(update=changes)
         return status.model_copy(update={"incarnations": [incarnation], "complete": False})

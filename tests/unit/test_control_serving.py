@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.key_leases import AttestedKey, Target
@@ -242,11 +241,13 @@ def test_every_key_that_opened_something_has_to_be_usable():
 
 
 def test_where_nothing_is_open_the_keys_lease_is_nobodys_matter():
-    incarnation = ready()
+    incarnation = Incarnation()
+    incarnation.hear(100.0, "us", "ap")
     assert not incarnation.admission.is_open("acme")
     assert not incarnation.admission.live("acme", 101.0)
     assert incarnation.admission.lapsed(1e9) == []
-    assert incarnation.admission._l1("acme") == FOREVER
+    permit = incarnation.admission.admit("acme", 101.0)
+    assert incarnation.admission.recheck(permit, 101.0) == 9.0, "the control lease alone counts"
 
 
 def test_a_rollback_ends_everything_at_once():

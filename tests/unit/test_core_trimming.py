@@ -26,7 +26,7 @@ from kcm_trust.verify import Verifier
 
 from tests.fakes.audit_store import AuditBroker, FakeAuditStore
 from tests.fakes.bus import Clock
-from tests.fakes.ports import FakeLog, Stream
+from tests.fakes.stream_log import FakeLog, Stream
 from tests.unit import trust_rig
 from tests.vectors.families.messages import identity
 

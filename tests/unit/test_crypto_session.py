@@ -34,12 +34,12 @@ def private_key() -> HpkePrivate:
     return HpkePrivate(memoryview(bytearray(os.urandom(96))))
 
 
-def pair() -> tuple[Session, Session]:
+def pair(of_caller: Arena | None = None, of_callee: Arena | None = None) -> tuple[Session, Session]:
     private = private_key()
     caller, ciphertext, _ = open_session_as_caller(
-        INFO, HpkePublic.from_bytes(private.public_bytes), sign, Arena(), fill_random
+        INFO, HpkePublic.from_bytes(private.public_bytes), sign, of_caller or Arena(), fill_random
     )
-    return caller, open_session_as_callee(INFO, private, ciphertext, Arena())
+    return caller, open_session_as_callee(INFO, private, ciphertext, of_callee or Arena())
 
 
 def opened(session: Session, request_id: bytes, clear: bytes, sealed: bytes) -> bytes:
@@ -146,9 +146,10 @@ def test_a_closed_session_seals_and_opens_nothing() -> None:
 
 
 def test_the_secret_is_wiped_once_the_keys_are_derived() -> None:
-    caller, callee = pair()
-    for end in (caller, callee):
-        with end._memory.use() as view:
+    memories = Arena(), Arena()
+    pair(*memories)
+    for memory in memories:
+        with memory.use() as view:
             assert any(view[:64])
             assert not any(view[64:])
 

@@ -175,9 +175,19 @@ async def test_without_a_pin_there_is_nothing_to_guard(uri, tmp_path):
 
 
 async def test_the_memory_is_bounded(uri):
+    """The token that was used longest ago is forgotten, with what it said of its PIN."""
     logins = PinLockout()
-    for number in range(LOGINS_MAX + 5):
-        each = Pkcs11Uri("/m.so", slot_id=number, object="k", pin_source=uri.pin_source)
-        async with logins.attempt(each):
+
+    def slot(number):
+        return Pkcs11Uri("/m.so", slot_id=number, object="k", pin_source=uri.pin_source)
+
+    for number in range(2):
+        assert await told(logins, slot(number), refusal()) is L1State.FORBIDDEN
+    for number in range(2, LOGINS_MAX + 1):
+        async with logins.attempt(slot(number)):
             pass
-    assert len(logins._logins) == LOGINS_MAX
+    remembered, forgotten = Token(logins), Token(logins)
+    with pytest.raises(L1Error, match="not tried again"):
+        await remembered.use(slot(1))
+    await forgotten.all(slot(0), 1)
+    assert (remembered.tries, forgotten.tries) == (0, 1)

@@ -46,8 +46,9 @@ async def test_what_the_condition_raises_ends_the_wait_and_leaves_no_waiter():
         await changes.until(broken, LONG_S)
     task = asyncio.create_task(changes.until(lambda: False, LONG_S))
     await asyncio.sleep(0)
+    assert changes.waiting == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert changes.waiting == 0
     changes.notify()
-    assert repr(changes._waiting) == "set()"

@@ -12,8 +12,8 @@ from kcm_trust.envelopes import statement_digest
 from kcm_trust.roster import follows
 from kcm_trust.verify import Untrusted, Verifier
 
-from tests.unit.test_trust_verify import ROWS, Row
 from tests.unit.trust_rig import ID, hold, lift, roster
+from tests.unit.trust_table import ROWS, Row
 from tests.vectors.families.messages import identity
 
 LASTS_IF_LISTED = {

@@ -17,7 +17,7 @@ from kcm_trust.identity import ROOT, Identity, check, digest, to_sign
 from kcm_trust.verify import Untrusted, verify_roster
 
 from tests.unit.trust_rig import roster
-from tests.vectors.families.messages import identity
+from tests.vectors.families.messages import identity, private_key
 
 THE_ROOT = identity(ROOT)
 VERSION = roster().version
@@ -50,7 +50,8 @@ def test_another_root_is_refused() -> None:
 
 
 def test_the_roots_key_in_another_name_is_refused() -> None:
-    key = THE_ROOT._key
+    key = private_key(ROOT)
+    assert Identity(ROOT, key, "test").public == THE_ROOT.public
     with pytest.raises(Untrusted, match="root"):
         verify_roster(signed(roster(), Identity("admin", key, "test")), THE_ROOT.public, 0)
 

@@ -27,6 +27,7 @@ SECRET = "kcm-test-secret"
 CLUSTER_TOKEN = "a-token-of-a-cluster"
 RESOURCE = "https://vault.azure.net"
 API = ("7.4", "7.5", "7.6", "2025-07-01")
+KEYS = ("root", "other", "elliptic", "signing", "unreadable")
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
@@ -49,6 +50,8 @@ class Key:
     name: str
     versions: dict[str, Any] = field(default_factory=dict)
     operations: tuple[str, ...] = ("wrapKey", "unwrapKey")
+    readable: bool = True
+    """Whether the caller has the right to read the key: it is not part of the right to unwrap."""
 
     def rotate(self, material: Any = None) -> None:
         made = material or rsa.generate_private_key(65537, 2048)
@@ -62,10 +65,11 @@ class Vault:
         self.files, self.directory = files, directory
         self.port = 0
         self.tokens: dict[str, float] = {}
-        self.keys = {name: Key(name) for name in ("root", "other", "elliptic", "signing")}
+        self.keys = {name: Key(name) for name in KEYS}
         for name, key in self.keys.items():
             key.rotate(ec.generate_private_key(ec.SECP256R1()) if name == "elliptic" else None)
         self.keys["signing"].operations = ("sign", "verify")
+        self.keys["unreadable"].readable = False
 
     def serve(self, asked: Asked) -> Answer:
         path, _, raw = asked.path.partition("?")
@@ -128,6 +132,8 @@ class Vault:
         state = self.files.state if parts[1] == "root" else L1State.ENABLED
         self._allowed(key, state, operation)
         assert key is not None
+        if operation == "get" and not key.readable:
+            raise Refusal(403, "Forbidden", "ForbiddenByRbac")
         version = parts[2] if len(parts) > 2 and parts[2] else list(key.versions)[-1]
         material = key.versions.get(version)
         if material is None:
@@ -218,7 +224,7 @@ def main(directory: Path) -> None:
         vault.port = port
         place = f"127.0.0.1:{port}"
         tail = f"ca=file:{directory / 'ca.pem'}&authority={place}"
-        for name in ("other", "elliptic", "signing", "nothing"):
+        for name in (*KEYS[1:], "nothing"):
             (directory / name).write_text(f"azurekv:{place}/{name}?{tail}")
         version = next(iter(vault.keys["root"].versions))
         (directory / "pinned").write_text(f"azurekv:{place}/root/{version}?{tail}")

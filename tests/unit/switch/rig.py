@@ -1,8 +1,7 @@
 """Incarnations of a system in memory: the production classes of the kill switch over strict ports.
 
-``System`` is what incarnations share (the wire between regions, a stream for each region),
-``Incarnation`` is an instance with its kill switch, ``CoreBoot`` one with everything that a Core
-has. Time is virtual.
+``System`` has the wire between regions and a stream for each, ``Incarnation`` is an instance with
+its kill switch, and ``CoreIncarnation`` one with everything that a Core has. Time is virtual.
 """
 
 from __future__ import annotations
@@ -42,9 +41,10 @@ from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
 from tests.fakes.bus import Bus
-from tests.fakes.ports import FakeLog, Stream, Wire
+from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.virtual import VirtualClock, let_pass
+from tests.fakes.wire import Wire
 from tests.vectors.families.messages import identity
 
 ID: Final = b"i" * 16

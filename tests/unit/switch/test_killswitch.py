@@ -11,8 +11,8 @@ from kcm_schemas.control import KeyUseAttestation, PeerLease
 from kcm_schemas.l1 import L1State
 from kcm_schemas.signed import Kind
 
-from tests.fakes.ports import Message
 from tests.fakes.virtual import let_pass, settled, until
+from tests.fakes.wire import Message
 from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
 
 

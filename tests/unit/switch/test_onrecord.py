@@ -14,7 +14,7 @@ from kcm_schemas.control import Lease
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
-from tests.fakes.ports import nothing
+from tests.fakes.stream_log import nothing
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.rig import VERIFIER, held, hold, signed, tenant
 

@@ -28,9 +28,13 @@ SYSTEM = "test"
 
 
 def identity(name: str) -> Identity:
-    """Somebody with a fixed key."""
-    key = Ed25519PrivateKey.from_private_bytes(fixed(f"identity {name}"))
-    return Identity(name, key, SYSTEM)
+    """An identity with a fixed key."""
+    return Identity(name, private_key(name), SYSTEM)
+
+
+def private_key(name: str) -> Ed25519PrivateKey:
+    """The fixed key of an identity."""
+    return Ed25519PrivateKey.from_private_bytes(fixed(f"identity {name}"))
 
 
 def hold(*, cause: str = "operator", salt: str = "salt", reason: str = "drill") -> Hold:

@@ -233,6 +233,11 @@ class ScratchPool:
     def __init__(self) -> None:
         self._idle: dict[int, list[Arena]] = {}
 
+    @property
+    def idle(self) -> int:
+        """How many arenas are mapped and wait to be lent."""
+        return sum(map(len, self._idle.values()))
+
     def borrow(self, size: int) -> AbstractContextManager[memoryview]:
         """Lend ``size`` bytes of zeros, which are wiped again on return."""
         return _Use(self.take(size), size, self)

@@ -13,6 +13,11 @@ class Changes:
     def __init__(self) -> None:
         self._waiting: Final[set[asyncio.Future[None]]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a change."""
+        return len(self._waiting)
+
     def notify(self) -> None:
         """Note a change: each waiting task checks its condition."""
         for waiter in self._waiting:

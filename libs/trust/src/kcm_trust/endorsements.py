@@ -60,13 +60,18 @@ class Staged:
     def __init__(self) -> None:
         self._pages: dict[tuple[str, int], bytes] = {}
 
+    @property
+    def size(self) -> int:
+        """Bytes of the pages that are kept: ``STAGED_MAX`` at most."""
+        return sum(map(len, self._pages.values()))
+
     def take(self, name: str, page: int, raw: bytes) -> None:
         """Keep a page, and as many of the other pages as there is room for."""
         if not 0 < len(raw) <= PAGE_BYTES or len(raw) % _SIZE or not 0 <= page < PAGES_MAX:
             return
         self._pages.pop((name, page), None)
         self._pages[name, page] = raw
-        while sum(map(len, self._pages.values())) > STAGED_MAX:
+        while self.size > STAGED_MAX:
             del self._pages[next(iter(self._pages))]
 
     def whole(self, name: str, said: Retirement) -> bytes | None:

@@ -70,6 +70,11 @@ class Waiting:
         self._budgets: Final = Budgets()
         self._queues: dict[str, deque[bytes]] = {}
 
+    @property
+    def sources(self) -> int:
+        """How many sources have statements that wait: ``SOURCES_MAX + 1`` at most."""
+        return len(self._queues)
+
     def take(self, source: str, raw: bytes, now: float) -> bool:
         """Verify a statement, after those of its source that wait; ``False`` if some still wait.
 

@@ -24,7 +24,7 @@ def read_secret(path: str, out: memoryview) -> None:
     except OSError as error:
         raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
     try:
-        _check(path, os.fstat(fd), len(out))
+        check_access(path, os.fstat(fd), len(out))
         _fill(path, fd, out)
     except BaseException:
         out[:] = bytes(len(out))
@@ -33,8 +33,11 @@ def read_secret(path: str, out: memoryview) -> None:
         os.close(fd)
 
 
-def _check(path: str, info: os.stat_result, size: int) -> None:
-    """Refuse a file that a user other than root and this one could have read or written."""
+def check_access(path: str, info: os.stat_result, size: int) -> None:
+    """Check a secret's file by its ``stat`` result; ``size`` is the number of bytes it must have.
+
+    Raises ``SecretFileError`` if a user other than root and this one could read or write it.
+    """
     if not stat.S_ISREG(info.st_mode):
         raise SecretFileError(f"{path} is not a file")
     if info.st_uid not in {0, os.geteuid()}:

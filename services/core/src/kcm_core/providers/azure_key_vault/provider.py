@@ -212,7 +212,7 @@ class _Own:
         """Fetch a token; raises ``L1Error`` (unreachable) for every error."""
         with fetching():
             token = self._credential.get_token(*scopes, **options)
-            self.name = _object_of(token.token)
+            self.name = object_of(token.token)
             return token
 
 
@@ -242,7 +242,7 @@ def _by_environment(options: dict[str, Any]) -> TokenCredential:
     return ManagedIdentityCredential(client_id=client or None, **options)
 
 
-def _object_of(token: str) -> str:
+def object_of(token: str) -> str:
     """Return the principal's object id: role assignments use it, and it is unique.
 
     Azure signs tokens for itself; here it is only a name, so nothing is verified.

@@ -184,10 +184,10 @@ def _own() -> _Own:
         headers: dict[str, str] = {}
         credentials.apply(headers)
         metadata = tuple((name.lower(), value) for name, value in headers.items())
-        return _Own(metadata, _name(credentials), credentials.universe_domain)
+        return _Own(metadata, principal_name(credentials), credentials.universe_domain)
 
 
-def _name(credentials: Any) -> str:
+def principal_name(credentials: Any) -> str:
     """Return the account's address, which a machine's credentials have after a refresh.
 
     A workload identity of a pool and a person have none: two of them may look the same, and

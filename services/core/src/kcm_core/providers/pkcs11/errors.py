@@ -15,7 +15,7 @@ import pkcs11
 
 from kcm_core.providers.state import L1Error, L1State
 
-_STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
+STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
     **dict.fromkeys(
         (
             pkcs11.PinIncorrect,
@@ -54,6 +54,8 @@ _STATES: Final[dict[type[Exception], tuple[L1State, str]]] = {
         (L1State.UNREACHABLE, "the URI matches more than one"),
     ),
 }
+"""For each exception of the library, the state that it means and the text of the error."""
+
 _KEY_FUNCTION_NOT_PERMITTED: Final = "Unmapped error code 0x68"
 """The library's text for the one return code that means "disabled", for which it has no class."""
 
@@ -67,7 +69,7 @@ def translated() -> Iterator[None]:
         name = type(error).__name__
         if str(error) == _KEY_FUNCTION_NOT_PERMITTED:
             raise disabled(name) from None
-        state, detail = _STATES.get(
+        state, detail = STATES.get(
             type(error), (L1State.UNREACHABLE, "the token did not perform the operation")
         )
         raise L1Error(state, detail, cls=name) from None

@@ -1,0 +1,49 @@
+"""One region's broker, which a test stops and starts."""
+
+import asyncio
+from dataclasses import dataclass
+
+from kcm_devsystem import processes, topology
+from kcm_devsystem.brokers import Account, Role, login_name
+from kcm_runtime.config import BusAddress
+from kcm_schemas import subjects
+
+REGION = "eu"
+
+
+@dataclass
+class Broker:
+    """One region's broker, to be stopped and started."""
+
+    topology: topology.Topology
+    process: processes.Process
+    backbone: processes.Process
+
+    def address(self, role=Role.CORE):
+        return BusAddress(
+            url=self.topology.region(REGION).url,
+            user=login_name(role, Account.REGION),
+            password_file=topology.password_path(self.topology.root, REGION, role, Account.REGION),
+        )
+
+    async def stop(self):
+        await asyncio.to_thread(processes.stop, [self.process])
+
+    def start(self):
+        self.process = topology.start_broker(self.topology, REGION, die_with_parent=True)
+
+
+SUBJECT = {
+    subjects.CONTROL_STREAM: subjects.control_hold(REGION, "tenant", bytes(16)),
+    subjects.AUDIT_STREAM: subjects.audit(REGION, "core-x"),
+    "KV_kcm-keys": subjects.bucket_subject(subjects.KEYS_BUCKET, "root", "acme"),
+    "KV_kcm-registry": subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme"),
+    "KV_kcm-results": subjects.bucket_subject(subjects.RESULTS_BUCKET, "result", "aa" * 16),
+}
+
+
+def holds(condition):
+    async def ask():
+        return condition()
+
+    return ask

@@ -1,0 +1,129 @@
+"""A connection over a real broker: outages, restarts, and an answer in every case."""
+
+import os
+import signal
+
+import pytest
+from kcm_devsystem import topology
+from kcm_runtime.nats.connection import Connection
+from kcm_schemas import limits
+from kcm_schemas.codes import Code, KcmError
+
+from tests.integration.bus.broker import REGION, holds
+from tests.integration.living import eventually
+
+
+async def test_nothing_is_sent_later_that_was_asked_during_an_outage(broker, link):
+    heard = []
+
+    async def hear(message):
+        heard.append(message.data)
+
+    await link.subscribe("a.b", hear)
+    await broker.stop()
+
+    async def gone():
+        return not link.connected
+
+    await eventually(gone)
+    with pytest.raises(KcmError) as info:
+        await link.publish("a.b", b"during the outage")
+    assert info.value.code is Code.UNAVAILABLE
+    with pytest.raises(KcmError) as info:
+        await link.request("a.b", b"during the outage", 1)
+    assert info.value.code is Code.UNAVAILABLE
+    broker.start()
+
+    async def back():
+        return link.connected
+
+    await eventually(back)
+
+    async def hears():
+        await link.publish("a.b", b"after")
+        return b"after" in heard
+
+    await eventually(hears)
+    assert b"during the outage" not in heard
+
+
+async def test_a_connection_that_the_broker_closed_for_good_is_made_anew(broker, link):
+    """A login that is revoked closes the client library's connection for ever."""
+    heard = []
+
+    async def hear(message):
+        heard.append(message.data)
+
+    await link.subscribe("a.b", hear)
+    config = topology.config_path(broker.topology.root, REGION)
+    right = config.read_text()
+    password = broker.address().password_file.read_text().strip()
+    config.write_text(right.replace(password, "another-password-of-32-characters"))
+    client = link.client
+    os.kill(broker.process.pid, signal.SIGHUP)
+
+    async def closed():
+        return client.is_closed
+
+    await eventually(closed)
+    config.write_text(right)
+    os.kill(broker.process.pid, signal.SIGHUP)
+
+    async def hears():
+        if link.connected:
+            await link.publish("a.b", b"again")
+        return b"again" in heard
+
+    await eventually(hears)
+    assert link.client is not client
+
+
+async def test_too_much_is_refused_and_the_connection_stays(link):
+    with pytest.raises(KcmError) as info:
+        await link.request("a.b", bytes(limits.BODY_MAX + 2048), 1)
+    assert info.value.code is Code.TOO_LARGE
+    assert link.connected
+
+
+async def test_nobody_there_is_unavailable_and_no_answer_is_a_deadline(link):
+    with pytest.raises(KcmError) as info:
+        await link.request("nobody.here", b"", 1)
+    assert info.value.code is Code.UNAVAILABLE
+
+    async def silent(message):
+        pass
+
+    await link.subscribe("silent", silent)
+    await link.flush()
+    with pytest.raises(KcmError) as info:
+        await link.request("silent", b"", 0.05)
+    assert info.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_each_change_of_a_connection_is_one_line_with_the_address(broker, caplog, capfd):
+    caplog.set_level("INFO", logger="kcm_runtime")
+    host = broker.address().url.removeprefix("nats://")
+    connection = Connection(broker.address(), "test-core")
+
+    def lines():
+        return [
+            one.getMessage() for one in caplog.records if one.name == "kcm_runtime.nats.connection"
+        ]
+
+    await connection.start()
+    try:
+        await broker.stop()
+        await eventually(holds(lambda: any(": no broker" in line for line in lines())))
+        broker.start()
+        await eventually(holds(lambda: connection.connected))
+        await eventually(holds(lambda: "again" in lines()[-1]))
+    finally:
+        await connection.close()
+    said = lines()
+    assert said[0] == f"test-core: connected to {host}"
+    assert said[-1] == f"test-core: connected again to {host}"
+    assert said.count(f"test-core: lost {host}; connecting again") == 1
+    assert len(said) == len(set(said))
+    assert all(host in line for line in said)
+    assert broker.address().password_file.read_text().strip() not in caplog.text
+    assert capfd.readouterr().err == ""
