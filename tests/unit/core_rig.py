@@ -49,6 +49,7 @@ from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
@@ -80,6 +81,7 @@ ROSTER: Final = trust_rig.roster().model_copy(
     }
 )
 VERIFIER: Final = Verifier(ROSTER)
+SIGNED_ROSTER: Final = encode(identity(ROOT).sign(Kind.ROSTER, ROSTER))
 _incarnations: Final = itertools.count(1)
 
 
@@ -87,7 +89,7 @@ def membership(name: str) -> InstanceContext:
     return InstanceContext(
         identity(name),
         VERIFIER.instance(name),
-        Rosters(VERIFIER),
+        Rosters(VERIFIER, raw=SIGNED_ROSTER, root_public=identity(ROOT).public),
         next(_incarnations).to_bytes(16, "big"),
     )
 

@@ -95,7 +95,7 @@ async def test_an_older_record_that_is_put_back_is_repaired(world):
     assert await put(core, NEWER) is Code.OK
     new = stored(world)
     lay(world, old)
-    await core.admin._feed.fetch("tenant", "acme")
+    await core.feed.fetch("tenant", "acme")
     assert core.registry.tenant("acme") == NEWER
     await repair(core)
     assert stored(world) == new
@@ -131,7 +131,7 @@ async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lo
     assert await put(core, NEWER) is Code.OK
     lay(world, old)
     fresh = world.core("core-eu-2")
-    await fresh.admin._feed.fetch("tenant", "acme")
+    await fresh.feed.fetch("tenant", "acme")
     assert fresh.registry.tenant("acme") == TENANT
     await fresh.keeper.reconcile()
     assert fresh.registry.tenant("acme") == NEWER
@@ -151,7 +151,7 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     (world.directory / f"{PREFIX}tenant.acme" / f"{2:020d}").unlink()
     lay(world, old)
     again = world.core()
-    await again.admin._feed.fetch("tenant", "acme")
+    await again.feed.fetch("tenant", "acme")
     await again.keeper.reconcile()
     assert again.registry.tenant("acme") is None
     lost = [fields for kind, fields in again.events if kind == "registry.lost"]
@@ -267,7 +267,7 @@ async def test_a_crash_between_the_stores_is_gone_on_with(world):
     assert await put(core, NEWER) is Code.UNAVAILABLE
     world.bus.stream.before = nothing
     fresh = world.core("core-eu-2")
-    await fresh.admin._feed.fetch("tenant", "acme")
+    await fresh.feed.fetch("tenant", "acme")
     await fresh.keeper.reconcile()
     assert fresh.registry.tenant("acme") == NEWER
 

@@ -26,7 +26,7 @@ async def test_a_session_that_made_room_while_its_request_waited_is_opened_again
     async def crowd(operation, uri):
         core.sessions.close()
 
-    world.unsealer._hook = crowd
+    world.unsealer.hook = crowd
     assert (await unwrap(core, blobs))[2] == keys
 
 
@@ -66,6 +66,6 @@ async def test_a_ticket_that_ended_while_its_request_waited_serves_no_more(
         late_ms = LIFETIME_MAX_MS
 
     monkeypatch.setattr(core.wrapping, "_clock", Clock())
-    world.unsealer._hook = sleep
+    world.unsealer.hook = sleep
     # The Gateway asks again with a new ticket; by the Core's clock its deadline has passed, too.
     assert await refused(unwrap(core, blobs)) is Code.DEADLINE_EXCEEDED
