@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_core.keys.file_store import Stored
-from kcm_core.registry.keeper import PREFIX, RegistryKeeper
+from kcm_core.registry.keeper import RegistryKeeper
 from kcm_core.registry.memory import RegistryMemory
 from kcm_core.registry.recovery import RegistryRecovery
+from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.registry import Key, Record, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.nats.store_health import Stores

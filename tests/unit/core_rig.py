@@ -183,6 +183,8 @@ class Core:
         self.world = world
         self.me = membership(name)
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.comparisons = 0
+        """How often the registry had everything that the second store has."""
         self.may_record = True
         self.registry = Registry()
         self.revocations = Revocations(self.registry, self.me.region)
@@ -250,7 +252,7 @@ class Core:
         self.keeper = RegistryKeeper(
             membership=self.me, connection=world.bus, feed=feed, registry=self.registry,  # type: ignore[arg-type]
             directory=FileKeyStore(world.directory), memory=self.memory,
-            settled=_settled, compared=lambda: None, emit=self._emit,
+            settled=_settled, compared=self._note_comparison, emit=self._emit,
         )  # fmt: skip
         self.feed = feed
         nobody: Any = None
@@ -295,6 +297,9 @@ class Core:
         )  # fmt: skip
         self.admin.serve_named("registry", adopting.verbs)
 
+    def _note_comparison(self) -> None:
+        self.comparisons += 1
+
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
 
@@ -333,11 +338,11 @@ class Core:
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
-    def client(self, name: str = "gw-eu", ask: Any = None) -> CoreClient:
+    def client(self, name: str = "gw-eu", ask: Any = None, clock: Any = None) -> CoreClient:
         """A caller whose incarnation this Core has on record."""
         me = membership(name)
         self.incarnations.take(lease_of(me), 1, self.world.clock.elapsed())
-        clock = self.world.clock
+        clock = clock or self.world.clock
         return CoreClient(
             ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
         )
