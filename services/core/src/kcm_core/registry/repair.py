@@ -89,7 +89,11 @@ class RegistryRepair:
         raw = self._feed.raw(key)
         if raw is None:
             if not await self.restore(key):
-                log.warning("the registry has a record that nobody can believe: %s", what)
+                log.warning(
+                    "no entry of the registry's %s verifies in any store: %s",
+                    ".".join(key),
+                    what,
+                )
             return
         stored = await self._stores.stored(key)
         if stored is not None and stored.data == raw:
