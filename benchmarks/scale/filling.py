@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from kcm._internal import statements
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_devsystem.brokers import Account, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust

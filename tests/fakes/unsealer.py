@@ -58,7 +58,7 @@ class FakeUnsealer:
     def __init__(self, hook: Hook = no_hook) -> None:
         self.keys: dict[str, FakeKey] = {}
         self.calls: list[tuple[str, str]] = []
-        self._hook = hook
+        self.hook = hook
 
     def key(self, uri: str) -> FakeKey:
         """The key behind a URI, made at its first use."""
@@ -133,7 +133,7 @@ class FakeUnsealer:
         self.calls.append((name, uri))
         try:
             async with asyncio.timeout(deadline_s):
-                await self._hook(name, uri)
+                await self.hook(name, uri)
         except TimeoutError:
             raise L1Error(L1State.UNREACHABLE, "no answer within the deadline") from None
         key = self.key(uri)

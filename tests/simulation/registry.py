@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm_core.keys.file_store import Stored
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.registry import Key, Record, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.nats.store_health import Stores

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.flap_damping import DAMPED_MAX
 from kcm_schemas.audit import EventType
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.registry import Key
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError

@@ -1,7 +1,7 @@
 """The simulated bucket and second store, as production's own functions see them."""
 
 import pytest
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_runtime.nats.streams import keep, last, put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant

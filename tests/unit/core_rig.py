@@ -33,6 +33,7 @@ from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
@@ -64,6 +65,7 @@ ROSTER: Final = trust_rig.roster().model_copy(
     }
 )
 VERIFIER: Final = Verifier(ROSTER)
+SIGNED_ROSTER: Final = encode(identity(ROOT).sign(Kind.ROSTER, ROSTER))
 _incarnations: Final = itertools.count(1)
 
 
@@ -71,7 +73,7 @@ def membership(name: str) -> InstanceContext:
     return InstanceContext(
         identity(name),
         VERIFIER.instance(name),
-        Rosters(VERIFIER),
+        Rosters(VERIFIER, raw=SIGNED_ROSTER, root_public=identity(ROOT).public),
         next(_incarnations).to_bytes(16, "big"),
     )
 
@@ -209,11 +211,12 @@ class Core:
         self.incarnations = self.switch.record.incarnations
         parts = assemble(ports, self.switch)
         self.store, self.vault, self.feed = ports.store, ports.vault, ports.feed
-        self.watch = parts.kill_switch.monitor
+        self.holds, self.watch = parts.kill_switch.automatic_holds, parts.kill_switch.monitor
         self.loader, self.maker, self.relinker = (
             parts.keys.loader, parts.keys.creator, parts.keys.rewrapper,
         )  # fmt: skip
         self.sessions, self.wrapping = parts.keys.sessions, parts.keys.wrapping
+        self._comparison = parts.registry.comparison
         self.memory, self.keeper = parts.registry.memory, parts.registry.keeper
         self.joining, self.admin = parts.registry.recovery, parts.admin
 
@@ -253,6 +256,11 @@ class Core:
             limits=Limits(l1_deadline_s=5.0),
         )
 
+    @property
+    def comparisons(self) -> int:
+        """How often the registry had everything that the second store has."""
+        return self._comparison.count
+
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
 
@@ -291,11 +299,11 @@ class Core:
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
-    def client(self, name: str = "gw-eu", ask: Any = None) -> CoreClient:
+    def client(self, name: str = "gw-eu", ask: Any = None, clock: Any = None) -> CoreClient:
         """A caller whose incarnation this Core has on record."""
         me = membership(name)
         self.incarnations.take(lease_of(me), 1, self.world.clock.elapsed())
-        clock = self.world.clock
+        clock = clock or self.world.clock
         return CoreClient(
             ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
         )

@@ -26,7 +26,7 @@ class FakeStream:
         self.up = True
         self.attempts = 0
         self.bodies: list[bytes] = []
-        self.error: Exception = KcmError(Code.UNAVAILABLE)
+        self.error: BaseException = KcmError(Code.UNAVAILABLE)
         self.inside = 0
 
     async def __call__(self, subject: str, body: bytes) -> object:
@@ -194,7 +194,7 @@ async def test_a_sender_that_ended_closes_the_door(system: System, stream: FakeS
     emitter = make(system, stream, FakeClock())
     await emitter.start()
     assert emitter.has_room
-    for task in emitter._tasks:
-        task.cancel()
+    stream.up, stream.error = False, asyncio.CancelledError()
+    emitter.emit(EventType.DATA_ENCRYPT)
     await until(lambda: not emitter.has_room)
     await emitter.close()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -169,15 +170,19 @@ async def test_one_writer(directory: Path) -> None:
                 pass
 
 
-async def test_a_disk_that_fails_ends_the_journal(system: System, directory: Path) -> None:
+@pytest.mark.parametrize("call", ["write", "fsync"])
+async def test_a_disk_that_fails_ends_the_journal(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     async with opened(directory) as (journal, _):
         await journal.submit([])
-        # What a full or broken disk does to a write.
-        full = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(full, journal._fd)
-        os.close(full)
-        with pytest.raises(JournalError):
-            await journal.submit([Incident(incident="silent", region="eu")])
+        with monkeypatch.context() as patch:
+            patch.setattr(f"os.{call}", full)
+            with pytest.raises(JournalError):
+                await journal.submit([Incident(incident="silent", region="eu")])
         assert journal.failed.is_set()
         with pytest.raises(JournalError):
             journal.submit([])

@@ -62,7 +62,7 @@ async def test_a_key_at_which_nobody_may_look_is_linked_for_byok_alone(world):
         if operation == "inspect":
             raise L1Error(L1State.FORBIDDEN, "no")
 
-    world.unsealer._hook = refuses_looks
+    world.unsealer.hook = refuses_looks
     checked = await trying(world.unsealer)
     assert checked.state is L1State.ENABLED
     assert checked.lacks == ("the key's attributes cannot be read: forbidden: no",)
@@ -116,7 +116,7 @@ async def test_a_key_that_refuses_in_the_middle_says_where(world):
         if operation == "probe":
             raise L1Error(L1State.FORBIDDEN, "no")
 
-    world.unsealer._hook = refuses_probes
+    world.unsealer.hook = refuses_probes
     checked = await trying(world.unsealer)
     assert checked.state is L1State.FORBIDDEN
     assert [(one.name, one.state.value) for one in checked.steps] == [

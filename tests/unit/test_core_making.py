@@ -101,7 +101,7 @@ async def test_a_kill_while_the_customers_key_wraps_leaves_no_root(world):
     async def kill_now(operation, uri):
         core.kill()
 
-    world.unsealer._hook = kill_now
+    world.unsealer.hook = kill_now
     assert await refused(core.maker.root(TENANT, LINK)) is Code.TENANT_KILLED
     assert list(world.directory.iterdir()) == []
 
@@ -113,7 +113,7 @@ async def test_a_key_that_is_rotated_between_root_and_canary_is_asked_again(worl
     async def rotate(operation, uri):
         world.unsealer.key(uri).rotate()
 
-    world.unsealer._hook = rotate
+    world.unsealer.hook = rotate
     assert await refused(core.maker.root(TENANT, LINK)) is Code.CONFLICT
     assert list(world.directory.iterdir()) == []
 

@@ -7,9 +7,11 @@ import pytest
 from kcm_core.keys.loader import WAITING_MAX
 from kcm_core.providers.state import L1State
 from kcm_core.unsealer.port import Opened
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
 
+from tests.audit_rig import until
 from tests.unit.core_rig import LINK, TENANT, URI, World
 from tests.unit.trust_rig import hold
 
@@ -20,7 +22,7 @@ class Gate:
     def __init__(self, unsealer):
         self.open = asyncio.Event()
         self.entered = asyncio.Semaphore(0)
-        unsealer._hook = self
+        unsealer.hook = self
 
     async def __call__(self, operation, uri):
         self.entered.release()
@@ -93,7 +95,8 @@ async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(wor
 async def test_a_ring_that_missed_its_purge_is_not_used_again(world):
     core = await world.core().made()
     ring = await core.loader.ring("acme")
-    core.revocations._raise("acme")
+    core.revocations.learn(HoldState(hold(), b"raw"))  # nothing purges for it
+    core.lift()
     again = await core.loader.ring("acme")
     assert again is not ring
     assert ring.purged
@@ -108,8 +111,8 @@ async def test_a_hanging_key_takes_up_a_bounded_number_of_requests(world):
     gate.open.set()
     await asyncio.gather(*asking)
     assert await core.loader.ring("acme")
-    assert not core.loader._waiting
-    assert not core.loader._opening
+    assert core.loader.waiting == {}
+    assert core.loader.opening == 0
 
 
 async def test_who_stops_waiting_stops_nobody_else(world):
@@ -122,7 +125,7 @@ async def test_who_stops_waiting_stops_nobody_else(world):
     gate.open.set()
     assert await second is core.vault.ring("acme")
     assert first.cancelled()
-    assert not core.loader._waiting
+    assert core.loader.waiting == {}
 
 
 async def test_a_failure_that_nobody_waits_for_any_more_is_silent(world, caplog):
@@ -133,9 +136,7 @@ async def test_a_failure_that_nobody_waits_for_any_more_is_silent(world, caplog)
     await gate.reached()
     asking.cancel()
     gate.open.set()
-    (task,) = core.loader._opening.values()
-    await asyncio.wait({task})
-    del task
+    await until(lambda: not core.loader.opening)
     gc.collect()
     assert "never retrieved" not in caplog.text
     assert core.vault.open_tenants == []
@@ -173,13 +174,12 @@ async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
 async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
     core = await world.core().made()
 
-    class Liar:
-        async def unwrap_into(self, uri, blob, context, mechanism, out, **_):
-            out[:] = bytes(range(72))
-            return Opened(key_version="1", principal="liar")
+    async def lies(uri, blob, context, mechanism, out, **_):
+        out[:] = bytes(range(72))
+        return Opened(key_version="1", principal="liar")
 
     core.purge("acme")
-    core.loader._unsealer = Liar()
+    world.unsealer.unwrap_into = lies
     assert await refused(core.loader.ring("acme")) is Code.TAMPERED
     assert core.vault.open_tenants == []
     assert core.events[-1][1]["code"] is Code.TAMPERED

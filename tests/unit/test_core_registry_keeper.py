@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.registry.floors import Floors
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_runtime.config import ConfigError
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
@@ -18,11 +18,12 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Accepted, RegistryEntry
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.verify import Untrusted, Verifier
+from kcm_trust.verify import Untrusted
 
 from tests.fakes.bus import nothing
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
 from tests.unit.test_core_admin import put, put_all
+from tests.unit.test_core_rostering import signed_roster, without
 
 TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")
 NEWER = TENANT.model_copy(update={"revision": 2, "region_quorum": "local"})
@@ -41,13 +42,6 @@ def lay(world, data, subject=TENANT_KEY):
     """Somebody with the broker's password puts this there."""
     world.bus.stream.sequence += 1
     world.bus.stream.stored[subject] = (world.bus.stream.sequence, data)
-
-
-async def repair(core):
-    """As the keeper's own task does."""
-    wrong, core.keeper._wrong = core.keeper._wrong, {}
-    for key, what in wrong.items():
-        await core.keeper._repair(key, what)
 
 
 async def kept(world, name="core-eu"):
@@ -95,9 +89,9 @@ async def test_an_older_record_that_is_put_back_is_repaired(world):
     assert await put(core, NEWER) is Code.OK
     new = stored(world)
     lay(world, old)
-    await core.admin._feed.fetch("tenant", "acme")
+    await core.feed.fetch("tenant", "acme")
     assert core.registry.tenant("acme") == NEWER
-    await repair(core)
+    await core.keeper.round()
     assert stored(world) == new
     (event,) = [fields for kind, fields in core.events if kind == "registry.repaired"]
     assert (event["code"], event["tenant"]) == (Code.TAMPERED, "acme")
@@ -109,7 +103,7 @@ async def test_garbage_over_a_record_is_repaired(world, junk):
     good = stored(world)
     lay(world, junk)
     core.keeper.wrong(("tenant", "acme"), "garbage")
-    await repair(core)
+    await core.keeper.round()
     assert stored(world) == good
 
 
@@ -119,7 +113,7 @@ async def test_whoever_writes_over_a_record_without_end_cannot_fill_the_record(w
     for _ in range(times):
         lay(world, b"junk")
         core.keeper.wrong(("tenant", "acme"), "garbage")
-        await repair(core)
+        await core.keeper.round()
     core.keeper.close()
     found = [fields for kind, fields in core.events if kind == "registry.repaired"]
     assert [one["count"] for one in found] == [1, times - 1]
@@ -131,7 +125,7 @@ async def test_a_core_that_begins_takes_from_the_second_store_what_the_bucket_lo
     assert await put(core, NEWER) is Code.OK
     lay(world, old)
     fresh = world.core("core-eu-2")
-    await fresh.admin._feed.fetch("tenant", "acme")
+    await fresh.feed.fetch("tenant", "acme")
     assert fresh.registry.tenant("acme") == TENANT
     await fresh.keeper.reconcile()
     assert fresh.registry.tenant("acme") == NEWER
@@ -151,7 +145,7 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     (world.directory / f"{PREFIX}tenant.acme" / f"{2:020d}").unlink()
     lay(world, old)
     again = world.core()
-    await again.admin._feed.fetch("tenant", "acme")
+    await again.feed.fetch("tenant", "acme")
     await again.keeper.reconcile()
     assert again.registry.tenant("acme") is None
     lost = [fields for kind, fields in again.events if kind == "registry.lost"]
@@ -169,43 +163,41 @@ def lay_in_second_store(world, name, revision, data):
     (place / f"{revision:020d}").write_bytes(data)
 
 
-async def comparing(world, monkeypatch):
-    """A Core that has what the rig gives it, and how often it said that it compared."""
-    core, told = await kept(world), []
-    monkeypatch.setattr(core.keeper, "_compared", lambda: told.append(1))
-    monkeypatch.setattr(core.feed, "read_again", lambda: None)
+async def comparing(world):
+    """A Core that is to compare its registry with both stores."""
+    core = await kept(world)
     core.keeper.compare()
-    return core, told
+    return core
 
 
 async def test_nothing_is_compared_while_the_second_store_has_a_higher_record_that_nobody_believes(
-    world, monkeypatch
+    world,
 ):
-    core, told = await comparing(world, monkeypatch)
+    core = await comparing(world)
     lay_in_second_store(world, "tenant.acme", 3, b"damaged")
-    await core.keeper._compare()
-    assert not told
-    assert core.keeper._comparing  # it is tried again, also when nobody differs any more
+    await core.keeper.round()
+    assert not core.comparisons
+    assert core.keeper.comparing  # it is tried again, also when nobody differs any more
     assert await put(core, NEWER.model_copy(update={"revision": 4})) is Code.OK
-    await core.keeper._compare()
-    assert told
-    assert not core.keeper._comparing
+    await core.keeper.round()
+    assert core.comparisons == 1
+    assert not core.keeper.comparing
 
 
-async def test_an_old_record_under_a_higher_revision_is_not_what_lies_there(world, monkeypatch):
-    core, told = await comparing(world, monkeypatch)
+async def test_an_old_record_under_a_higher_revision_is_not_what_lies_there(world):
+    core = await comparing(world)
     lay_in_second_store(world, "tenant.acme", 3, stored(world))
-    await core.keeper._compare()
-    assert not told
+    await core.keeper.round()
+    assert not core.comparisons
 
 
-async def test_damage_below_what_is_known_keeps_nobody_from_comparing(world, monkeypatch):
-    core, told = await comparing(world, monkeypatch)
+async def test_damage_below_what_is_known_keeps_nobody_from_comparing(world):
+    core = await comparing(world)
     lay_in_second_store(world, "tenant.acme", 1, b"damaged")
     (world.directory / f"{PREFIX}junk.x").mkdir()
     lay_in_second_store(world, "junk.x", 7, b"no record has this name")
-    await core.keeper._compare()
-    assert told
+    await core.keeper.round()
+    assert core.comparisons == 1
 
 
 async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypatch):
@@ -223,13 +215,13 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
 
         patch.setattr(FileKeyStore, "create", full)
         await core.keeper.reconcile()
-    assert core.keeper._comparing  # and it is tried again
+    assert core.keeper.comparing  # and it is tried again
     await core.keeper.reconcile()
     assert newest.read_bytes() == stored(world)
 
 
 async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
-    caplog.set_level("WARNING", logger="kcm_core.registry.keeper")
+    caplog.set_level("WARNING", logger="kcm_core.registry.repair")
     core = await kept(world)
     names = (
         "x", "tenant.acme.crm", "tenant." + "a" * 64, "link.A", "service.acme", "tenant.a/b",
@@ -238,12 +230,13 @@ async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
     for name in names:
         lay(world, b"junk", f"$KV.{subjects.REGISTRY_BUCKET}.{name}")
         core.feed.take(Entry(9, f"$KV.{subjects.REGISTRY_BUCKET}.{name}", b"junk"))
-    assert not core.keeper._wrong
-    assert not core.keeper._stir.is_set()
+    assert core.keeper.repairs.pending == []
+    assert core.keeper.idle
     (line,) = [one.getMessage() for one in caplog.records if "no record" in one.getMessage()]
     assert len(line) < 200
     core.feed.take(Entry(9, TENANT_KEY, b"junk"))
-    assert list(core.keeper._wrong) == [("tenant", "acme")]
+    assert core.keeper.repairs.pending == [("tenant", "acme")]
+    assert not core.keeper.idle
 
 
 async def test_two_cores_accept_one_record_of_a_revision(world):
@@ -267,25 +260,16 @@ async def test_a_crash_between_the_stores_is_gone_on_with(world):
     assert await put(core, NEWER) is Code.UNAVAILABLE
     world.bus.stream.before = nothing
     fresh = world.core("core-eu-2")
-    await fresh.admin._feed.fetch("tenant", "acme")
+    await fresh.feed.fetch("tenant", "acme")
     await fresh.keeper.reconcile()
     assert fresh.registry.tenant("acme") == NEWER
 
 
-async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behind(
-    world, monkeypatch
-):
+async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behind(world):
     core = await kept(world)
     lease, before = core.freshness.registry, core.revocations.registry_digests
     lease.changed(before)
-    monkeypatch.setattr(core.feed, "read_again", lambda: None)
-    with monkeypatch.context() as patch:
-
-        def refuse(self, raw, region):
-            raise Untrusted("its signer is gone")
-
-        patch.setattr(Verifier, "registered", refuse)
-        core.feed._judge_again(frozenset({"admin"}))
+    core.me.rosters.take(signed_roster(without("admin")))
     ours = core.revocations.registry_digests
     assert ours != before
     assert lease.heard("core-eu-2", before, ours, 10.0, now=0.0)
@@ -451,17 +435,17 @@ class Info:
 
 
 async def test_junk_beside_the_records_does_not_hide_that_one_is_missing(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry.keeper.LOOKED_AT", 2)
+    monkeypatch.setattr("kcm_core.registry.inspection.COMPARED_MAX", 2)
     core = await kept(world)
 
     async def stream_info(_):
         return Info
 
-    monkeypatch.setattr(core.keeper._connection.jetstream(), "stream_info", stream_info, False)
+    monkeypatch.setattr(world.bus.stream, "stream_info", stream_info, False)
     del world.bus.stream.stored[TENANT_KEY]
     for _ in range(2):
-        await core.keeper._look_for_missing()
-        await repair(core)
+        await core.keeper.inspect()
+        await core.keeper.round()
     assert decode(RegistryEntry, stored(world)).statement
     assert ("registry.repaired" in {kind for kind, _ in core.events}) is True
 
@@ -472,11 +456,11 @@ async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
     async def stream_info(_):
         return Info
 
-    monkeypatch.setattr(core.keeper._connection.jetstream(), "stream_info", stream_info, False)
+    monkeypatch.setattr(world.bus.stream, "stream_info", stream_info, False)
     file = world.directory / f"{PREFIX}tenant.acme" / f"{TENANT.revision:020d}"
     good = file.read_bytes()
     file.write_bytes(good[:-3])
-    await core.keeper._look_for_missing()
+    await core.keeper.inspect()
     assert file.read_bytes() == good
     # Another Core's word on the same record is no damage.
     entry = decode(RegistryEntry, good)
@@ -484,22 +468,22 @@ async def test_a_damaged_file_of_the_second_store_is_healed(world, monkeypatch):
         RegistryEntry(statement=entry.statement, accepted=word(entry.statement, "core-eu-2"))
     )
     file.write_bytes(other)
-    await core.keeper._look_for_missing()
+    await core.keeper.inspect()
     assert file.read_bytes() == other
 
 
 async def test_a_full_disk_at_the_start_is_waited_for(world, monkeypatch):
     monkeypatch.setattr("kcm_core.registry.keeper.RETRY_S", 0.0)
     core = await kept(world)
-    floors, fails = core.memory._floors, [OSError(errno.ENOSPC, "No space left on device")]
-    raise_to = floors.raise_to
+    fails = [OSError(errno.ENOSPC, "No space left on device")]
+    raise_to = Floors.raise_to
 
-    def once(known):
+    def once(floors, known):
         if fails:
             raise fails.pop()
-        raise_to(known)
+        raise_to(floors, known)
 
-    monkeypatch.setattr(floors, "raise_to", once)
+    monkeypatch.setattr(Floors, "raise_to", once)
     await core.keeper.start()
     core.keeper.close()
     assert not fails

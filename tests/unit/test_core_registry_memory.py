@@ -5,8 +5,9 @@ import errno
 import shutil
 
 import pytest
+from kcm_core.providers.state import L1State
 from kcm_core.registry.floors import Floors
-from kcm_core.registry.keeper import PREFIX
+from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
 from kcm_runtime.nats.ports import Entry, NobodyListens
@@ -19,8 +20,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
 from kcm_schemas.signed import Kind
 
-from tests.fakes.bus import Message
-from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, World, signed
 from tests.unit.test_core_admin import ask, put, put_all, request
 
 BUCKET = f"$KV.{subjects.REGISTRY_BUCKET}."
@@ -56,7 +56,7 @@ def read(core):
     """As the feed does, from the bucket's start."""
     for subject, (sequence, data) in list(core.world.bus.stream.stored.items()):
         if subject.startswith(BUCKET):
-            core.feed._receive(Entry(sequence, subject, data))
+            core.feed.receive(Entry(sequence, subject, data))
 
 
 async def fresh(world, name="core-eu-2"):
@@ -145,7 +145,7 @@ async def test_what_nobody_can_believe_is_no_new_region(world, where):
     world.bus.stream.stored.clear()  # what is emptied later is no new region, either
     for place in world.directory.iterdir():
         shutil.rmtree(place)
-    await core.joining._try()
+    await core.joining.attempt()
     assert not floors_of(world).exists()
     core.joining.close()
     core.keeper.close()
@@ -162,7 +162,7 @@ async def test_an_empty_registry_is_no_new_region_where_a_core_remembers_records
     assert not core.memory.has
     for subscription in list(one.region_bus.subscriptions):
         one.region_bus.subscriptions.remove(subscription)  # it is gone, with what it knew
-    await core.joining._try()
+    await core.joining.attempt()
     assert not core.memory.has
     core.joining.close()
     core.keeper.close()
@@ -211,22 +211,31 @@ async def test_a_core_without_memory_accepts_nothing_and_changes_nothing(world):
     raw = request(world, "roster", "signed", query)
     assert (await ask(core, raw, "roster", "signed"))[0] is Code.UNAVAILABLE
     core.keeper.compare()
-    await until(lambda: not core.keeper._stir.is_set())
+    await core.keeper.round()
+    await until(lambda: core.keeper.idle)
     assert core.registry.digest == one.registry.digest  # of both stores it knows everything
     assert (dict(world.bus.stream.stored), sorted(world.directory.rglob("*"))) == before
     core.keeper.close()
 
 
 async def test_a_core_without_memory_uses_no_key_in_the_regions_name(world, monkeypatch):
+    monkeypatch.setattr("kcm_core.root_keys.monitor.TICK_S", 0.001)
     await kept(world)
     core = await fresh(world)
-    looked = []
-    monkeypatch.setattr(core.watch._watched, "follow", lambda *_: looked.append(1))
-    await core.watch._look()
-    assert not looked
-    core.memory._lease.remembered()
-    await core.watch._look()
-    assert looked
+    world.unsealer.calls.clear()
+    core.holds.place(LINK.link, L1State.DISABLED)  # a held key is probed until it is allowed again
+
+    def probed():
+        world.clock.now += 1.0
+        return ("probe", URI) in world.unsealer.calls
+
+    core.watch.start()
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+        assert not probed()
+    core.freshness.registry.remembered()
+    await until(probed)
+    core.watch.close()
     core.keeper.close()
 
 
@@ -518,14 +527,18 @@ async def test_an_answer_of_before_or_of_somebody_else_is_not_believed(world, ch
 async def test_only_a_question_of_an_own_core_is_answered_and_only_into_an_inbox(world):
     one = await kept(world)
     await one.joining.start()
+    bus = world.wire.join("somebody")
 
     async def asked(signer, region="eu", reply="_INBOX.1"):
+        """The number of answers."""
         sent = len(world.wire.sent)
         body = signed(
             Kind.REGISTRY_QUESTION, RegistryQuestion(region=region, nonce=b"n" * 16), signer
         )
-        await one.joining._on_question(Message(body, reply, subjects.registry_question("eu")))
-        return len(world.wire.sent) - sent
+        await bus.publish(subjects.registry_question("eu"), body, reply)
+        for _ in range(10):  # turns of the loop: more than an answer takes
+            await asyncio.sleep(0)
+        return len(world.wire.sent) - sent - 1
 
     assert await asked("core-eu-2") == 1
     answer, by = VERIFIER.registry_answer(world.wire.sent[-1].data)
@@ -588,7 +601,7 @@ async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, mon
         elif call == "link":
             patch.setattr("os.link", full)
         else:
-            patch.setattr("kcm_core.registry.floors._lines", full)
+            patch.setattr("kcm_core.registry.floors.place", full)
         raw = request(world, "registry", "adopt", AdoptOrder(digest=core.memory.digest))
         place = subjects.admin("eu", "registry", "adopt")
         reply, _ = VERIFIER.admin_reply(await core.admin.handle(place, raw))
@@ -624,12 +637,12 @@ async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch)
     core = await fresh(world, "core-eu")
     await core.joining.start()
 
-    def full(floors):
+    def full(_, floors):
         if floors:
             raise FULL
 
     with monkeypatch.context() as patch:
-        patch.setattr(core.memory._floors, "raise_to", full)
+        patch.setattr(Floors, "raise_to", full)
         assert await put(core, LINK) is Code.UNAVAILABLE  # stored, and the same again goes on
     await until(lambda: dict(Floors(floors_of(world, "core-eu")).items()))
     assert await put(core, LINK) is Code.OK

@@ -71,7 +71,7 @@ def refused(known, asked, code, now=NOW):
     with pytest.raises(KcmError) as info:
         known.session(asked, now)
     assert info.value.code is code
-    assert not known._open
+    assert len(known) == 0
 
 
 def test_a_ticket_is_opened_once_and_then_known():
@@ -133,7 +133,7 @@ def test_a_session_ends_with_its_ticket_and_is_wiped():
     assert info.value.code is Code.UNKNOWN_SESSION
     later = ticket(issued_ms=NOW + LIFETIME_MAX_MS, expiry_ms=NOW + 2 * LIFETIME_MAX_MS)
     known.session(later, NOW + LIFETIME_MAX_MS)
-    assert len(known._open) == 1
+    assert len(known) == 1
     with pytest.raises(Purged):
         session.seal_reply(bytes(32), "core", memoryview(b"x"), bytes(24))
 
@@ -144,7 +144,7 @@ def test_one_caller_pushes_out_only_its_own_sessions():
     opened = [known.session(asked, NOW)[0] for asked in first]
     known.session(first[0], NOW)  # used again, so the second is the oldest
     known.session(ticket(), NOW)
-    assert len(known._open) == SESSIONS_PER_CALLER_MAX
+    assert len(known) == SESSIONS_PER_CALLER_MAX
     assert known.session(first[0], NOW)[0] is opened[0]
     with pytest.raises(Purged):
         opened[1].seal_reply(bytes(32), "core", memoryview(b"x"), bytes(24))

@@ -1,9 +1,11 @@
 """Sessions that end, or make room, while a request waits."""
 
 import pytest
+from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 from kcm_sealing.session import LIFETIME_MAX_MS
 
+from tests.fakes.bus import Clock
 from tests.unit.core_rig import LINK, SERVICE, TENANT, World
 from tests.unit.test_core_wrapping import refused, unwrap, wrapped
 
@@ -26,46 +28,51 @@ async def test_a_session_that_made_room_while_its_request_waited_is_opened_again
     async def crowd(operation, uri):
         core.sessions.close()
 
-    world.unsealer._hook = crowd
+    world.unsealer.hook = crowd
     assert (await unwrap(core, blobs))[2] == keys
 
 
 async def test_a_session_that_was_closed_while_the_registry_was_fetched_is_opened_again(
-    world, core, monkeypatch
+    world, core
 ):
     """The tenant was not purged: no event may say so."""
     keys, _, blobs = await wrapped(core)
     late = world.core("core-eu-2")
     late.learn(LINK)
 
-    async def fetch(tenant, service):
-        late.learn(TENANT, SERVICE)
-        late.sessions.close()
+    fetched = []
 
-    monkeypatch.setattr(late.wrapping, "_fetch", fetch)
+    async def meanwhile(operation, subject):
+        if subject.startswith(f"$KV.{subjects.REGISTRY_BUCKET}."):
+            fetched.append(subject)
+            late.learn(TENANT, SERVICE)
+            late.sessions.close()
+
+    world.bus.stream.before = meanwhile
     assert (await unwrap(late, blobs))[2] == keys
+    assert fetched
 
 
-async def test_a_ticket_that_ended_while_its_request_waited_serves_no_more(
-    world, core, monkeypatch
-):
-    _, _, blobs = await wrapped(core)
-    core.vault.purge("acme")
+class CoreClock(Clock):
+    """A Core's clock. Its time of day is not that of the Gateways."""
+
     late_ms = 0
 
-    class Clock:
-        """The world's, but for the time of day."""
+    def unix_ms(self):
+        return super().unix_ms() + self.late_ms
 
-        elapsed = world.clock.elapsed
 
-        def unix_ms(self):
-            return world.clock.unix_ms() + late_ms
+async def test_a_ticket_that_ended_while_its_request_waited_serves_no_more(world):
+    gateways = world.clock
+    world.clock = CoreClock(gateways.now)
+    core = await world.core().made()
+    client = core.client(clock=gateways)
+    _, _, blobs = await wrapped(core)
+    core.vault.purge("acme")
 
     async def sleep(operation, uri):
-        nonlocal late_ms
-        late_ms = LIFETIME_MAX_MS
+        world.clock.late_ms = LIFETIME_MAX_MS
 
-    monkeypatch.setattr(core.wrapping, "_clock", Clock())
-    world.unsealer._hook = sleep
+    world.unsealer.hook = sleep
     # The Gateway asks again with a new ticket; by the Core's clock its deadline has passed, too.
-    assert await refused(unwrap(core, blobs)) is Code.DEADLINE_EXCEEDED
+    assert await refused(unwrap(core, blobs, client=client)) is Code.DEADLINE_EXCEEDED

@@ -191,14 +191,14 @@ def no_repair(instance: Instance) -> None:
     """Nobody puts back what a bucket has lost."""
     keeper: Any = getattr(instance, "keeper", None)
     if keeper is not None:
-        keeper._repair = _nothing
+        keeper.repairs.repair = _nothing
 
 
 def one_store(instance: Instance) -> None:
     """A Core that begins asks the bucket alone."""
     keeper: Any = getattr(instance, "keeper", None)
     if keeper is not None:
-        keeper._restore = _nothing
+        keeper.repairs.restore = _nothing
 
 
 def moved_unpurged(instance: Instance) -> None:

@@ -129,7 +129,7 @@ async def test_no_lease_is_lengthened_where_keys_take_turns(system):
     async def note(operation, uri):
         used[uri.rpartition("/")[2]] = core.clock.elapsed()
 
-    core.unsealer._hook = note
+    core.unsealer.hook = note
     began = core.clock.elapsed()
     for _ in range(400):
         await let_pass(0.2)

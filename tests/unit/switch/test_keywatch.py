@@ -231,7 +231,7 @@ async def test_a_use_in_flight_when_the_key_was_disabled_lifts_nothing(system):
             inside.set()
             await gate.wait()
 
-    cores[0].unsealer._hook = slow
+    cores[0].unsealer.hook = slow
     await asyncio.wait_for(inside.wait(), 30)
     cores[1].watch._hold(TARGET, L1State.DISABLED)
     await until(lambda: cores[0].revocations.killed("acme"))

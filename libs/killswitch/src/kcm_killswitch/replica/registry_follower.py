@@ -70,7 +70,7 @@ class RegistryFeed:
         self._empty = True
         self._lease: Final = lease
         self._started = False
-        self._place: Final = SequentialFollower(self._receive)
+        self._place: Final = SequentialFollower(self.receive)
         self._follower: Final = Follower(
             connection,
             subjects.bucket_stream(subjects.REGISTRY_BUCKET),
@@ -129,7 +129,8 @@ class RegistryFeed:
             if self._revocations.registered(key) is None:
                 await self.fetch(*key)
 
-    def _receive(self, entry: Entry) -> None:
+    def receive(self, entry: Entry) -> None:
+        """Process one message of the bucket: an entry, or the deletion of one."""
         self._empty = False
         if entry.data:
             self.take(entry)

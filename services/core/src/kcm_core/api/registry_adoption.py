@@ -18,8 +18,8 @@ from kcm_schemas.codec import Message, decode
 from kcm_schemas.roster import OperatorRole
 
 from kcm_core.api.admin import NamedVerb
-from kcm_core.registry.memory import RegistryMemory
-from kcm_core.registry.recovery import RegistryRecovery, unkept
+from kcm_core.registry.memory import RegistryMemory, unkept
+from kcm_core.registry.recovery import RegistryRecovery
 
 
 class RegistryAdoption:

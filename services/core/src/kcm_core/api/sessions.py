@@ -40,6 +40,10 @@ class Sessions:
         self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
         rosters.listen(self._judge_again)
 
+    def __len__(self) -> int:
+        """The number of open sessions."""
+        return len(self._open)
+
     def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
         """The session of a request, and its caller.
 

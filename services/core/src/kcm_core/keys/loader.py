@@ -79,6 +79,16 @@ class KeyLoader:
         self._waiting: Counter[str] = Counter()
         self._roots: dict[str, RootKeys] = {}
 
+    @property
+    def waiting(self) -> dict[str, int]:
+        """The number of requests that wait for a tenant's root, by tenant."""
+        return dict(self._waiting)
+
+    @property
+    def opening(self) -> int:
+        """The number of unseals of tenant roots that are in progress."""
+        return len(self._opening)
+
     async def ring(self, tenant: str, permit: Permit | None = None) -> Keyring:
         """The tenant's open keyring, of the generation of ``permit``.
 

@@ -26,9 +26,12 @@ class Comparison:
         self._clock: Final = clock
         self._timer: asyncio.TimerHandle | None = None
         self.keeper: RegistryKeeper | None = None
+        self.count = 0
+        """How often the registry had everything that the second store has."""
 
     def compared(self) -> None:
         """The registry has everything that the second store has."""
+        self.count += 1
         again_s = self._lease.compared(self._clock.elapsed())
         self.close()
         if again_s is not None and self.keeper is not None:

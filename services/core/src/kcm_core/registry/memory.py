@@ -231,3 +231,12 @@ class RegistryMemory:
 
 def _nobody() -> None:
     """Do nothing: no callback is set."""
+
+
+def unkept(error: OSError) -> KcmError:
+    """The refusal of a Core whose disk does not store what it has to remember."""
+    why = error.strerror or "its disk"
+    return KcmError(
+        Code.UNAVAILABLE,
+        f"this Core cannot write down the registry: {why}; make room in its state_dir",
+    )

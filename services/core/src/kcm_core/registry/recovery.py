@@ -30,7 +30,7 @@ from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.memory import RegistryMemory, unkept
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class RegistryRecovery:
         if not self._memory.has:
             with suppress(KcmError):  # an unreadable store does not count as empty
                 self._new = await self._empty()
-            await self._try()
+            await self.attempt()
         if self._memory.has:
             await self._listen()
         else:
@@ -205,7 +205,8 @@ class RegistryRecovery:
             raise KcmError(Code.UNAVAILABLE, "an answer on the registry is not believed") from None
         return answer, core
 
-    async def _try(self) -> None:
+    async def attempt(self) -> None:
+        """Ask once, or begin with an empty registry where that is allowed; failures are logged."""
         try:
             await self.ask()
             await self._begin()
@@ -233,7 +234,7 @@ class RegistryRecovery:
             await self._memory.wait(wait)
             wait = min(2 * wait, LONGEST_S)
             if not self._memory.has:
-                await self._try()
+                await self.attempt()
         if not self._closing:
             await self._listen()
 
@@ -270,12 +271,3 @@ class RegistryRecovery:
             )
         except KcmError as error:
             log.warning("a question on the registry is not answered: %s", error.detail)
-
-
-def unkept(error: OSError) -> KcmError:
-    """The refusal of a Core whose disk does not store what it has to remember."""
-    why = error.strerror or "its disk"
-    return KcmError(
-        Code.UNAVAILABLE,
-        f"this Core cannot write down the registry: {why}; make room in its state_dir",
-    )
