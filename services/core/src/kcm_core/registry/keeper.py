@@ -26,6 +26,7 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import ever_had, keep, last
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -98,8 +99,7 @@ class RegistryKeeper:
         self._looked = 0
         """The number of records, in order, that the checks have covered."""
         self._stir: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
         self._repairs: Final = Paced()
         feed.watch(self.wrong, memory.learned)
 
@@ -115,15 +115,13 @@ class RegistryKeeper:
             else:
                 break
         self._memory.start()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
+        self._tasks.close()
         self._memory.close()
         self._repairs.close()
-        if self._task is not None:
-            self._task.cancel()
 
     async def accept(self, raw: bytes, record: Record) -> None:
         """Store a verified record that this Core has checked; both stores have it on return.
@@ -150,7 +148,7 @@ class RegistryKeeper:
 
     def wrong(self, key: Key, what: str) -> None:
         """The bucket has something other than what counts under a key: repair it."""
-        if self._closing:
+        if self._tasks.closed:
             return
         if not is_key(key):
             if not self._strange:
@@ -211,7 +209,7 @@ class RegistryKeeper:
         return whole
 
     async def _run(self) -> None:
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 await asyncio.wait_for(self._stir.wait(), LOOK_S)
             except TimeoutError:
