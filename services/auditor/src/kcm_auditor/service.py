@@ -17,6 +17,7 @@ from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, SystemRandomness
 from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
@@ -93,7 +94,10 @@ class Auditor:
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
         self._answers: Final = AdminApi(
-            membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
+            Host(membership, clock, SystemRandomness(), self._emitter.emit),
+            self._recorder,
+            self._regions,
+            self._signed,
         )
         self._service: Final = RequestServer(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
