@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from kcm_auditor.admin_api import AdminApi
 from kcm_auditor.tail_buffer import TailBuffer
+from kcm_runtime.clock import SystemRandomness
+from kcm_runtime.host import Host
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.auditor import TailQuery
@@ -33,9 +35,8 @@ class Bench:
             trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=TailBuffer()
         )
         signed_heads: Any = None
-        self.answers = AdminApi(
-            membership("aud-eu"), recorder, self._emit, ("eu",), self.clock, signed_heads
-        )
+        host = Host(membership("aud-eu"), self.clock, SystemRandomness(), self._emit)
+        self.answers = AdminApi(host, recorder, ("eu",), signed_heads)
 
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))

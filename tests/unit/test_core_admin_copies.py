@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_core.api.admin import ANSWER_MAX, ASKED_MAX
+from kcm_runtime.admin_endpoint import ANSWER_MAX, ASKED_MAX
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import PutStatement
 from kcm_schemas.admin.tenants import TenantQuery

@@ -266,11 +266,9 @@ async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, o
 
 async def quiet(rig):
     """Until every request of the engine is over."""
-    tasks = {*rig.engine._unwrapper._tasks}
-    for pools in rig.engine._pools.values():
-        for pool in pools.values():
-            tasks |= set(pool._refills)
-    if tasks:
+    await rig.engine._unwrapper._tasks.join()
+    pools = [pool for pools in rig.engine._pools.values() for pool in pools.values()]
+    if tasks := {task for pool in pools for task in pool._refills}:
         await asyncio.wait(tasks)
     for _ in range(5):
         await asyncio.sleep(0)

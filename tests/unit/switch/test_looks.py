@@ -106,7 +106,7 @@ def test_the_type_of_a_request_is_one_of_those_that_there_are():
 
 async def test_every_verb_that_a_core_serves_has_a_type_of_its_own(tmp_path):
     core = World(tmp_path).core()
-    for noun, verb in (*core.admin._verbs, *core.admin._named):
+    for noun, verb in sorted(core.admin.served):
         assert type_of(asked(noun, verb)) is not EventType.ADMIN_UNKNOWN, (noun, verb)
     assert all(one.value.startswith("admin.") for one in LOOKS)
 

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.audit.rejection_log import RejectionLog
-from kcm_runtime.audit.repeat_counter import Repeats
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
-from kcm_runtime.requests import Asked, check_deadline
+from kcm_runtime.admin_endpoint import AdminEndpoint, RequestEvent
+from kcm_runtime.host import Host
 from kcm_schemas import subjects
-from kcm_schemas.admin.requests import AdminReply, AdminRequest
+from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import (
     NOUN,
@@ -26,12 +22,9 @@ from kcm_schemas.auditor import (
     TailPage,
     TailQuery,
 )
-from kcm_schemas.codec import Message, decode, encode
-from kcm_schemas.codes import TEXT, Code, KcmError
+from kcm_schemas.codec import Message, decode
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Instance
-from kcm_schemas.signed import Kind
-from kcm_trust.identity import digest
-from kcm_trust.verify import Untrusted
 
 from kcm_auditor.heads import SignedHeads
 from kcm_auditor.recorder import Recorder
@@ -40,95 +33,66 @@ from kcm_auditor.sink import StreamFacts
 State = Literal["alive", "silent", "stopped", "never", "unfollowed"]
 
 
-ASKED_MAX: Final = 1024
-"""Requests of one operator that are remembered until their deadlines, a minute at most: a client
-that follows the journal asks once a second."""
+class AuditorRules:
+    """Implements ``kcm_runtime.admin_endpoint.AdminRules`` for an Auditor."""
+
+    def __init__(self, region: str) -> None:
+        self._region: Final = region
+
+    def check_place(self, subject: str, request: AdminRequest) -> None:
+        """Raise ``wrong_region``, ``forbidden``, or ``malformed`` for a subject of another form."""
+        verb = subjects.read_auditor(subject)
+        if request.region != self._region:
+            raise KcmError(Code.WRONG_REGION)
+        if (request.noun, request.verb) != (NOUN, verb):
+            raise KcmError(Code.FORBIDDEN, "the request was signed for another subject")
+
+    def check_ready(self, request: AdminRequest) -> None:
+        """Accept every request: the journal can always be read."""
+
+    def event(self, request: AdminRequest) -> RequestEvent:
+        """Return the event, which names the verb."""
+        return RequestEvent(EventType.AUDIT_READ, {}, reads=True, detail=request.verb)
 
 
 class AdminApi:
     """Handles ``kcm.v1.<region>.auditor.<verb>``."""
 
     def __init__(
-        self,
-        membership: InstanceContext,
-        recorder: Recorder,
-        emit: Emit,
-        regions: tuple[str, ...],
-        clock: Clock,
-        signed: SignedHeads,
+        self, host: Host, recorder: Recorder, regions: tuple[str, ...], signed: SignedHeads
     ) -> None:
-        self._signed: Final = signed
-        self._membership: Final = membership
+        self._me: Final = host.me
+        self._clock: Final = host.clock
         self._recorder: Final = recorder
-        self._refusals: Final = RejectionLog("auditor", emit)
-        self._reads: Final = Repeats(emit)
-        self._asked: Final[Asked[Code]] = Asked(ASKED_MAX)
         self._regions: Final = regions
-        self._clock: Final = clock
+        self._signed: Final = signed
+        self._endpoint: Final = AdminEndpoint(host, "auditor", AuditorRules(host.me.region))
+        verbs = {"status": self._status, "tail": self._tail}
+        self._endpoint.serve(NOUN, verbs, roles=None)
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Answer one request; raises ``KcmError`` if it is not trusted."""
+        """Answer one request, by the newest roster; raises ``KcmError`` if it is not trusted."""
         self._recorder.trust.refresh()
-        if not self._membership.acts:
-            raise KcmError(Code.UNAVAILABLE, f"{self._membership.name} is retired; ask another one")
-        try:
-            request, operator, _roles = self._recorder.trust.verifier.admin(body)
-        except Untrusted as error:
-            self._refusals.record(error)
-            raise KcmError(Code.FORBIDDEN, str(error)) from None
-        what, now = digest(body), self._clock.unix_ms()
-        try:
-            self._check(request, subjects.read_auditor(subject), now)
-        except KcmError as error:
-            self._refusals.record(error)
-            return self._signed_reply(what, error.code, error.detail)
-        try:
-            payload, code, detail = encode(self._answer(request)), Code.OK, TEXT[Code.OK]
-        except KcmError as error:
-            payload, code, detail = b"", error.code, error.detail
-        if self._asked.get(operator, what) is not code:
-            self._reads.record(EventType.AUDIT_READ, operator, {}, code, request.verb)
-        self._asked.add(operator, what, request.deadline_ms, now, code)
-        return self._signed_reply(what, code, detail, payload)
+        return await self._endpoint.handle(subject, body)
 
     def close(self) -> None:
         """Record the requests that are only counted so far."""
-        self._refusals.close()
-        self._reads.close()
+        self._endpoint.close()
 
-    def _signed_reply(self, what: bytes, code: Code, detail: str, payload: bytes = b"") -> bytes:
-        reply = AdminReply(request=what, code=code, detail=detail, payload=payload)
-        return encode(self._membership.identity.sign(Kind.ADMIN_REPLY, reply))
-
-    def _check(self, request: AdminRequest, verb: str, now_ms: int) -> None:
-        if request.region != self._membership.region:
-            raise KcmError(Code.WRONG_REGION)
-        if (request.noun, request.verb) != (NOUN, verb):
-            raise KcmError(Code.FORBIDDEN, "the request was signed for another subject")
-        check_deadline(request.deadline_ms, now_ms)
-
-    def _answer(self, request: AdminRequest) -> Message:
-        match request.verb:
-            case "status":
-                return self._status()
-            case "tail":
-                return self._tail(decode(TailQuery, request.payload))
-            case _:
-                raise KcmError(Code.MALFORMED, "an Auditor answers to status and tail")
-
-    def _tail(self, query: TailQuery) -> TailPage:
+    async def _tail(self, request: AdminRequest) -> Message:
+        query = decode(TailQuery, request.payload)
         recent = self._recorder.recent
         return TailPage(
-            auditor=self._membership.name,
+            auditor=self._me.name,
             oldest=recent.oldest,
             entries=recent.page(query.limit, query.before),
         )
 
-    def _status(self) -> AuditorStatus:
+    async def _status(self, _request: AdminRequest) -> Message:
         recorder = self._recorder
         book, point = recorder.ledger.book, recorder.journal.point
         return AuditorStatus(
-            auditor=self._membership.name,
+            auditor=self._me.name,
             time_ms=self._clock.unix_ms(),
             seq=point.seq,
             head=point.head,

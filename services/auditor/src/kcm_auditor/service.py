@@ -17,6 +17,7 @@ from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, SystemRandomness
 from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
@@ -24,6 +25,7 @@ from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.process import mark_ready, unmark_ready
 from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
@@ -92,20 +94,25 @@ class Auditor:
             membership, trust, self._journal, book, watch, clock, self._alarm
         )
         self._answers: Final = AdminApi(
-            membership, self._recorder, self._emitter.emit, self._regions, clock, self._signed
+            Host(membership, clock, SystemRandomness(), self._emitter.emit),
+            self._recorder,
+            self._regions,
+            self._signed,
         )
         self._service: Final = RequestServer(
             own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
         )
 
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: Final = TaskSet()
+        self._left = False
         membership.rosters.listen(lambda _: self._judge_again(membership))
 
     def _judge_again(self, membership: InstanceContext) -> None:
         """Leave operators' requests to others once this Auditor may not act any more."""
-        if not membership.acts and self._leaving is None:
+        if not membership.acts and not self._left:
             log.critical("%s may not act any more, by the roster", membership.name)
-            self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
+            self._left = True
+            self._leaving.spawn(self._service.drain())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set.

@@ -11,7 +11,6 @@ not subtracted twice.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Final
 
@@ -21,6 +20,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.requests import check_deadline
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
@@ -64,13 +64,15 @@ class GatewayService:
             metadata={"instance": membership.name, "region": membership.region},
         )
 
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: Final = TaskSet()
+        self._left = False
         membership.rosters.listen(self._judge_again)
 
     def _judge_again(self, _names: frozenset[str]) -> None:
         """Leave requests to other Gateways once this one may not act any more."""
-        if not self._me.acts and self._leaving is None:
-            self._leaving = asyncio.get_running_loop().create_task(self._service.drain())
+        if not self._me.acts and not self._left:
+            self._left = True
+            self._leaving.spawn(self._service.drain())
 
     async def start(self) -> None:
         """Connect, catch up, serve."""

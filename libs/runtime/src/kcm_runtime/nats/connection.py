@@ -42,6 +42,7 @@ from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
 from kcm_runtime.nats.store_health import Stores
 from kcm_runtime.nats.stream_protection import Unfit
+from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class Connection:
         self._client: Client | None = None
         self._closing = False
         self._building = False
-        self._rebuilding: asyncio.Task[None] | None = None
-        self._leaving: asyncio.Task[None] | None = None
+        self._rebuilding: Final = TaskSet()
+        self._leaving: Final = TaskSet()
         self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
         self.stores: Final = Stores()
@@ -135,8 +136,7 @@ class Connection:
     async def close(self) -> None:
         """Send pending messages and close for good."""
         self._closing = True
-        if self._rebuilding is not None:
-            self._rebuilding.cancel()
+        self._rebuilding.close()
         if self._client is not None and not self._client.is_closed:
             try:
                 await asyncio.wait_for(self._client.drain(), 5)
@@ -315,7 +315,7 @@ class Connection:
         except Unfit as error:
             log.error("%s: leaving the broker at %s: %s", self._name, self._place, error)
             # Its end makes a new one. Not from here: closing ends the task that calls this.
-            self._leaving = asyncio.get_running_loop().create_task(_abandon(client))
+            self._leaving.spawn(_abandon(client))
             return
         self._times += 1
         self._failure = None
@@ -327,7 +327,7 @@ class Connection:
     async def _on_closed(self) -> None:
         if not self._closing and not self._building:
             log.warning("%s: closed by the broker; connecting again", self._name)
-            self._rebuilding = asyncio.get_running_loop().create_task(self._rebuild())
+            self._rebuilding.spawn(self._rebuild())
 
     async def _rebuild(self) -> None:
         await self._build()

@@ -29,6 +29,7 @@ from kcm_runtime.error_text import describe
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Delivery
 from kcm_runtime.nats.work_slots import Turns
+from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class _Endpoint:
     errors: int = 0
     last_error: str = ""
     busy_s: float = 0.0
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    tasks: TaskSet = field(default_factory=TaskSet)
 
 
 @dataclass(slots=True)
@@ -83,9 +84,7 @@ class RequestServer:
             if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
                 await self._answer(message, endpoint, _failure(KcmError(Code.BUSY)), Code.BUSY)
                 return
-            task = asyncio.get_running_loop().create_task(self._serve(message, endpoint, handler))
-            endpoint.tasks.add(task)
-            task.add_done_callback(endpoint.tasks.discard)
+            endpoint.tasks.spawn(self._serve(message, endpoint, handler))
 
         await self.connection.subscribe(subject, receive, queue)
 
@@ -99,9 +98,7 @@ class RequestServer:
         """Accept no more requests, and finish those in progress."""
         for endpoint in self._endpoints:
             await self.connection.unsubscribe(endpoint.subject)
-        tasks = {task for endpoint in self._endpoints for task in endpoint.tasks}
-        if tasks:
-            await asyncio.wait(tasks, timeout=DRAIN_S)
+        await asyncio.gather(*(endpoint.tasks.join(DRAIN_S) for endpoint in self._endpoints))
         self._stopping = True
 
     async def _serve(self, message: Delivery, endpoint: _Endpoint, handler: Handler) -> None:

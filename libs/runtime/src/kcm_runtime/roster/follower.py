@@ -30,6 +30,7 @@ from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_runtime.roster.stream_copies import StreamCopies
+from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ class RosterFeed:
         self._outbid = 0
         """The highest version that the root signed and that must not follow the roster in force."""
         self._missing: Final = Missing("the roster, or endorsements of a retired signer,", emit)
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._closing = False
+        self._tasks: Final = TaskSet()
+        self._running: dict[str, asyncio.Task[None]] = {}
         membership.rosters.lists_from(self._staged.whole)
         membership.rosters.listen(self._changed)
 
@@ -190,9 +191,7 @@ class RosterFeed:
 
     async def close(self) -> None:
         """Stop writing and fetching."""
-        self._closing = True
-        for task in list(self._tasks.values()):
-            task.cancel()
+        self._tasks.close()
         self._missing.close()
 
     def _take(self, raw: bytes, *, stepped_back: bool = False) -> None:
@@ -215,7 +214,7 @@ class RosterFeed:
 
     async def _keep(self) -> None:
         """Save the roster in force to the disk, with retries until it is there."""
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 self._me.rosters.keep()
             except KcmError:
@@ -257,7 +256,7 @@ class RosterFeed:
             self._me.rosters.take_list(name, raw)
 
     async def _fetch_lists_with_retry(self) -> None:
-        while self._me.rosters.missing() and not self._closing:
+        while self._me.rosters.missing() and not self._tasks.closed:
             await self._fetch_lists()
             await asyncio.sleep(RETRY_S)
 
@@ -275,7 +274,7 @@ class RosterFeed:
 
     async def _write_all(self) -> None:
         await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)
-        while not self._closing and not self.stored:
+        while not self._tasks.closed and not self.stored:
             try:
                 for subject, data in self._copies.wanted():
                     await self._write(subject, data)
@@ -316,7 +315,6 @@ class RosterFeed:
         self._note(subject, back.sequence, back.data)
 
     def _spawn(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        running = self._tasks.get(name)
-        if self._closing or (running is not None and not running.done()):
-            return
-        self._tasks[name] = asyncio.get_running_loop().create_task(work())
+        running = self._running.get(name)
+        if not self._tasks.closed and (running is None or running.done()):
+            self._running[name] = self._tasks.spawn(work())

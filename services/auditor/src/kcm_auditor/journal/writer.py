@@ -24,6 +24,7 @@ from typing import Final
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import sync_directory
+from kcm_runtime.tasks import TaskSet
 
 from kcm_auditor.journal.format import START, Content, Entry, Positions, write
 from kcm_auditor.journal.segments import (
@@ -84,7 +85,7 @@ class Journal:
         self._waiting: list[asyncio.Future[None]] = []
         self._wake: Final = asyncio.Event()
         self._closing = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: Final = TaskSet()
         self.failed: Final = asyncio.Event()
         """Set when nothing can be written any more."""
 
@@ -111,7 +112,7 @@ class Journal:
             cuts = self._recover(restore)
         except OSError as error:
             raise JournalError(f"{self._directory}: {error.strerror}") from None
-        self._task = asyncio.get_running_loop().create_task(self._write_groups())
+        self._tasks.spawn(self._write_groups())
         if self._point.seq == 0:
             self._roll()
         return cuts
@@ -134,14 +135,12 @@ class Journal:
 
     async def close(self) -> None:
         """Write what was submitted, and release the directory."""
-        if self._task is not None and not self.failed.is_set():
+        if self._tasks and not self.failed.is_set():
             with contextlib.suppress(JournalError):
                 await self.submit([])
         self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        self._tasks.close()
+        await self._tasks.join()
         for fd in (self._fd, self._lock):
             if fd >= 0:
                 os.close(fd)

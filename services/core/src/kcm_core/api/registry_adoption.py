@@ -6,7 +6,7 @@ newest state. An operator states this, and names the registry that they saw by i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from kcm_killswitch.model.registry import Registry
@@ -15,9 +15,7 @@ from kcm_schemas.admin.registry import AdoptOrder, RegistryView
 from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode
-from kcm_schemas.roster import OperatorRole
 
-from kcm_core.api.admin import NamedVerb
 from kcm_core.registry.memory import RegistryMemory, unkept
 from kcm_core.registry.recovery import RegistryRecovery
 
@@ -41,15 +39,7 @@ class RegistryAdoption:
         self._joining: Final = joining
         self._compare: Final = compare
 
-    @property
-    def verbs(self) -> Mapping[str, NamedVerb]:
-        """The verbs: any operator may show the registry, and an admin may adopt it."""
-        return {
-            "show": (frozenset(OperatorRole), self.show),
-            "adopt": (frozenset({OperatorRole.ADMIN}), self.adopt),
-        }
-
-    async def show(self, request: AdminRequest, _: str) -> Message:
+    async def show(self, request: AdminRequest) -> Message:
         """Show what this Core knows, and whether it remembers it."""
         decode(Empty, request.payload)
         return self._view()

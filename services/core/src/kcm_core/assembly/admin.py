@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_killswitch.coordinator.evidence_export import EvidenceExport
+from kcm_runtime.admin_endpoint import AdminEndpoint
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import decode
+from kcm_schemas.roster import OperatorRole
 
-from kcm_core.api.admin import Admin
+from kcm_core.api.admin_rules import CoreRules
+from kcm_core.api.hold_requests import HoldRequests
+from kcm_core.api.list_requests import ListRequests
+from kcm_core.api.record_requests import RecordRequests
 from kcm_core.api.registry_adoption import RegistryAdoption
 from kcm_core.api.roster_requests import RosterRequests
 from kcm_core.api.tenant_list import TenantList
@@ -20,55 +25,88 @@ from kcm_core.assembly.registry import RegistryParts
 from kcm_core.root_keys.link_validation import LinkValidator
 from kcm_core.root_keys.monitor import KeyMonitor
 
+ADMIN: Final = frozenset({OperatorRole.ADMIN})
+SECURITY: Final = frozenset({OperatorRole.SECURITY})
+
 
 def admin_requests(
     ports: Ports, parts: KillSwitchParts, keys: KeyService, registry: RegistryParts
-) -> Admin:
-    """Make the table."""
-    host, state, switch = ports.host, ports.state, parts.switch
-    admin = _admin(ports, parts, keys, registry)
-    rostering = RosterRequests(
-        host,
-        state,
-        rosters=switch.rosters,
-        feed=ports.feed,
-        lift_pages=switch.lifts.pages,
-        store=ports.store,
-    )
+) -> AdminEndpoint:
+    """Make the endpoint with the whole table."""
+    rules = CoreRules(ports.host.me, registry.memory)
+    endpoint = AdminEndpoint(ports.host, "admin", rules)
+    _serve_records(endpoint, ports, keys, registry)
+    _serve_lists(endpoint, ports)
+    _serve_holds(endpoint, ports, parts)
+    _serve_roster(endpoint, ports, parts)
     adoption = RegistryAdoption(
-        membership=host.me,
-        registry=state.registry,
+        membership=ports.host.me,
+        registry=ports.state.registry,
         memory=registry.memory,
         joining=registry.recovery,
         compare=registry.keeper.compare,
     )
-    export = EvidenceExport(parts.kills, parts.results, state.revocations, switch)
-    admin.serve("roster", rostering.verbs)
-    admin.serve("hold", export.verbs)
-    admin.serve("key", {"status": _KeyUse(parts.monitor).show})
-    admin.serve_named("registry", adoption.verbs)
-    return admin
+    endpoint.serve("registry", {"show": adoption.show})
+    endpoint.serve_named("registry", {"adopt": adoption.adopt}, ADMIN)
+    endpoint.serve("key", {"status": _KeyUse(parts.monitor).show})
+    return endpoint
 
 
-def _admin(
-    ports: Ports, parts: KillSwitchParts, keys: KeyService, registry: RegistryParts
-) -> Admin:
-    """Serve tenants, links, services and holds."""
-    host, state = ports.host, ports.state
-    return Admin(
-        membership=host.me,
+def _serve_records(
+    endpoint: AdminEndpoint, ports: Ports, keys: KeyService, registry: RegistryParts
+) -> None:
+    records = RecordRequests(
+        ports.host,
+        ports.state.registry,
         feed=ports.feed,
-        registry=state.registry,
-        listing=TenantList(host, state, feed=ports.feed, store=ports.store, vault=ports.vault),
         maker=keys.creator,
-        linker=LinkValidator(host, ports.unsealer, ports.limits.l1_deadline_s),
+        linker=LinkValidator(ports.host, ports.unsealer, ports.limits.l1_deadline_s),
         relinker=keys.rewrapper,
         keeper=registry.keeper,
-        memory=registry.memory,
-        kills=parts.kills,
-        emit=host.emit,
-        clock=host.clock,
     )
+    endpoint.serve("tenant", {"put": records.put_tenant}, ADMIN)
+    endpoint.serve("link", {"put": records.put_link}, ADMIN)
+    endpoint.serve("service", {"put": records.put_service}, ADMIN)
+
+
+def _serve_lists(endpoint: AdminEndpoint, ports: Ports) -> None:
+    lists = ListRequests(
+        TenantList(ports.host, ports.state, feed=ports.feed, store=ports.store, vault=ports.vault)
+    )
+    endpoint.serve(
+        "tenant", {"list": lists.tenants, "find": lists.find_tenant, "show": lists.show_tenant}
+    )
+    endpoint.serve("link", {"list": lists.links})
+    endpoint.serve("service", {"list": lists.services})
+
+
+def _serve_holds(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts) -> None:
+    holds = HoldRequests(parts.kills)
+    endpoint.serve("hold", {"put": holds.put}, SECURITY)
+    endpoint.serve(
+        "hold",
+        {
+            "status": holds.status,
+            "show": holds.show,
+            "list": holds.page,
+            "preview": holds.preview,
+        },
+    )
+    revocations = ports.state.revocations
+    export = EvidenceExport(parts.kills, parts.results, revocations, parts.switch)
+    endpoint.serve("hold", export.verbs)
+
+
+def _serve_roster(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts) -> None:
+    rostering = RosterRequests(
+        ports.host,
+        ports.state,
+        rosters=parts.switch.rosters,
+        feed=ports.feed,
+        lift_pages=parts.switch.lifts.pages,
+        store=ports.store,
+    )
+    endpoint.serve("roster", rostering.verbs)
 
 
 class _KeyUse:

@@ -6,7 +6,6 @@ a kill was placed knows of the kill before it unseals anything.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Final
 
@@ -18,6 +17,7 @@ from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
 from kcm_runtime.nats.request_server import RequestServer
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.roster import Role
 from kcm_schemas.version import VERSION
@@ -62,7 +62,8 @@ class Core:
         self._listeners: Final = Listeners(
             config.hints, config.unsealer_environment, self._killing.monitor.hinted
         )
-        self._leaving: asyncio.Task[None] | None = None
+        self._leaving: Final = TaskSet()
+        self._left = False
         membership.rosters.listen(self._judge_again)
         self._server: Final = RequestServer(
             self._region_bus,
@@ -104,8 +105,9 @@ class Core:
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Unload keys that were wrapped by a Core whose roster entry changed: verify them again."""
-        if not self._me.acts and self._leaving is None:
-            self._leaving = asyncio.get_running_loop().create_task(self._leave())
+        if not self._me.acts and not self._left:
+            self._left = True
+            self._leaving.spawn(self._leave())
         if any(map(self._may_be_core, names)):
             for tenant in self._ports.vault.open_tenants:
                 self._ports.purge(tenant)

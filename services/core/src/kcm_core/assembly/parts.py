@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_runtime.admin_endpoint import AdminEndpoint
 
-from kcm_core.api.admin import Admin
 from kcm_core.assembly.admin import admin_requests
 from kcm_core.assembly.key_service import KeyService, key_service
 from kcm_core.assembly.kill_switch import KillSwitchParts, kill_switch
@@ -21,7 +21,7 @@ class Parts:
     kill_switch: KillSwitchParts
     keys: KeyService
     registry: RegistryParts
-    admin: Admin
+    admin: AdminEndpoint
 
 
 def assemble(ports: Ports, switch: KillSwitch) -> Parts:

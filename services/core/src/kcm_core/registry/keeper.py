@@ -22,6 +22,7 @@ from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 
@@ -77,6 +78,7 @@ class RegistryKeeper:
         self._acceptance: Final = Acceptance(host.me, self._stores)
         self._comparing = False
         self._stir: Final = asyncio.Event()
+        self._tasks: Final = TaskSet()
         self.repairs: Final = RegistryRepair(
             stores=self._stores,
             feed=feed,
@@ -86,8 +88,6 @@ class RegistryKeeper:
             emit=host.emit,
         )
         self._inspection: Final = RegistryInspection(self._stores, feed, self.repairs)
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
         feed.watch(self.wrong, memory.learned)
 
     async def start(self) -> None:
@@ -102,15 +102,13 @@ class RegistryKeeper:
             else:
                 break
         self._memory.start()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
+        self._tasks.close()
         self._memory.close()
         self.repairs.close()
-        if self._task is not None:
-            self._task.cancel()
 
     async def accept(self, raw: bytes, record: Record) -> None:
         """Store a verified record that this Core has checked; both stores have it on return.
@@ -137,7 +135,7 @@ class RegistryKeeper:
 
     def wrong(self, key: Key, what: str) -> None:
         """The bucket has something other than what counts under a key: repair it."""
-        if not self._closing:
+        if not self._tasks.closed:
             self.repairs.add(key, what)
 
     def compare(self) -> None:
@@ -201,7 +199,7 @@ class RegistryKeeper:
             self._comparing = True  # an operator may have restored the second store
 
     async def _run(self) -> None:
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 await asyncio.wait_for(self._stir.wait(), LOOK_S)
             except TimeoutError:

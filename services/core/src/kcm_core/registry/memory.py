@@ -19,6 +19,7 @@ from kcm_killswitch.model.registry import Key, Registry
 from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 
@@ -49,7 +50,7 @@ class RegistryMemory:
         self._asking = False
         self._stir: Final = asyncio.Event()
         self._moved: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: Final = TaskSet()
         self._on_lost: Callable[[], None] = _nobody
         self._unmet: tuple[bytes, bytes] | None = None
         """A registry's digest, and the memory's digest at that time."""
@@ -189,12 +190,11 @@ class RegistryMemory:
 
     def start(self) -> None:
         """Write down what is learned, from now on."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
 
     async def _run(self) -> None:
         said = False

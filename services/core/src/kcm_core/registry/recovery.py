@@ -22,6 +22,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery, NobodyListens, PubSub
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -81,8 +82,8 @@ class RegistryRecovery:
         self._nobody = False
         """Whether no Core with memory received the last question."""
         self._one: Final = asyncio.Lock()
-        self._closing = False
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: Final = TaskSet()
+        self._joining: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> str:
@@ -100,15 +101,15 @@ class RegistryRecovery:
             await self._listen()
         else:
             self._memory.forgotten()
-            self._task = asyncio.get_running_loop().create_task(self._join())
+            self._joining = self._tasks.spawn(self._join())
 
     def _begin_again(self) -> None:
         """Stop answering and ask, because this Core has lost its memory."""
         self._new = False
         self._memory.forgotten()
-        if self._task is not None:
-            self._task.cancel()
-        self._task = asyncio.get_running_loop().create_task(self._leave())
+        if self._joining is not None:
+            self._joining.cancel()
+        self._joining = self._tasks.spawn(self._leave())
 
     async def _leave(self) -> None:
         with suppress(KcmError):
@@ -117,9 +118,7 @@ class RegistryRecovery:
 
     def close(self) -> None:
         """Stop asking."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
         self._refusals.close()
 
     async def ask(self) -> None:
@@ -230,17 +229,17 @@ class RegistryRecovery:
     async def _join(self) -> None:
         wait = FIRST_S
         # A flag in addition to cancellation: the client library may swallow a cancellation.
-        while not self._closing and not self._memory.has:
+        while not self._tasks.closed and not self._memory.has:
             await self._memory.wait(wait)
             wait = min(2 * wait, LONGEST_S)
             if not self._memory.has:
                 await self.attempt()
-        if not self._closing:
+        if not self._tasks.closed:
             await self._listen()
 
     async def _listen(self) -> None:
         subject = subjects.registry_question(self._me.region)
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 await self._bus.subscribe(subject, self._on_question)
             except KcmError as error:

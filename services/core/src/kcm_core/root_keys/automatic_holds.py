@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from kcm_killswitch.model.flap_damping import FlapDamping, damped
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.host import Host
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codes import KcmError
 from kcm_schemas.l1 import L1State
@@ -44,7 +44,7 @@ class AutomaticHolds:
         self._revocations: Final = state.revocations
         self._settling: Final = FlapDamping(state.freshness.timing.settle_s)
         self._switch: Final = switch
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Final = TaskSet()
 
     @property
     def links(self) -> set[str]:
@@ -108,14 +108,13 @@ class AutomaticHolds:
 
     def close(self) -> None:
         """Stop broadcasting."""
-        for task in self._tasks:
-            task.cancel()
+        self._tasks.close()
 
     def _issue(self, raw: bytes) -> None:
         """Verify the statement that this Core signed, purge for it, write it, and broadcast it."""
         record = self._switch.verify(raw)
         self._switch.issue(record)
-        self._spawn(self._broadcast(record))
+        self._tasks.spawn(self._broadcast(record))
 
     async def _broadcast(self, record: HoldState) -> None:
         """Broadcast, and retry if the broadcast fails: other regions wait for it."""
@@ -130,8 +129,3 @@ class AutomaticHolds:
                 await asyncio.sleep(TELL_AGAIN_S)
             else:
                 return
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import LogPosition
@@ -29,6 +29,7 @@ from kcm_killswitch.replica.purge import purge_each
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import StreamLog
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import labels, subjects
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.audit import EventType
@@ -91,20 +92,17 @@ class KeyMonitor:
         self._in_use: Final = KeysInUse(host.me, self._plan, host.emit, host.clock)
         self._principals: dict[Target, str] = {}
         self._written: dict[AttestedKey, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Final = TaskSet()
         self._probes = 0
-        self._closing = False
 
     def start(self) -> None:
         """Start monitoring."""
-        self._spawn(self._watch())
+        self._tasks.spawn(self._watch())
 
     def close(self) -> None:
         """Stop monitoring."""
-        self._closing = True
         self._holds.close()
-        for task in list(self._tasks):
-            task.cancel()
+        self._tasks.close()
 
     def ask(self, tenant: str, root: WrappedRoot) -> Ask:
         """A tenant root is about to be unsealed, which is a use of the key."""
@@ -170,7 +168,7 @@ class KeyMonitor:
 
     async def _watch(self) -> None:
         tick = min(TICK_S, self._freshness.timing.probe_interval_s / 8)
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 await self._look()
             except Exception as error:  # noqa: BLE001 - keep monitoring after any error
@@ -187,7 +185,7 @@ class KeyMonitor:
         self._in_use.look(now)
         for target in self._plan.take(now, PROBES_MAX - self._probes):
             self._probes += 1
-            self._spawn(self._probe(target))
+            self._tasks.spawn(self._probe(target))
 
     def _make_room(self, now: float) -> None:
         """Unload the least recently used tenants until every open key can be probed in time."""
@@ -241,7 +239,7 @@ class KeyMonitor:
         fresh = now - self._written.get(key, float("-inf"))
         if fresh >= self._freshness.timing.probe_interval_s / 4:
             self._written[key] = now
-            self._spawn(self._write(key, L1State.ENABLED, mark))
+            self._tasks.spawn(self._write(key, L1State.ENABLED, mark))
 
     def _hold(self, target: Target, state: L1State) -> None:
         """Purge first; then place a hold, so that every instance purges."""
@@ -251,7 +249,7 @@ class KeyMonitor:
         self._holds.place(link, state)
         mark = self._freshness.mark
         if mark is not None:
-            self._spawn(self._write(AttestedKey(target, ""), state, mark))
+            self._tasks.spawn(self._write(AttestedKey(target, ""), state, mark))
         self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
 
     def _unload_each(self, tenants: Sequence[str]) -> None:
@@ -285,8 +283,3 @@ class KeyMonitor:
         target = key.target
         named = ctx(labels.KEY_USE, target.link_revision, target.key_version, key.principal)
         return subjects.control_key_use(self._me.region, target.link, sha256(named).digest())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -18,6 +18,7 @@ from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.auditor import Trim
@@ -81,8 +82,7 @@ class Trimmer:
         self._told: dict[str, tuple[Doubt, int]] = {}
         self._unbounded = self._vanished = False
         self._saved = host.clock.elapsed()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
         self.level = Level.ROOMY
         """The fill level of the stream at this Core's last round."""
         self.why = "nothing was looked at yet"
@@ -90,14 +90,12 @@ class Trimmer:
 
     def start(self) -> None:
         """Begin, in the background: nothing waits for the audit stream."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     async def close(self) -> None:
         """End, and save the reading position."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        self._tasks.close()
+        await self._tasks.join()
         await self._following.close()
         await self._save_reading()
         self._refusals.close()
@@ -124,7 +122,7 @@ class Trimmer:
 
     async def _run(self) -> None:
         reading: asyncio.Task[None] | None = None
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 await self.round()
                 if reading is None or (reading.done() and reading.exception() is not None):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from kcm_runtime.tasks import TaskSet
 from pydantic import ValidationError
 
 from kcm_core.providers.requirements import Facts, unpacked
@@ -59,8 +60,7 @@ class Unsealer:
         self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
         self._ping_deadline_s = ping_deadline_s
-        self._check: asyncio.Task[None] | None = None
-        self._closed = False
+        self._checks: Final = TaskSet()
 
     @property
     def server_pid(self) -> int | None:
@@ -73,10 +73,8 @@ class Unsealer:
 
     async def close(self) -> None:
         """End the server and its children; calls in progress end as ``unreachable``."""
-        self._closed = True
-        if self._check is not None:
-            self._check.cancel()
-            await asyncio.gather(self._check, return_exceptions=True)
+        self._checks.close()
+        await self._checks.join()
         await self._server.close()
 
     async def wrap(
@@ -174,7 +172,7 @@ class Unsealer:
         out: memoryview | None,
         ends: float,
     ) -> Frame:
-        if self._closed:
+        if self._checks.closed:
             raise L1Error(L1State.UNREACHABLE, "the unsealer is closed")
         left_ms = max(1, round((ends - asyncio.get_running_loop().time()) * 1000))
         ask = ask.model_copy(update={"deadline_ms": min(left_ms, DEADLINE_MAX_MS)})
@@ -199,8 +197,8 @@ class Unsealer:
 
     def _suspect(self) -> None:
         """Check in the background whether the server itself has stopped answering."""
-        if not self._closed and (self._check is None or self._check.done()):
-            self._check = asyncio.create_task(self._kill_unless_alive())
+        if not self._checks.closed and not self._checks:
+            self._checks.spawn(self._kill_unless_alive())
 
     async def _kill_unless_alive(self) -> None:
         try:

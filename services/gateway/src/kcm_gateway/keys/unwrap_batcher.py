@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Final
 
 from kcm_keymem.arena import Purged
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
@@ -62,7 +63,7 @@ class UnwrapBatcher:
         self._blocks: Final = blocks
         self._queues: dict[str, dict[Group, _Queue]] = {}
         """By tenant, so that a purge does not search those of other tenants."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Final = TaskSet()
 
     async def open(self, group: Group, blobs: list[bytes]) -> Opened:
         """Unwrap blobs; the caller releases the block that it gets.
@@ -95,9 +96,7 @@ class UnwrapBatcher:
             asks = _together(queue.asks)
             size = sum(len(ask.blobs) for ask in asks)
             queue.in_flight += 1
-            task = asyncio.get_running_loop().create_task(self._request(group, queue, asks, size))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._request(group, queue, asks, size))
         if not queue.asks and not queue.in_flight:
             queues = self._queues.get(group[0], {})
             queues.pop(group, None)

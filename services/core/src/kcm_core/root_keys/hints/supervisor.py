@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -44,24 +45,21 @@ class Listeners:
         self._commands: Final = commands
         self._environment: Final = environment
         self._hinted: Final = hinted
-        self._tasks: list[asyncio.Task[None]] = []
-        self._closing = False
+        self._tasks: Final = TaskSet()
 
     def start(self) -> None:
         """Start all listeners."""
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep(command)) for command in self._commands]
+        for command in self._commands:
+            self._tasks.spawn(self._keep(command))
 
     async def close(self) -> None:
         """End all listeners."""
-        self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.close()
+        await self._tasks.join()
 
     async def _keep(self, command: Sequence[str]) -> None:
         failed = 0
-        while not self._closing:
+        while not self._tasks.closed:
             try:
                 heard = await self._listen(command)
                 failed = 0 if heard else failed + 1

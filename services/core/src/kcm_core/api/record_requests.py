@@ -1,0 +1,142 @@
+"""Operators' requests that put records: links, tenants and services.
+
+Puts are idempotent: the same record again succeeds, and another one under the same name is a
+conflict. A stored record that does not verify (any more) counts as absent, and may be replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from kcm_killswitch.model.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
+from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.host import Host
+from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import Message, decode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Link
+from kcm_trust.verify import Untrusted, majority_is_possible
+
+from kcm_core.keys.creation import KeyCreator
+from kcm_core.keys.root_rewrap import RootRewrapper
+from kcm_core.registry.keeper import RegistryKeeper
+from kcm_core.root_keys.link_validation import LinkValidator
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class RecordRequests:
+    """Puts records into the region's registry, and makes the keys that belong to them."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        *,
+        feed: RegistryFeed,
+        maker: KeyCreator,
+        linker: LinkValidator,
+        relinker: RootRewrapper,
+        keeper: RegistryKeeper,
+    ) -> None:
+        self._me: Final = host.me
+        self._emit: Final = host.emit
+        self._registry: Final = registry
+        self._feed: Final = feed
+        self._maker: Final = maker
+        self._linker: Final = linker
+        self._relinker: Final = relinker
+        self._keeper: Final = keeper
+
+    async def put_link(self, request: AdminRequest) -> Message:
+        """Check that the link's key can be used, and accept the link."""
+        raw = decode(PutStatement, request.payload).statement
+        link = _believed(self._me.verifier.link, raw)
+        view = await self._linker.check(link)
+        await self._put(raw, link)
+        self._emit(
+            EventType.LINK_PUT,
+            target=f"link {link.link}",
+            detail=f"{view.mechanism} as {view.principal}",
+        )
+        return view
+
+    async def put_tenant(self, request: AdminRequest) -> Message:
+        """Accept a tenant, and make its root key or wrap it again under another link."""
+        raw = decode(PutStatement, request.payload).statement
+        tenant = _believed(self._me.verifier.tenant, raw)
+        if self._me.region not in tenant.regions:
+            raise KcmError(Code.WRONG_REGION, "the tenant is not to be served in this region")
+        if not majority_is_possible(tenant):
+            raise KcmError(Code.MALFORMED, "a majority needs three regions; with two, take all")
+        link = self._registry.link(tenant.link) or await self._read_link(tenant.link)
+        await self._expect(tenant)
+        # Another Core may have just moved the tenant.
+        await self._feed.fetch("tenant", tenant.tenant)
+        await self._relinker.prepare(tenant, link)
+        await self._maker.root(tenant, link)
+        await self._put(raw, tenant)
+        self._emit(EventType.TENANT_CREATE, tenant=tenant.tenant, detail=f"link {tenant.link}")
+        await self._relinker.finish(tenant)
+        return Empty()
+
+    async def put_service(self, request: AdminRequest) -> Message:
+        """Accept a service of a tenant, and make its key."""
+        raw = decode(PutStatement, request.payload).statement
+        service = _believed(self._me.verifier.service, raw)
+        if self._registry.tenant(service.tenant) is None:
+            await self._feed.fetch("tenant", service.tenant)
+        await self._expect(service)
+        await self._maker.service(service)
+        await self._put(raw, service)
+        return Empty()
+
+    async def _expect(self, record: Record) -> None:
+        """Raise ``conflict`` if another record has this name and this one may not replace it.
+
+        The same record again is accepted: an operator may sign it twice.
+        """
+        await self._feed.fetch(*key_of(record))
+        known = self._registry.known(key_of(record))
+        if known not in (None, record) and not replaces(known, record):
+            raise KcmError(Code.CONFLICT, _difference(known, record))
+        most = self._registry.highest(key_of(record)) + REVISION_STEP_MAX
+        if record.revision > most:
+            raise KcmError(
+                Code.MALFORMED,
+                f"revision {record.revision} is too far above the last one; take at most {most}",
+            )
+
+    async def _put(self, raw: bytes, record: Record) -> None:
+        await self._expect(record)
+        await self._keeper.accept(raw, record)
+
+    async def _read_link(self, name: str) -> Link:
+        await self._feed.fetch("link", name)
+        link = self._registry.link(name)
+        if link is None:
+            raise KcmError(Code.UNKNOWN_LINK, f"this region has no link {name}")
+        return link
+
+
+def _difference(known: Record | None, new: Record) -> str:
+    """The reason why a record may not replace the known record of the same name."""
+    noun, *names = key_of(new)
+    exists = f"the {noun} {'/'.join(names)} exists already"
+    if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
+        return f"{exists}, with another URI"
+    if known is None or new.revision < known.revision:
+        return f"{exists}, with a higher revision than {new.revision}"
+    fields = [name for name in type(new).model_fields if name != "revision"]
+    other = [name for name in fields if getattr(known, name) != getattr(new, name)]
+    return f"{exists}, with revision {known.revision}, and differs in: {', '.join(other)}"
+
+
+def _believed(verify: Callable[[S], T], raw: S) -> T:
+    try:
+        return verify(raw)
+    except Untrusted as error:
+        raise KcmError(Code.FORBIDDEN, str(error)) from None
