@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from kcm_core.trimming.policy import Claim, Doubt, Known, Level, Policy, decide, level, raised
+from kcm_core.trimming.policy import (
+    Claim,
+    Doubt,
+    Extent,
+    Known,
+    Level,
+    Policy,
+    decide,
+    level,
+    raised,
+)
 
 DAY = 86_400_000
 NOW = 100 * DAY
@@ -43,7 +53,7 @@ def run(
 ):
     return decide(
         claims, auditors, floors or {}, places, policy,
-        trimmed=trimmed, last=last, fill=fill, now_ms=now_ms,
+        Extent(trimmed, last, fill), now_ms,
     )  # fmt: skip
 
 

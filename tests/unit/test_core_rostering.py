@@ -1,6 +1,7 @@
 """What a Core says and takes of the roster; and who is retired is served by nobody."""
 
 import pytest
+from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
@@ -239,7 +240,9 @@ def test_sessions_of_a_caller_whose_entry_changed_are_closed():
     rosters = Rosters(core_rig.VERIFIER, root_public=identity(ROOT).public)
     from kcm_core.api.sessions import Sessions
 
-    found = Sessions("eu", trust_rig.ID, core_rig.PRIVATE["eu"], rosters)
+    found = Sessions(
+        core_rig.VERIFIER.roster.regions[0], core_rig.PRIVATE["eu"], rosters, Incarnations()
+    )
     asked = ticket()
     found.session(asked, NOW)
     assert len(found) == 1

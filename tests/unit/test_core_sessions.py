@@ -7,6 +7,7 @@ from kcm_core.api.sessions import SESSIONS_PER_CALLER_MAX, Sessions
 from kcm_keymem.arena import Arena, Purged
 from kcm_keymem.pages import fill_random
 from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.vault import CoreRequest, Ticket
@@ -21,7 +22,8 @@ NOW = 1_000_000
 
 
 def sessions(region="eu"):
-    return Sessions(region, ID, PRIVATE[region], Rosters(VERIFIER))
+    entry = next(one for one in VERIFIER.roster.regions if one.region == region)
+    return Sessions(entry, PRIVATE[region], Rosters(VERIFIER), Incarnations())
 
 
 def ticket(caller="gw-eu", signer=None, region="eu", public=None, **changes):

@@ -92,7 +92,11 @@ def test_when_somebody_is_faster_everything_is_drawn_anew(tmp_path):
     thief = Thief(topology.STARTS_MAX - 1)
     try:
         _, entries = topology.start(
-            tmp_path, ["eu-de"], die_with_parent=True, record=thief.record, draw=thief.draw
+            tmp_path,
+            ["eu-de"],
+            die_with_parent=True,
+            addresses=topology.Addresses(draw=thief.draw),
+            steps=topology.Steps(record=thief.record),
         )
         running = [entry.process for entry in entries]
         assert [process.name for process in running] == ["backbone", "eu-de"]
@@ -110,7 +114,11 @@ def test_when_somebody_is_always_faster_nothing_is_left_running(tmp_path):
     try:
         with pytest.raises(ProcessDiedError):
             topology.start(
-                tmp_path, ["eu-de"], die_with_parent=True, record=thief.record, draw=thief.draw
+                tmp_path,
+                ["eu-de"],
+                die_with_parent=True,
+                addresses=topology.Addresses(draw=thief.draw),
+                steps=topology.Steps(record=thief.record),
             )
         assert len(thief.entries) >= topology.STARTS_MAX
         assert not any(is_running(entry.process) for entry in thief.entries)

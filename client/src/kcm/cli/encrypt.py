@@ -106,7 +106,7 @@ def _shared(function: F) -> F:
     "--record", is_flag=True, help="Write one bare record, as the SDK does (small files)."
 )
 @common_with_output
-def encrypt(
+def encrypt(  # noqa: PLR0913, PLR0917 - one argument for each option
     settings: Settings,
     file: str,
     tenant: str,
@@ -151,7 +151,7 @@ def encrypt(
 @_shared
 @column_options
 @common_with_output
-def decrypt(
+def decrypt(  # noqa: PLR0913, PLR0917 - one argument for each option
     settings: Settings,
     file: str,
     tenant: str,

@@ -78,13 +78,11 @@ class Start:
             self._root,
             self.shape.regions,
             die_with_parent=self.options.die_with_parent,
-            record=record,
             nodes=self.shape.nodes,
-            detour=self.options.detour,
             known=self.shape.ports,
             running=self.running,
-            planned=planned,
-            write=write,
+            addresses=topology.Addresses(detour=self.options.detour),
+            steps=topology.Steps(planned, write, record),
         )
         return plan
 

@@ -207,27 +207,44 @@ def write_configs(
             write(config_path(root, spec.server_name), broker_config.render_region(spec))
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where brokers get a free port from, and over which address the members of a system go."""
+
+    draw: ports.Source = ports.draw
+    detour: Detour = direct
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What happens while brokers start.
+
+    ``planned`` gets each plan before its execution, and ``write`` stores a file of it. ``record``
+    gets each process as soon as it exists, before it is ready, so that it is known even if this
+    process dies.
+    """
+
+    planned: Callable[[Topology], None] = lambda _: None
+    write: Write = write_private
+    record: Callable[[Entry], None] = lambda _: None
+
+
 def start(
     root: Path,
     regions: Sequence[str],
-    permissions: PermissionsOf = whole_account,
     *,
     die_with_parent: bool,
-    record: Callable[[Entry], None] = lambda _: None,
-    draw: ports.Source = ports.draw,
     nodes: Mapping[str, int] = NO_CLUSTERS,
-    detour: Detour = direct,
     known: Mapping[str, int] = ports.NONE_KNOWN,
     running: frozenset[str] = frozenset(),
-    planned: Callable[[Topology], None] = lambda _: None,
-    write: Write = write_private,
+    addresses: Addresses = Addresses(),
+    steps: Steps = Steps(),
 ) -> tuple[Topology, tuple[Entry, ...]]:
     """Plan, write and start a backbone and these regions, and wait until they are ready.
 
-    ``known`` are their ports from before. Servers in ``running`` run already and are not touched.
-    ``planned`` gets each plan before its execution. ``record`` gets each process as soon as it
-    exists, before it is ready, so that it is known even if this process dies. Raises ``DevError``
-    after ending the processes that it started.
+    ``nodes`` has the size of each region's cluster, ``known`` the ports from before. Servers in
+    ``running`` run already and are not touched. Raises ``DevError`` after ending the processes that
+    it started.
     """
     server = nats_server_binary()
     attempts = 1 if running else STARTS_MAX
@@ -235,18 +252,18 @@ def start(
         # Running servers keep their addresses, so the others keep theirs, too.
         kept = known if running else {name: n for name, n in known.items() if ports.is_free(n)}
         topology = plan(
-            root, regions, permissions, draw=draw, nodes=nodes, detour=detour, known=kept
+            root, regions, draw=addresses.draw, nodes=nodes, detour=addresses.detour, known=kept
         )
         if running:
             _require_free(topology, running)
-        planned(topology)
-        write_configs(topology, write, leave=running)
+        steps.planned(topology)
+        write_configs(topology, steps.write, leave=running)
         entries: list[Entry] = []
         try:
             with ExitStack() as undo:
                 for entry in _entries(topology, server, running, die_with_parent=die_with_parent):
                     undo.callback(processes.stop, [entry.process])
-                    record(entry)
+                    steps.record(entry)
                     wait_broker(topology, entry.process)
                     entries.append(entry)
                 undo.pop_all()

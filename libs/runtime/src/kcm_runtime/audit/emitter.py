@@ -131,7 +131,7 @@ class AuditEmitter:
         """Events that are not acknowledged yet."""
         return len(self._buffer) + self._unsent
 
-    def emit(
+    def emit(  # noqa: PLR0913 - one argument for each field of an event
         self,
         type: EventType,  # noqa: A002 - the name of the field
         *,
@@ -190,7 +190,7 @@ class AuditEmitter:
                 self.pending,
             )
 
-    def _encode(
+    def _encode(  # noqa: PLR0913, PLR0917 - the same
         self,
         type: EventType,  # noqa: A002
         actor: str | None = None,

@@ -11,7 +11,7 @@ from kcm_schemas.codes import Code
 class Emit(Protocol):
     """Records an audit event; never waits."""
 
-    def __call__(  # noqa: D102
+    def __call__(  # noqa: D102, PLR0913 - one argument for each field of an event
         self,
         type: EventType,  # noqa: A002
         *,

@@ -12,9 +12,10 @@ from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena
+from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Instance
+from kcm_schemas.roster import Instance, Region
 from kcm_schemas.vault import CoreRequest
 from kcm_sealing.hpke import HpkePrivate, KeyClosed
 from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_sign
@@ -31,10 +32,11 @@ class Sessions:
     """The open sessions of a region's callers."""
 
     def __init__(
-        self, region: str, hpke_key_id: bytes, private: HpkePrivate, rosters: Rosters
+        self, region: Region, private: HpkePrivate, rosters: Rosters, incarnations: Incarnations
     ) -> None:
-        self._region: Final = region
-        self._key_id: Final = hpke_key_id
+        self._region: Final = region.region
+        self._key_id: Final = region.hpke_key_id
+        self._incarnations: Final = incarnations
         self._private: Final = private
         self._rosters: Final = rosters
         self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
@@ -43,6 +45,13 @@ class Sessions:
     def __len__(self) -> int:
         """The number of open sessions."""
         return len(self._open)
+
+    def registered(self, request: CoreRequest) -> bool:
+        """Whether this Core has read the lease entry of the caller's incarnation.
+
+        A Core that decides on the completeness of a kill knows every incarnation that is served.
+        """
+        return self._incarnations.knows(request.caller, request.incarnation)
 
     def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
         """The session of a request, and its caller.

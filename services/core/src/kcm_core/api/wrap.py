@@ -20,7 +20,6 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Purged, ScratchPool
 from kcm_killswitch.model.admission import Admission
-from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
@@ -76,7 +75,6 @@ class WrapApi:
         loader: KeyLoader,
         vault: Vault,
         sessions: Sessions,
-        incarnations: Incarnations,
         lease_ms: int,
         fetch: Fetch,
         room: AuditRoom,
@@ -89,7 +87,6 @@ class WrapApi:
         self._loader: Final = loader
         self._vault: Final = vault
         self._sessions: Final = sessions
-        self._incarnations: Final = incarnations
         self._lease_ms: Final = lease_ms
         self._fetch: Final = fetch
         self._room: Final = room
@@ -208,8 +205,7 @@ class WrapApi:
 
     async def _serve(self, call: _Call) -> bytes:
         asked, request = call.asked, call.request
-        if not self._incarnations.knows(request.caller, request.incarnation):
-            # A Core that decides on the completeness of a kill must also know this incarnation.
+        if not self._sessions.registered(request):
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)

@@ -33,14 +33,13 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     """
     region = ports.region
     loader = key_loader(ports, monitor)
-    sessions = Sessions(region.region, region.hpke_key_id, ports.private, ports.host.me.rosters)
+    sessions = Sessions(region, ports.private, ports.host.me.rosters, incarnations)
     wrapping = WrapApi(
         ports.host,
         ports.state.admission,
         loader=loader,
         vault=ports.vault,
         sessions=sessions,
-        incarnations=incarnations,
         lease_ms=ports.limits.lease_ms,
         fetch=ports.feed.fetch_service,
         room=ports.audit_room,

@@ -59,6 +59,18 @@ class Policy:
     keep_full_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """The stream: emptied up to ``trimmed``, with messages up to ``last``.
+
+    ``fill`` is the used share of its capacity.
+    """
+
+    trimmed: int
+    last: int
+    fill: float
+
+
 class Doubt(Enum):
     """Why an Auditor's head does not count."""
 
@@ -131,14 +143,12 @@ def decide(
     floors: Mapping[str, Claim],
     places: Sequence[Known],
     policy: Policy,
-    *,
-    trimmed: int,
-    last: int,
-    fill: float,
+    extent: Extent,
     now_ms: int,
 ) -> Decision:
-    """How far to trim now. ``fill`` is the used share of the stream's capacity."""
-    good, doubts = judge(claims, auditors, floors, places, trimmed=trimmed, last=last)
+    """How far to trim now."""
+    trimmed = extent.trimmed
+    good, doubts = judge(claims, auditors, floors, places, trimmed=trimmed, last=extent.last)
     quorum = policy.quorum or len(auditors)
 
     def not_now(why: str) -> Decision:
@@ -152,7 +162,7 @@ def decide(
         return not_now(f"{quorum} Auditors have to agree, and {len(good)} do")
     reach = sorted((claim.through for claim in good.values()), reverse=True)[quorum - 1]
     keep_ms = policy.keep_ms
-    if fill >= NEARLY_FULL:
+    if extent.fill >= NEARLY_FULL:
         keep_ms = min(keep_ms, policy.keep_full_ms)
     cut: Known | None = None
     for place in places:

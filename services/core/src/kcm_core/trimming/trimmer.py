@@ -34,6 +34,7 @@ from kcm_core.trimming.policy import (
     Claim,
     Decision,
     Doubt,
+    Extent,
     Known,
     Level,
     Policy,
@@ -231,10 +232,8 @@ class Trimmer:
             self._floors.claims,
             places,
             self._policy,
-            trimmed=trimmed,
-            last=facts.last,
-            fill=facts.fill,
-            now_ms=self._clock.unix_ms(),
+            Extent(trimmed, facts.last, facts.fill),
+            self._clock.unix_ms(),
         )
 
     async def _trim(self, decision: Decision, facts: StoreFacts, expected: int) -> None:
