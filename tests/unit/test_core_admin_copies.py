@@ -12,8 +12,8 @@ from kcm_schemas.admin.tenants import TenantQuery
 from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 
+from tests.unit.admin_requests import ask, put, put_all, request
 from tests.unit.core_rig import LINK, TENANT, VERIFIER, World, signed
-from tests.unit.test_core_admin import ask, put, put_all, request
 
 
 @pytest.fixture

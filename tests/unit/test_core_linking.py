@@ -11,7 +11,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 
 from tests.unit.core_rig import LINK, URI, World, signed
-from tests.unit.test_core_admin import ask, put, request
+from tests.unit.admin_requests import ask, put, request
 
 
 @pytest.fixture

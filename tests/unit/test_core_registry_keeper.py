@@ -22,7 +22,7 @@ from kcm_trust.verify import Untrusted
 
 from tests.fakes.bus import nothing
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
-from tests.unit.test_core_admin import put, put_all
+from tests.unit.admin_requests import put, put_all
 from tests.unit.test_core_rostering import signed_roster, without
 
 TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")

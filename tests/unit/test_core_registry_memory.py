@@ -21,7 +21,7 @@ from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
 from kcm_schemas.signed import Kind
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, World, signed
-from tests.unit.test_core_admin import ask, put, put_all, request
+from tests.unit.admin_requests import ask, put, put_all, request
 
 BUCKET = f"$KV.{subjects.REGISTRY_BUCKET}."
 TENANT_KEY = f"{BUCKET}tenant.acme"

@@ -7,8 +7,8 @@ from kcm_core.providers.state import L1State
 from kcm_killswitch.model.registry import rank_of
 from kcm_schemas.codes import Code, KcmError
 
+from tests.unit.admin_requests import put, said
 from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, World
-from tests.unit.test_core_admin import put, said
 from tests.unit.trust_rig import hold
 
 NEW_URI = "softkey:/keys/acme-new"
