@@ -25,7 +25,6 @@ from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
 from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.incarnations import Incarnations
@@ -152,10 +151,9 @@ class _Making:
         self.loader, self.maker = keys.loader, keys.creator
         admission = state.admission
         self.gateway = Gateway(
-            REGION,
+            Host(caller, clock, randomness, self.audit.emit),
+            admission,
             core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
-            guard=Members(admission, clock),
-            clock=clock,
             randomness=randomness,
             settings=EngineSettings(),
         )

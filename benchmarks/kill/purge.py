@@ -24,7 +24,7 @@ from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.lease import Lease
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
@@ -210,11 +210,11 @@ def _core_house(making: Making) -> House:
 
 def _gateway_house(making: Making) -> House:
     clock, randomness = SystemClock(), SystemKeyRandomness()
+    state = ReplicaState.empty(REGION, Timing())
     gateway = Gateway(
-        REGION,
+        Host(making.me, clock, randomness, emit_nothing),
+        Anything(state.freshness, state.revocations, state.registry, REGION),
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
-        guard=Anything(),
-        clock=clock,
         randomness=randomness,
         settings=EngineSettings(),
     )
@@ -225,15 +225,15 @@ def _gateway_house(making: Making) -> House:
     return House(making, gateway.purge, reopen, gateway.close)
 
 
-class Anything:
-    """A ``Guard`` that allows everything."""
+class Anything(Admission):
+    """Admits every operation."""
 
-    def admit(self, tenant: str) -> Permit:
-        """Allow it."""
+    def admit(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - an Admission
+        """Admit it."""
         return Permit(tenant, 0, FOREVER)
 
-    def recheck(self, permit: Permit) -> float:  # noqa: ARG002 - a Guard
-        """Allow it still."""
+    def recheck(self, permit: Permit, now: float) -> float:  # noqa: ARG002 - an Admission
+        """Accept its output."""
         return FOREVER
 
 

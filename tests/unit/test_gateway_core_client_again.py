@@ -35,7 +35,7 @@ def client(core, broker):
 def own_lease(core, seconds):
     """The Core's own lease ends in so many seconds, unless it is renewed."""
     began = core.freshness.lease.moment(core.freshness.lease.position)
-    core.freshness.lease.length_s = core.world.clock.now - began + seconds
+    core.freshness.lease.length_s = core.world.clock.elapsed() - began + seconds
 
 
 # A lease that is about to end

@@ -31,7 +31,6 @@ from kcm_schemas.roster import Role
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
 
 
 class EmbeddedGateway:
@@ -55,10 +54,9 @@ class EmbeddedGateway:
             self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
         )
         self.engine: Final = Gateway(
-            membership.region,
+            host,
+            state.admission,
             core=core,
-            guard=Members(state.admission, clock),
-            clock=clock,
             randomness=randomness,
             settings=config.engine,
             fetch=self._fetch,
