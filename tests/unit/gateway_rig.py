@@ -1,4 +1,4 @@
-"""A Gateway's engine in memory, with a real Core behind a wire that a test holds."""
+"""A Gateway in memory, with a real Core behind a wire that a test holds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,36 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kcm_gateway.assembly import Ports, assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.engine import Gateway
 from kcm_gateway.envelope import Envelope
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
-from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.host import Host
+from kcm_schemas import subjects
 from kcm_schemas.control import Hold
+from kcm_schemas.registry import Tenant
+from kcm_schemas.signed import Kind
 
+from tests.fakes.bus import Bus
 from tests.fakes.knowing import knowing
+from tests.fakes.ports import FakeLog, Stream
 from tests.unit import trust_rig
-from tests.unit.core_rig import LINK, SERVICE, TENANT, Core, World, membership
+from tests.unit.core_rig import (
+    LINK,
+    SERVICE,
+    TENANT,
+    Core,
+    World,
+    entry,
+    lease_of,
+    membership,
+    signed,
+)
 
 
 class Wire:
@@ -36,7 +51,7 @@ class Wire:
         self.after: Any = None
         self.most = self._now = 0
 
-    async def __call__(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         self.asked.append(subject)
         self._now += 1
         self.most = max(self.most, self._now)
@@ -118,11 +133,13 @@ class WatchedEnvelope(Envelope):
 
 
 class Rig:
-    """An engine, its own view of who is killed, and the Core that it asks."""
+    """A Gateway: the product's composition over fakes, and the Core that it asks."""
 
     def __init__(self, core: Core, **settings: Any) -> None:
         self.core = core
         self.clock: Any = core.world.clock
+        self.me = membership("gw-eu")
+        core.incarnations.take(lease_of(self.me), 1, self.clock.elapsed())
         self.wire = Wire(core)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")
@@ -134,20 +151,29 @@ class Rig:
         self.worked: Callable[[], None] = lambda: None
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.fetched: list[str] = []
-        self.stored: list[Any] = []
-        randomness = SystemKeyRandomness()
-        self.engine = Gateway(
-            Host(membership("gw-eu"), self.clock, randomness, self._emit),
-            self.admission,
-            core=core.client(ask=self.wire),
-            randomness=randomness,
-            settings=EngineSettings(**settings),
-            fetch=self._fetch,
-            blocks=self.blocks,
-            envelope_of=lambda *names: WatchedEnvelope(self, *names),
-        )
+        parts = assemble(self._ports(), EngineSettings(**settings))
+        self.engine, self.switch = parts.engine, parts.switch
         for record in (LINK, TENANT, SERVICE):
             self.revocations.register(record)
+
+    def _ports(self) -> Ports:
+        randomness = SystemKeyRandomness()
+        self._stores = Bus()
+        self._stores.stream.before = self._look_up
+        region_bus: Any = self.wire
+        buckets: Any = self._stores
+        return Ports(
+            host=Host(self.me, self.clock, randomness, self._emit),
+            state=ReplicaState(self.registry, self.revocations, self.freshness, self.admission),
+            randomness=randomness,
+            region_bus=region_bus,
+            buckets=buckets,
+            control_bus=self.core.world.wire.join(self.me.name),
+            stream=FakeLog(Stream()),
+            blocks=self.blocks,
+            envelope_of=lambda *names: WatchedEnvelope(self, *names),
+            sleep=self.clock.sleep,
+        )
 
     @classmethod
     async def make(cls, path: Path, *, clock: Any = None, **settings: Any) -> Rig:
@@ -159,20 +185,26 @@ class Rig:
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
 
-    async def _fetch(self, tenant: str) -> None:
-        self.fetched.append(tenant)
-        for record in self.stored:
-            self.revocations.register(record)
+    async def _look_up(self, operation: str, subject: str) -> None:
+        """Every access to the registry's bucket; the tests look up tenants only."""
+        if operation == "last":
+            _, tenant = subjects.bucket_key(subject).split(".")
+            self.fetched.append(tenant)
+
+    def store(self, tenant: Tenant) -> None:
+        """Into the registry's bucket, which this Gateway has not read."""
+        subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant.tenant)
+        self._stores.stream.sequence += 1
+        stored = entry(signed(Kind.TENANT, tenant))
+        self._stores.stream.stored[subject] = (self._stores.stream.sequence, stored)
 
     def kill(self, hold: Hold | None = None) -> None:
         """At this Gateway only: the Core has not heard of it."""
-        one = hold or trust_rig.hold()
-        for tenant in self.revocations.learn(HoldState(one, b"raw")).purge:
-            self.engine.purge(tenant)
+        self.switch.learn(signed(Kind.HOLD, hold or trust_rig.hold(), "security"))
 
     def lift(self, hold: Hold | None = None) -> None:
-        one = hold or trust_rig.hold()
-        self.revocations.learn(HoldState(one, b"raw", lift=b"lift"))
+        one = trust_rig.lift(hold or trust_rig.hold(), "security")
+        self.switch.learn(signed(Kind.LIFT, one, "security"))
 
     async def quiet(self) -> None:
         """Wait until every request of the engine to a Core is over."""

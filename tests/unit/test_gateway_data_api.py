@@ -3,6 +3,8 @@
 import pytest
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
+from kcm_runtime.clock import SystemRandomness
+from kcm_runtime.host import Host
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
@@ -53,7 +55,8 @@ class Rig:
 
     def __init__(self):
         self.clock, self.engine, self.audit = Clock(), Engine(), Audit()
-        self.api = DataApi(membership("gw-eu"), self.clock, self.engine, self.audit)
+        host = Host(membership("gw-eu"), self.clock, SystemRandomness(), self.audit.emit)
+        self.api = DataApi(host, self.engine, self.audit)
 
     async def handle(self, subject, body):
         return await self.api.handle(subject, body)

@@ -12,6 +12,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 from kcm_schemas.results import BatchFailed
 
+from tests.unit.core_rig import TENANT
 from tests.unit.gateway_rig import Rig
 from tests.unit.trust_rig import hold
 
@@ -171,21 +172,19 @@ async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert await refused(rig.engine.decrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.fetched == ["bcme", "bcme"]
-    rig.stored = [Tenant(tenant="bcme", revision=1, link="l", regions=["us"], region_quorum="all")]
+    rig.store(Tenant(tenant="bcme", revision=1, link="l", regions=["us"], region_quorum="all"))
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.wire.asked == []
 
 
-async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
-    rig = await Rig.make(tmp_path)
-    rig.registry.drop(rig.registry.tenant("acme"))
-    rig.stored = [
-        Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
-    ]
+async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(rig):
+    rig.registry.drop(TENANT)
+    rig.store(TENANT)
     assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
     assert rig.fetched == ["acme"]
-    rig.registry.drop(rig.registry.tenant("acme"))
-    rig.revocations.learn(HoldState(hold(scope="link", target="acme-root"), b"raw"))
+    rig.registry.drop(TENANT)
+    rig.store(TENANT.model_copy(update={"revision": 2}))
+    rig.revocations.learn(HoldState(hold(scope="link", target=TENANT.link), b"raw"))
     assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
 
 

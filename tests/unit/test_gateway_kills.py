@@ -55,7 +55,7 @@ async def test_a_request_is_admitted_once(tmp_path, monkeypatch, pieces, cache_k
 
 async def test_an_unknown_tenant_that_is_looked_up_is_admitted_once(rig):
     rig.registry.drop(TENANT)
-    rig.stored = [TENANT]
+    rig.store(TENANT)
     assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
     assert rig.fetched == ["acme"]
     assert len(rig.admission.admitted) == 1

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from kcm_killswitch.model.timing import ANSWER_MAX_S
-from kcm_runtime.audit.port import Emit
-from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
+from kcm_runtime.audit.port import AuditRoom
+from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits, record, subjects
 from kcm_schemas.audit import EventType
@@ -61,44 +60,24 @@ class Engine(Protocol):
         ...
 
 
-class AuditTrail(Protocol):
-    """Where requests are recorded: ``kcm_runtime.audit.emitter.AuditEmitter``."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether an event of a request can be recorded."""
-        ...
-
-    @property
-    def refusal(self) -> str:
-        """Why requests are refused while there is no room."""
-        ...
-
-    @property
-    def emit(self) -> Emit:
-        """The port that records an event."""
-        ...
-
-
 class DataApi:
-    """Serves encrypt and decrypt requests with an engine."""
+    """Serves encrypt and decrypt requests with an engine, while the audit trail has room."""
 
-    def __init__(
-        self, me: InstanceContext, clock: Clock, engine: Engine, audit: AuditTrail
-    ) -> None:
-        self._me: Final = me
-        self._clock: Final = clock
+    def __init__(self, host: Host, engine: Engine, audit_room: AuditRoom) -> None:
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._emit: Final = host.emit
         self._engine: Final = engine
-        self._audit: Final = audit
+        self._audit_room: Final = audit_room
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
         arrived = self._clock.elapsed()
         asked = subjects.read_data(subject)
         event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
-        if not self._audit.has_room:
+        if not self._audit_room.has_room:
             # Not recorded either: the rest of the buffer is reserved for purges.
-            raise KcmError(Code.UNAVAILABLE, self._audit.refusal)
+            raise KcmError(Code.UNAVAILABLE, self._audit_room.refusal)
         count, code, failed = 0, Code.OK, 0
         try:
             match asked.operation:
@@ -130,7 +109,7 @@ class DataApi:
             code, failed = Code.INTERNAL, count
             raise
         finally:
-            self._audit.emit(
+            self._emit(
                 event,
                 tenant=asked.tenant,
                 service=asked.service,

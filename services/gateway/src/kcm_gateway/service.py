@@ -29,7 +29,7 @@ class GatewayService:
     ) -> None:
         self._me: Final = membership
         self._member: Final = EmbeddedGateway(config, membership, clock, randomness)
-        self._api: Final = DataApi(membership, clock, self._member.engine, self._member.audit)
+        self._api: Final = DataApi(self._member.host, self._member.engine, self._member.audit)
         self._service: Final = RequestServer(
             self._member.region_bus,
             clock,
