@@ -148,7 +148,7 @@ class Opening:
 
         try:
             missing = self._from_cache(tenant, service, wanted, opened, lasting)
-            asks = [ask(positions) for positions in _requests(wanted, missing)]
+            asks = [ask(positions) for positions in split_requests(wanted, missing)]
             if len(asks) == 1:
                 await asks[0]
             else:
@@ -238,8 +238,12 @@ class Opening:
             self._watch(tenant, end)
 
 
-def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Split positions by L3 version, and into as many as one request may contain."""
+def split_requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
+    """Yield the missing positions of ``wanted``, as requests that a Core takes.
+
+    A request is for one L3 version, and for at most ``KEYS_MAX`` keys with ``PREFIXES_MAX`` nonce
+    prefixes.
+    """
     heads = {wanted[position][_HEAD] for position in missing}
     one_version = len({head[_VERSION] for head in heads}) == 1
     if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
