@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
@@ -210,10 +210,9 @@ def _core_house(making: Making) -> House:
 
 def _gateway_house(making: Making) -> House:
     clock, randomness = SystemClock(), SystemKeyRandomness()
-    state = ReplicaState.empty(REGION, Timing())
     gateway = Gateway(
         Host(making.me, clock, randomness, emit_nothing),
-        Anything(state.freshness, state.revocations, state.registry, REGION),
+        AdmitsAll.make(),
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
         randomness=randomness,
         settings=EngineSettings(),
@@ -225,8 +224,14 @@ def _gateway_house(making: Making) -> House:
     return House(making, gateway.purge, reopen, gateway.close)
 
 
-class Anything(Admission):
+class AdmitsAll(Admission):
     """Admits every operation."""
+
+    @classmethod
+    def make(cls) -> Self:
+        """Make one over an empty state."""
+        state = ReplicaState.empty(REGION, Timing())
+        return cls(state.freshness, state.revocations, state.registry, REGION)
 
     def admit(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - an Admission
         """Admit it."""

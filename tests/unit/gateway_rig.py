@@ -24,7 +24,7 @@ from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Bus
 from tests.fakes.knowing import knowing
-from tests.fakes.ports import FakeLog, Stream
+from tests.fakes.stream_log import FakeLog, Stream
 from tests.unit import trust_rig
 from tests.unit.core_rig import (
     LINK,
