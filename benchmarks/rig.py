@@ -22,10 +22,11 @@ from kcm_core.keys.keyring import Keyring, ServiceKey
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
+from kcm_gateway.assembly import Ports as GatewayPorts
+from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient
+from kcm_gateway.core_client import Ask
 from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
 from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.incarnations import Incarnations
@@ -51,7 +52,10 @@ from kcm_schemas.roster import Region, Role
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Verifier, verify_roster
 
+from tests.fakes.bus import Bus
+from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
+from tests.fakes.wire import Wire
 
 REGION: Final = "eu-de"
 TENANT: Final = "acme"
@@ -150,15 +154,9 @@ class _Making:
         keys = key_service(ports, key_monitor(ports, unused), _on_record(caller, clock.elapsed()))
         self.sessions, self.wrapping = keys.sessions, keys.wrapping
         self.loader, self.maker = keys.loader, keys.creator
-        admission = state.admission
-        self.gateway = Gateway(
-            REGION,
-            core=CoreClient(self.ask, caller, clock, randomness, _CORE_TIMEOUT_S),
-            guard=Members(admission, clock),
-            clock=clock,
-            randomness=randomness,
-            settings=EngineSettings(),
-        )
+        joined = Host(caller, clock, randomness, self.audit.emit)
+        settings = EngineSettings(core_timeout_s=_CORE_TIMEOUT_S)
+        self.gateway = assemble(gateway_ports(joined, state, self.ask), settings).engine
 
     async def rig(self) -> Rig:
         link = Link(link=TENANT, revision=1, uri="softkey:/bench/root", model="byok")
@@ -215,6 +213,28 @@ def key_ports(
         audit_room=audit,
         limits=Limits(_LEASE_MS, _L1_DEADLINE_S),
     )
+
+
+def gateway_ports(host: Host, state: ReplicaState, ask: Ask) -> GatewayPorts:
+    """What a Gateway reaches: a Core by a function call, and a broker in memory that it leaves."""
+    region_bus: Any = _Calls(ask)
+    buckets: Any = Bus()
+    return GatewayPorts(
+        host=host,
+        state=state,
+        randomness=SystemKeyRandomness(),
+        region_bus=region_bus,
+        buckets=buckets,
+        control_bus=Wire().join(host.me.name),
+        stream=FakeLog(Stream()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """The region's bus: each request is a call."""
+
+    request: Ask
 
 
 class _NoFeed:

@@ -22,7 +22,6 @@ from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
@@ -158,10 +157,9 @@ class Pair:
         self._wrapping: Final = keys.wrapping
         self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
         self.gateway: Final = Gateway(
-            REGION,
+            Host(caller, clock, randomness, audit.emit),
+            admission,
             core=self.core,
-            guard=Members(admission, clock),
-            clock=clock,
             randomness=randomness,
             settings=EngineSettings(),
         )

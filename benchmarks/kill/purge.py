@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
@@ -24,7 +24,7 @@ from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.lease import Lease
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
@@ -211,10 +211,9 @@ def _core_house(making: Making) -> House:
 def _gateway_house(making: Making) -> House:
     clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
-        REGION,
+        Host(making.me, clock, randomness, emit_nothing),
+        AdmitsAll.make(),
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
-        guard=Anything(),
-        clock=clock,
         randomness=randomness,
         settings=EngineSettings(),
     )
@@ -225,15 +224,21 @@ def _gateway_house(making: Making) -> House:
     return House(making, gateway.purge, reopen, gateway.close)
 
 
-class Anything:
-    """A ``Guard`` that allows everything."""
+class AdmitsAll(Admission):
+    """Admits every operation."""
 
-    def admit(self, tenant: str) -> Permit:
-        """Allow it."""
+    @classmethod
+    def make(cls) -> Self:
+        """Make one over an empty state."""
+        state = ReplicaState.empty(REGION, Timing())
+        return cls(state.freshness, state.revocations, state.registry, REGION)
+
+    def admit(self, tenant: str, now: float) -> Permit:  # noqa: ARG002 - an Admission
+        """Admit it."""
         return Permit(tenant, 0, FOREVER)
 
-    def recheck(self, permit: Permit) -> float:  # noqa: ARG002 - a Guard
-        """Allow it still."""
+    def recheck(self, permit: Permit, now: float) -> float:  # noqa: ARG002 - an Admission
+        """Accept its output."""
         return FOREVER
 
 

@@ -20,8 +20,17 @@ from kcm_gateway.keys.pool import BATCH
 from kcm_gateway.keys.release import AFTER_S
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.host import Host
 
-from benchmarks.kill.purge import REGION, Anything, House, Making, NoCore, make_trusted, nobody
+from benchmarks.kill.purge import (
+    AdmitsAll,
+    House,
+    Making,
+    NoCore,
+    emit_nothing,
+    make_trusted,
+    nobody,
+)
 from benchmarks.kill.sample import Figure
 from benchmarks.measure import percentile
 
@@ -90,10 +99,9 @@ def _house(making: Making, blocks: int) -> _Filled:
     services = blocks // EACH
     clock, randomness = SystemClock(), SystemKeyRandomness()
     gateway = Gateway(
-        REGION,
+        Host(making.me, clock, randomness, emit_nothing),
+        AdmitsAll.make(),
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
-        guard=Anything(),
-        clock=clock,
         randomness=randomness,
         settings=EngineSettings(),
     )

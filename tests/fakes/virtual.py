@@ -8,8 +8,9 @@ not run on without it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 STEP_S = 0.01
@@ -49,6 +50,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
 
+def in_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run one test in a virtual loop, where the tests beside it run in a real one."""
+
+    @functools.wraps(test)
+    def run(*args: Any, **fixtures: Any) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **fixtures))
+
+    return run
+
+
 class VirtualPolicy(asyncio.DefaultEventLoopPolicy):
     """Makes virtual loops."""
 
@@ -69,6 +81,10 @@ class VirtualClock:
 
     def unix_ms(self) -> int:
         return int(1_000_000 + asyncio.get_running_loop().time() * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await asyncio.sleep(seconds)
 
 
 async def until(condition: Callable[[], object], within_s: float = 60.0) -> None:

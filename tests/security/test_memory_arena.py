@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import signal
 import subprocess
@@ -21,7 +22,7 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 arena = Arena()
 view = arena.enter()
 fill_random(view)
-address = arena._pages.address
+address = ctypes.addressof(ctypes.c_char.from_buffer(view))
 """
 
 
@@ -85,6 +86,12 @@ def test_a_forked_child_does_no_harm(act: str) -> None:
     assert done.stdout.strip() == "0"
 
 
+def address_of(arena: Arena) -> int:
+    """Where an arena's keys are."""
+    with arena.use() as view:
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
 def flags(address: int) -> set[str]:
     """The kernel's own word on the mapping at ``address``."""
     inside = False
@@ -102,15 +109,19 @@ def test_the_kernel_locks_it_keeps_it_from_dumps_and_from_children() -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     assert limit == resource.RLIM_INFINITY or limit >= 8 * PAGE, "raise the memlock limit"
     arena = Arena()
-    found = flags(arena._pages.address)
+    found = flags(address_of(arena))
     arena.purge()
     assert {"lo", "dd", "dc"} <= found
-    assert arena._pages.lacks == ()
+    done = run("""
+        from kcm_keymem.arena import secure_memory
+        assert secure_memory() == ("full", ()), secure_memory()
+    """)
+    assert done.returncode == 0, done.stderr
 
 
 def test_purge_unmaps() -> None:
     arena = Arena()
-    address = arena._pages.address
+    address = address_of(arena)
     assert flags(address)
     arena.purge()
     assert not flags(address)

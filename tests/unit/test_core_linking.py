@@ -10,8 +10,8 @@ from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 
-from tests.unit.core_rig import LINK, URI, World, signed
 from tests.unit.admin_requests import ask, put, request
+from tests.unit.core_rig import LINK, URI, World, signed
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from kcm_trust.envelopes import statement_digest
 from kcm_trust.verify import Untrusted
 
 from tests.fakes.bus import nothing
-from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
 from tests.unit.admin_requests import put, put_all
+from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
 from tests.unit.test_core_rostering import signed_roster, without
 
 TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")

@@ -20,8 +20,8 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
 from kcm_schemas.signed import Kind
 
-from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, World, signed
 from tests.unit.admin_requests import ask, put, put_all, request
+from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, World, signed
 
 BUCKET = f"$KV.{subjects.REGISTRY_BUCKET}."
 TENANT_KEY = f"{BUCKET}tenant.acme"

@@ -17,8 +17,8 @@ from kcm_trust.identity import ROOT
 from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
-from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, entry, signed
 from tests.unit.admin_requests import ask, request
+from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, entry, signed
 from tests.vectors.families.messages import identity
 
 

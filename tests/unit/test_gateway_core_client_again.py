@@ -3,15 +3,16 @@
 from itertools import pairwise
 
 import pytest
-from kcm_gateway.core_client import AWAY_S
+from kcm_gateway.core_client import AWAY_S, CoreClient
 from kcm_gateway.keys.lease import SHORTEST_S
 from kcm_keymem.arena import ScratchPool
+from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.vault import CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
-from tests.unit.core_rig import World
+from tests.unit.core_rig import World, lease_of, membership
 from tests.unit.test_gateway_core_client import Broker, failure, fresh, refused, wrap
 
 LONG_S = 3600.0
@@ -32,10 +33,18 @@ def client(core, broker):
     return core.client(ask=broker)
 
 
+def client_of(core, ask, **ports):
+    """A client with other ports than the Core's clock and a wire that works."""
+    me, clock = membership("gw-eu"), core.world.clock
+    core.incarnations.take(lease_of(me), 1, clock.elapsed())
+    ports = {"clock": clock, "sleep": clock.sleep} | ports
+    return CoreClient(ask, membership=me, randomness=SystemKeyRandomness(), timeout_s=2.0, **ports)
+
+
 def own_lease(core, seconds):
     """The Core's own lease ends in so many seconds, unless it is renewed."""
     began = core.freshness.lease.moment(core.freshness.lease.position)
-    core.freshness.lease.length_s = core.world.clock.now - began + seconds
+    core.freshness.lease.length_s = core.world.clock.elapsed() - began + seconds
 
 
 # A lease that is about to end
@@ -87,10 +96,9 @@ async def test_an_answer_that_was_held_up_for_most_of_its_lease_is_asked_for_onc
 
 
 async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_awaited(
-    core, broker, client
+    core, broker
 ):
     """A purge would not reach them."""
-    _, blobs = await client.wrap("acme", "crm", "record", fresh())
     lent = []
 
     class Scratch(ScratchPool):
@@ -98,7 +106,8 @@ async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_a
             lent.append(super().take(size))
             return lent[-1]
 
-    client._scratch = Scratch()
+    client = client_of(core, broker, scratch=Scratch())
+    _, blobs = await client.wrap("acme", "crm", "record", fresh())
     seen = []
 
     def late(body, answer):
@@ -120,7 +129,7 @@ async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_a
 # A connection that comes back
 
 
-async def test_a_connection_that_is_made_anew_is_waited_for(core, broker, client):
+async def test_a_connection_that_is_made_anew_is_waited_for(core, broker):
     clock = core.world.clock
     gone_until = clock.now + 0.3  # the waits may be half as long, or reach the bound
     asked = []
@@ -131,13 +140,12 @@ async def test_a_connection_that_is_made_anew_is_waited_for(core, broker, client
             raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
         return await broker(subject, body, timeout_s)
 
-    client._ask = reconnecting
-    lease, _ = await wrap(client)
+    lease, _ = await wrap(client_of(core, reconnecting))
     assert lease.sent >= gone_until  # the lease is that of the request that was answered
     assert len({decode(CoreRequest, body).request_id for body in asked}) == len(asked) > 2
 
 
-async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core, client):
+async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core):
     began = core.world.clock.now
     asked = []
 
@@ -145,8 +153,7 @@ async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core, client)
         asked.append(core.world.clock.now)
         raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
 
-    client._ask = away
-    error = await refused(wrap(client))
+    error = await refused(wrap(client_of(core, away)))
     assert type(error) is KcmError
     assert (error.code, error.detail) == (Code.UNAVAILABLE, "no instance serves this at the moment")
     assert core.world.clock.now - began <= AWAY_S
@@ -156,15 +163,14 @@ async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core, client)
 
 
 @pytest.mark.parametrize("code", [Code.DEADLINE_EXCEEDED, Code.TOO_LARGE])
-async def test_what_took_its_time_is_not_asked_again(client, code):
+async def test_what_took_its_time_is_not_asked_again(core, code):
     asked = []
 
     async def slow(subject, body, timeout_s):
         asked.append(body)
         raise KcmError(code)
 
-    client._ask = slow
-    assert (await refused(wrap(client))).code is code
+    assert (await refused(wrap(client_of(core, slow)))).code is code
     assert len(asked) == 1
 
 
@@ -190,7 +196,7 @@ async def test_no_ticket_is_used_so_late_that_it_ends_while_its_request_is_under
 
 
 @pytest.mark.parametrize("step_s", [-400.0, -60.0, -3.0, 3.0, 60.0, 400.0, 3600.0])
-async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, client, step_s):
+async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, step_s):
     """Its ticket names a time of the other clock: a Core would believe it too long, or not."""
 
     class Stepped:
@@ -202,7 +208,8 @@ async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, c
         def unix_ms(self):
             return core.world.clock.unix_ms() + int(self.offset * 1000)
 
-    client._clock = clock = Stepped()
+    clock = Stepped()
+    client = client_of(core, broker, clock=clock)
     clock.offset = step_s
     broker.lies = lambda body, answer: failure(Code.BUSY)  # the Core's clock is another matter
     await refused(wrap(client))
@@ -215,7 +222,7 @@ async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, c
     assert len(set(broker.sessions)) == 2
 
 
-async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker, client):
+async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker):
     class Drifting:
         def elapsed(self):
             return core.world.clock.elapsed() * 0.999
@@ -223,7 +230,7 @@ async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker, c
         def unix_ms(self):
             return core.world.clock.unix_ms()
 
-    client._clock = Drifting()
+    client = client_of(core, broker, clock=Drifting())
     for _ in range(4):
         await wrap(client)
         core.world.clock.now += 70.0

@@ -1,4 +1,4 @@
-"""The engine: codes of single records, contexts, both scopes, and nothing after a kill."""
+"""The engine: codes of single records, contexts, both scopes, and which tenants are served."""
 
 import asyncio
 
@@ -6,11 +6,13 @@ import pytest
 from kcm_gateway import engine as engine_module
 from kcm_gateway import pieces as pieces_module
 from kcm_gateway.keys.lookup import REQUESTS_MAX
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas import record
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 from kcm_schemas.results import BatchFailed
 
+from tests.unit.core_rig import TENANT
 from tests.unit.gateway_rig import Rig
 from tests.unit.trust_rig import hold
 
@@ -162,7 +164,7 @@ async def test_a_batch_is_shared_by_bytes_too(rig, monkeypatch):
     assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == PLAINS * 2
 
 
-# Who is not served
+# Which tenants are served
 
 
 async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
@@ -170,28 +172,20 @@ async def test_a_tenant_that_is_not_registered_here_is_not_served(rig):
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert await refused(rig.engine.decrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.fetched == ["bcme", "bcme"]
-    rig.stored = [Tenant(tenant="bcme", revision=1, link="l", regions=["us"], region_quorum="all")]
+    rig.store(Tenant(tenant="bcme", revision=1, link="l", regions=["us"], region_quorum="all"))
     assert await refused(rig.engine.encrypt("bcme", "crm", [b""])) is Code.UNKNOWN_TENANT
     assert rig.wire.asked == []
 
 
-async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(tmp_path):
-    rig = await Rig.make(tmp_path)
-    rig.registry.drop(rig.registry.tenant("acme"))
-    rig.stored = [
-        Tenant(tenant="acme", revision=1, link="acme-root", regions=["eu"], region_quorum="all")
-    ]
+async def test_a_tenant_that_was_registered_a_moment_ago_is_looked_up(rig):
+    rig.registry.drop(TENANT)
+    rig.store(TENANT)
     assert (await rig.engine.encrypt("acme", "crm", [b"x"])).values
     assert rig.fetched == ["acme"]
-    rig.registry.drop(rig.registry.tenant("acme"))
-    rig.revocations.learn(_record(hold(scope="link", target="acme-root")))
+    rig.registry.drop(TENANT)
+    rig.store(TENANT.model_copy(update={"revision": 2}))
+    rig.revocations.learn(HoldState(hold(scope="link", target=TENANT.link), b"raw"))
     assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
-
-
-def _record(one):
-    from kcm_killswitch.model.hold_set import HoldState
-
-    return HoldState(one, b"raw")
 
 
 async def test_names_that_do_not_exist_leave_nothing_behind(rig):
@@ -199,9 +193,9 @@ async def test_names_that_do_not_exist_leave_nothing_behind(rig):
         asked = rig.engine.encrypt("acme", f"s{number}", [b""])
         assert await refused(asked) is Code.UNKNOWN_SERVICE
     assert await refused(rig.engine.encrypt("acme", "*", [b""])) is Code.MALFORMED
-    assert rig.engine._pools == {}
+    status = rig.engine.status()
+    assert (status.pools, status.queues, status.tenants) == (0, 0, 0)
     assert rig.live_keys() == []
-    assert rig.engine._unwrapper._queues == {}
 
 
 async def test_a_closed_engine_has_no_key_and_makes_none(tmp_path):
@@ -223,8 +217,7 @@ async def test_who_waits_when_the_engine_is_closed_is_not_told_of_a_kill(tmp_pat
     rig = await Rig.make(tmp_path)
     sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
     rig.engine.purge("acme")
-    while not rig.wire.arrived.locked():
-        await rig.wire.arrived.acquire()
+    await rig.wire.take_arrivals()
     rig.wire.gate.clear()
     argument = [b"x"] if operation == "encrypt" else sealed.values
     working = asyncio.create_task(getattr(rig.engine, operation)("acme", "crm", argument))
@@ -235,73 +228,7 @@ async def test_who_waits_when_the_engine_is_closed_is_not_told_of_a_kill(tmp_pat
     assert rig.live_keys() == []
 
 
-# Kills
-
-
-@pytest.mark.parametrize("lifted", [False, True])
-@pytest.mark.parametrize("operation", ["encrypt", "decrypt"])
-async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, operation, lifted):
-    rig = await Rig.make(tmp_path, cache_keys_max=16)
-    sealed = await rig.engine.encrypt("acme", "crm", [b"x", b"y"])
-    rig.engine.purge("acme")
-    while rig.wire.arrived.locked() is False:
-        await rig.wire.arrived.acquire()
-    rig.wire.gate.clear()
-    argument = [b"x"] if operation == "encrypt" else sealed.values
-    working = asyncio.create_task(getattr(rig.engine, operation)("acme", "crm", argument))
-    await rig.wire.arrived.acquire()
-    rig.kill()
-    if lifted:
-        rig.lift()
-    rig.wire.gate.set()
-    assert await refused(working) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
-    await quiet(rig)
-    assert rig.live_keys() == []
-    assert rig.engine._cache._tenants == {}
-    if lifted:
-        assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == [b"x", b"y"]
-    else:
-        assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.TENANT_KILLED
-
-
-async def quiet(rig):
-    """Until every request of the engine is over."""
-    await rig.engine._unwrapper._tasks.join()
-    pools = [pool for pools in rig.engine._pools.values() for pool in pools.values()]
-    if tasks := {task for pool in pools for task in pool._refills}:
-        await asyncio.wait(tasks)
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def test_a_kill_before_the_request_is_even_sent_puts_no_key_anywhere(tmp_path):
-    """The Core has not heard of the kill yet, and answers."""
-    rig = await Rig.make(tmp_path, cache_keys_max=16)
-    first = await rig.engine.encrypt("acme", "crm", [b"x"])
-    other = first.values[0].replace(record.parse(first.values[0]).wrapped, bytes(72))
-    rig.engine.purge("acme")
-    version = len(record.names("eu", "acme", "crm"))
-    second = other[:version] + bytes([0, 0, 0, 9]) + other[version + 4 :]
-    working = asyncio.create_task(rig.engine.decrypt("acme", "crm", [*first.values, second]))
-    for _ in range(3):
-        await asyncio.sleep(0)
-    rig.kill()
-    assert await refused(working) is Code.TENANT_KILLED
-    await quiet(rig)
-    assert rig.live_keys() == []
-    assert rig.engine._cache._tenants == {}
-
-
-async def test_a_kill_of_one_tenant_is_nothing_to_another(rig):
-    rig.revocations.register(
-        Tenant(tenant="bcme", revision=1, link="l", regions=["eu"], region_quorum="all")
-    )
-    sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
-    rig.kill(hold(target="bcme"))
-    assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == [b"x"]
-
-
-# Replies and leases
+# Replies
 
 
 async def test_a_reply_that_was_held_up_beyond_its_lease_is_discarded(rig):
@@ -311,7 +238,7 @@ async def test_a_reply_that_was_held_up_beyond_its_lease_is_discarded(rig):
 
     rig.wire.after = late
     assert await refused(rig.engine.encrypt("acme", "crm", [b"x"])) is Code.DEADLINE_EXCEEDED
-    assert rig.engine._pools == {}
+    assert rig.engine.status().pools == 0
 
 
 async def test_a_reply_is_of_no_use_for_another_request(rig):
@@ -324,45 +251,6 @@ async def test_a_reply_is_of_no_use_for_another_request(rig):
     rig.wire.after = first_again
     sealed = await rig.engine.encrypt("acme", "crm", [b"x"])
     assert await refused(rig.engine.decrypt("acme", "crm", sealed.values)) is Code.UNAVAILABLE
-
-
-async def test_the_cache_serves_within_the_lease_and_is_emptied_at_its_end(tmp_path):
-    rig = await Rig.make(tmp_path, cache_keys_max=4)
-    sealed = (await rig.engine.encrypt("acme", "crm", [b"x", b"y"])).values
-    for _ in range(3):
-        assert (await rig.engine.decrypt("acme", "crm", sealed)).values == [b"x", b"y"]
-    assert rig.wire.count("unwrap") == 1
-    rig.clock.now += 10.0
-    assert "acme" in rig.engine._opening._timers
-    rig.engine._opening.expire("acme")
-    assert rig.engine._opening._timers == {}
-    assert not rig.engine._cache._tenants["acme"].slots
-    with rig.engine._cache._tenants["acme"].block.use() as keys:
-        assert not any(keys.view)
-    assert (await rig.engine.decrypt("acme", "crm", sealed)).values == [b"x", b"y"]
-    assert rig.wire.count("unwrap") == 2
-    rig.engine.purge("acme")
-    await rig.engine.decrypt("acme", "crm", sealed)
-    assert rig.wire.count("unwrap") == 3
-    rig.engine.close()
-
-
-async def test_the_cache_makes_room_and_never_answers_with_anothers_key(tmp_path):
-    rig = await Rig.make(tmp_path, cache_keys_max=3)
-    plains = [bytes([n]) * 20 for n in range(8)]
-    sealed = (await rig.engine.encrypt("acme", "crm", plains)).values
-    for at in (0, 3, 5, 2, 0, 4):
-        part = sealed[at : at + 3]
-        assert (await rig.engine.decrypt("acme", "crm", part)).values == plains[at : at + 3]
-    assert len(rig.engine._cache._tenants["acme"].slots) == 3
-    rig.engine.close()
-
-
-async def test_without_a_cache_every_decryption_asks(rig):
-    sealed = (await rig.engine.encrypt("acme", "crm", [b"x"])).values
-    for _ in range(3):
-        await rig.engine.decrypt("acme", "crm", sealed)
-    assert rig.wire.count("unwrap") == 3
 
 
 async def test_a_thousand_versions_in_one_batch_do_not_take_up_the_core(rig):
@@ -384,5 +272,5 @@ async def test_a_thousand_versions_in_one_batch_do_not_take_up_the_core(rig):
 
     rig.wire.after = fails
     assert await refused(rig.engine.decrypt("acme", "crm", many)) is Code.BUSY
-    await quiet(rig)
+    await rig.quiet()
     assert rig.live_keys() == []

@@ -1,9 +1,12 @@
 """Blocks in slabs: few pieces to wipe, whatever a tenant holds, and nobody else's keys in them."""
 
+import ctypes
+from itertools import pairwise
+
 import pytest
 from kcm_gateway.keys.blocks import SLAB_BYTES, TENANT_BYTES_MAX, Blocks
 from kcm_gateway.keys.release import POOLS_AT_ONCE, DeferredRelease
-from kcm_keymem.arena import Purged
+from kcm_keymem.arena import Purged, ScratchPool
 from kcm_schemas.codes import Code, KcmError
 
 KEYS = 256
@@ -21,38 +24,83 @@ def wiped(arena):
         return not any(view)
 
 
-def arenas(*blocks):
-    return {block._slab.arena for block in blocks}
+class Memory(ScratchPool):
+    """Production's memory, with a list of all pieces that were taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def take(self, size):
+        self.taken.append(super().take(size))
+        return self.taken[-1]
+
+    def arenas(self, *blocks):
+        """The pieces of memory in which blocks lie; none of them was purged yet."""
+        found = set()
+        for block in blocks:
+            at = place(block)
+            (one,) = {arena for arena in self.taken if at in span(arena)}
+            found.add(one)
+        return found
+
+
+def address(view):
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def place(block):
+    """The address of a block's keys."""
+    with block.use() as keys:
+        return address(keys.view)
+
+
+def span(arena):
+    """The addresses of a piece of memory; empty after a purge."""
+    try:
+        with arena.use() as view:
+            return range(address(view), address(view) + len(view))
+    except Purged:
+        return range(0)
 
 
 def mapped(pieces):
     """Those whose memory the system has not got back."""
-    return {arena for arena in pieces if not arena._unmapped}
+    return {arena for arena in pieces if arena.mapped}
 
 
-def test_many_blocks_lie_in_few_pieces_of_memory():
-    blocks = Blocks()
+@pytest.fixture
+def memory():
+    return Memory()
+
+
+@pytest.fixture
+def blocks(memory):
+    return Blocks(memory)
+
+
+def test_many_blocks_lie_in_few_pieces_of_memory(blocks, memory):
     made = [blocks.make("acme", KEYS) for _ in range(4000)]
-    pieces = arenas(*made)
+    pieces = memory.taken
     assert sum(arena.size for arena in pieces) <= 4000 * PLACE + SLAB_BYTES
     assert len(pieces) <= 4000 * PLACE // SLAB_BYTES + 10
-    assert len({(id(block._slab), block._at) for block in made}) == 4000
+    places = sorted(map(place, made))
+    assert all(later - earlier >= PLACE for earlier, later in pairwise(places))
     assert blocks.purge("acme") == 4000 * KEYS
 
 
-def test_a_tenant_with_one_block_takes_no_more_than_that():
-    blocks = Blocks()
-    assert [arena.size for arena in arenas(blocks.make("acme", KEYS))] == [PLACE]
+def test_a_tenant_with_one_block_takes_no_more_than_that(blocks, memory):
+    blocks.make("acme", KEYS)
+    assert [arena.size for arena in memory.taken] == [PLACE]
 
 
-def test_every_key_is_wiped_when_a_purge_returns_and_memory_follows_later():
-    blocks = Blocks()
+def test_every_key_is_wiped_when_a_purge_returns_and_memory_follows_later(blocks, memory):
     made = [blocks.make("acme", count) for count in (1, KEYS, 1024) for _ in range(40)]
     other = blocks.make("bcme", KEYS)
     for block in (*made, other):
         fill(block)
     views = [block.keys().view for block in made]
-    pieces = arenas(*made)
+    pieces = memory.arenas(*made)
     assert blocks.purge("acme") == 40 * (1 + KEYS + 1024)
     assert not any(any(view) for view in views)
     assert mapped(pieces) == pieces
@@ -70,8 +118,7 @@ def test_every_key_is_wiped_when_a_purge_returns_and_memory_follows_later():
     assert blocks.tenants == ["bcme"]
 
 
-def test_a_purge_under_a_use_wipes_and_the_memory_stays_until_the_use_ends():
-    blocks = Blocks()
+def test_a_purge_under_a_use_wipes_and_the_memory_stays_until_the_use_ends(blocks, memory):
     block = blocks.make("acme", KEYS)
     fill(block)
     block.enter()
@@ -79,42 +126,40 @@ def test_a_purge_under_a_use_wipes_and_the_memory_stays_until_the_use_ends():
     blocks.purge("acme")
     assert not blocks.reap(9)
     assert not any(keys.view)
-    assert mapped(arenas(block)) == arenas(block)
+    assert mapped(memory.taken) == set(memory.taken)
     block.leave()
-    assert mapped(arenas(block)) == set()
+    assert mapped(memory.taken) == set()
 
 
-def test_a_place_comes_back_wiped_and_tenants_share_no_slab():
-    blocks = Blocks()
+def test_a_place_comes_back_wiped_and_tenants_share_no_slab(blocks, memory):
     kept = [blocks.make("acme", KEYS) for _ in range(7)]
     block = blocks.make("acme", KEYS)
-    place = (block._slab, block._at)
+    at = place(block)
     fill(block)
     blocks.release(block)
     again = blocks.make("acme", KEYS)
-    assert (again._slab, again._at) == place
+    assert place(again) == at
     with again.use() as keys:
         assert not any(keys.view)
-    assert not arenas(again, *kept) & arenas(blocks.make("bcme", KEYS))
+    others = memory.arenas(blocks.make("bcme", KEYS))
+    assert not memory.arenas(again, *kept) & others
 
 
-def test_a_place_that_somebody_still_uses_is_nobody_elses():
-    blocks = Blocks()
+def test_a_place_that_somebody_still_uses_is_nobody_elses(blocks):
     first = blocks.make("acme", KEYS)
     lost = blocks.make("acme", KEYS)
     blocks.make("acme", KEYS)
     lost = blocks.make("acme", KEYS)
+    at = place(lost)
     with lost.use() as keys:
         keys.view[:] = b"x" * len(keys.view)
         blocks.release(lost)
         assert not any(keys.view)
-        places = [(made._slab, made._at) for made in (blocks.make("acme", KEYS) for _ in range(9))]
-        assert (lost._slab, lost._at) not in places
+        assert at not in [place(blocks.make("acme", KEYS)) for _ in range(9)]
     assert not first.purged
 
 
-def test_what_one_tenant_holds_is_bounded_and_comes_free_again():
-    blocks = Blocks()
+def test_what_one_tenant_holds_is_bounded_and_comes_free_again(blocks):
     made = [blocks.make("acme", 1024) for _ in range(TENANT_BYTES_MAX // (1024 * 32))]
     with pytest.raises(KcmError) as info:
         blocks.make("acme", 1024)
@@ -124,10 +169,9 @@ def test_what_one_tenant_holds_is_bounded_and_comes_free_again():
     blocks.make("acme", 1024)
 
 
-def test_everything_released_leaves_nothing():
-    blocks = Blocks()
+def test_everything_released_leaves_nothing(blocks, memory):
     made = [blocks.make("acme", KEYS) for _ in range(100)]
-    pieces = arenas(*made)
+    pieces = memory.arenas(*made)
     for block in made:
         fill(block)
         blocks.release(block)
@@ -145,9 +189,11 @@ class Pool:
         self.cleared.append(self)
 
 
-async def test_a_purge_clears_few_pools_and_unmaps_nothing_before_others_had_their_turn():
-    blocks, cleared = Blocks(), []
-    pieces = arenas(*(blocks.make("acme", KEYS) for _ in range(200)))
+async def test_a_purge_clears_few_pools_and_unmaps_nothing_before_others_had_their_turn(
+    blocks, memory
+):
+    cleared = []
+    pieces = memory.arenas(*[blocks.make("acme", KEYS) for _ in range(200)])
     clearing = DeferredRelease(blocks)
     blocks.purge("acme")
     clearing.later([Pool(cleared) for _ in range(100)])
@@ -163,12 +209,11 @@ def test_without_a_loop_nothing_is_left():
     assert len(cleared) == 1
 
 
-def test_what_is_written_after_a_purge_is_wiped_by_who_wrote_it():
+def test_what_is_written_after_a_purge_is_wiped_by_who_wrote_it(blocks, memory):
     """An answer was under way. Another request of the tenant waits for long in the same slab."""
-    blocks = Blocks()
     made = [blocks.make("acme", KEYS) for _ in range(4)]
     first, other = made[2:]
-    assert first._slab is other._slab
+    assert len(memory.arenas(first, other)) == 1
     waits, answered = other.use(), first.use()
     waits.__enter__()
     keys = answered.__enter__()

@@ -30,14 +30,14 @@ class Job:
         self.done.append(part.start // 2)
         return Piece([b"%d" % len(self.done)], [], until)
 
-    def still(self):
+    def recheck(self):
         if self.killed_at is not None and len(self.done) >= self.killed_at:
             raise KcmError(Code.TENANT_KILLED)
         return self.alive
 
     async def run(self, pieces):
         count = 2 * pieces
-        found, left = await work_through(count, self.work, self.still, self.clock.elapsed)
+        found, left = await work_through(count, self.work, self.recheck, self.clock.elapsed)
         return [int(piece.values[0]) for piece in found], left
 
 

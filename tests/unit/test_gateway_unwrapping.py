@@ -79,7 +79,7 @@ async def test_what_is_asked_at_one_moment_travels_together_and_comes_apart_agai
             assert got[i] == (bytes(32) if one in core.bad else one[-32:])
         blocks.release(opened.block)
     assert blocks.tenants == []
-    assert unwrapper._queues == {}
+    assert (unwrapper.queues, unwrapper.requests) == (0, 0)
 
 
 async def test_a_request_is_never_larger_than_it_may_be_and_never_too_many_at_once(

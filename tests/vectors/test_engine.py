@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,8 @@ from kcm_keymem.arena import Keys
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_runtime.clock import SystemClock
+from kcm_runtime.clock import SystemClock, SystemRandomness
+from kcm_runtime.host import Host
 from kcm_schemas import labels
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.labels import ctx
@@ -61,22 +63,22 @@ class Core:
 
 
 class Alive:
-    """A guard of tenants that nobody kills."""
+    """An admission of tenants that are never killed."""
 
-    def admit(self, tenant: str) -> Permit:
+    def admit(self, tenant: str, now: float) -> Permit:
         return Permit(tenant, len(tenant), FOREVER)
 
-    def recheck(self, permit: Permit) -> float:
+    def recheck(self, permit: Permit, now: float) -> float:
         assert permit.generation == len(permit.tenant)
         return FOREVER
 
 
 def engine(region: str) -> Gateway:
+    me: Any = SimpleNamespace(region=region)
     return Gateway(
-        region,
+        Host(me, CLOCK, SystemRandomness(), lambda *_, **__: None),
+        cast("Any", Alive()),
         core=cast("Any", Core(region)),
-        guard=Alive(),
-        clock=CLOCK,
         randomness=SystemKeyRandomness(),
         settings=EngineSettings(),
     )

@@ -7,10 +7,11 @@ import pytest
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
+from kcm_gateway.envelope import cached_envelope
 from kcm_keymem.arena import Arena, Purged
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.replica.hold_applier import to_record
+from kcm_runtime.host import Host
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
@@ -41,6 +42,8 @@ class Gate:
 class GatewayIncarnation(Incarnation):
     """A Gateway's engine with its own kill switch, asking Cores over a wire that a test holds."""
 
+    envelope_of = staticmethod(cached_envelope)
+
     def __init__(self, system, name, core, **settings):
         super().__init__(system, name)
         system.incarnations.append(self)
@@ -48,12 +51,12 @@ class GatewayIncarnation(Incarnation):
         self.reply_gate = Gate("reply")
         self.asked = 0
         self.engine = Gateway(
-            self.region,
+            Host(self.me, self.clock, self.randomness, self.emit),
+            self.admission,
             core=CoreClient(self._ask, self.me, self.clock, self.randomness, 4.0),
-            guard=Members(self.admission, self.clock),
-            clock=self.clock,
             randomness=SystemKeyRandomness(),
             settings=EngineSettings(**settings),
+            envelope_of=self.envelope_of,
         )
 
     async def _ask(self, subject, body, timeout_s):
@@ -88,11 +91,6 @@ async def code_of(awaitable):
     except KcmError as error:
         return error.code
     return Code.OK
-
-
-def open_keys(gateway):
-    tenants = gateway.engine._blocks._tenants.values()
-    return [slab for tenant in tenants for slab in tenant.slabs]
 
 
 # Work in flight
@@ -138,7 +136,7 @@ async def test_a_reply_in_flight_when_the_gateway_hears_of_a_kill_is_thrown_away
     gateway.switch.learning.learn(held(hold()))
     gateway.reply_gate.open.set()
     assert await code_of(encrypting) is Code.TENANT_KILLED
-    assert open_keys(gateway) == []
+    assert gateway.engine.status().tenants == 0
 
 
 async def test_a_reply_in_flight_during_a_kill_and_its_lift_is_thrown_away(system):
@@ -202,7 +200,7 @@ async def test_a_refill_of_a_pool_in_flight_when_a_kill_lands_brings_no_key(syst
     gateway.switch.learning.learn(lifted(one))
     gateway.reply_gate.open.set()
     assert {await code_of(one) for one in waiting} == {Code.TENANT_SEALED}
-    assert open_keys(gateway) == []
+    assert gateway.engine.status().tenants == 0
     assert len((await gateway.engine.encrypt("acme", "crm", [b"x"])).values) == 1
 
 
@@ -225,17 +223,18 @@ async def test_generations_differ_after_kill_lift_and_kill(system):
     """Equality, not order: whatever began in one of them has no output in another."""
     _, gateway = await pair(system)
     first, second = hold(), hold()
-    permits = [gateway.engine._guard.admit("acme")]
+    admission, clock = gateway.admission, gateway.clock
+    permits = [admission.admit("acme", clock.elapsed())]
     for step in (held(first), lifted(first), held(second), lifted(second)):
         gateway.switch.learning.learn(step)
         for permit in permits:
             with pytest.raises(KcmError) as caught:
-                gateway.engine._guard.recheck(permit)
+                admission.recheck(permit, clock.elapsed())
             killed = gateway.revocations.killed("acme")
             assert caught.value.code is (Code.TENANT_KILLED if killed else Code.TENANT_SEALED)
         if not gateway.revocations.killed("acme"):
-            permits.append(gateway.engine._guard.admit("acme"))
-            gateway.engine._guard.recheck(permits.pop())
+            permits.append(admission.admit("acme", clock.elapsed()))
+            admission.recheck(permits.pop(), clock.elapsed())
     assert gateway.purged.count("acme") == 2
 
 

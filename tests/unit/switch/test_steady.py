@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 
 import pytest
+from kcm_gateway.envelope import Envelope
 from kcm_gateway.keys.lease import RESERVE_PART
 from kcm_schemas.codes import KcmError
 
@@ -22,6 +23,26 @@ RENEWED_S = 7.0
 WIRE_S = 0.003
 
 
+class SlowEnvelope(Envelope):
+    """Each piece of work advances the clock of its Gateway."""
+
+    def __init__(self, gateway, *names):
+        super().__init__(*names)
+        self.gateway = gateway
+
+    def seal_each(self, *of):
+        self.gateway.clock.slept += self.gateway.work_s
+        return super().seal_each(*of)
+
+    def seal_shared(self, *of):
+        self.gateway.clock.slept += self.gateway.work_s
+        return super().seal_shared(*of)
+
+    def open(self, *of):
+        self.gateway.clock.slept += self.gateway.work_s
+        super().open(*of)
+
+
 class Slow(GatewayIncarnation):
     """Requests to a Core take ``wire_s`` there and back, and every piece of work ``work_s``."""
 
@@ -30,7 +51,6 @@ class Slow(GatewayIncarnation):
 
     def __init__(self, system, name, core, **settings):
         super().__init__(system, name, core, **settings)
-        self.engine._guard = self
         self.codes = Counter()
         self.shortest = LEASE_S
 
@@ -40,12 +60,8 @@ class Slow(GatewayIncarnation):
         await asyncio.sleep(self.wire_s)
         return answer
 
-    def admit(self, tenant):
-        return self.admission.admit(tenant, self.clock.elapsed())
-
-    def recheck(self, permit):
-        self.clock.slept += self.work_s
-        return self.admission.recheck(permit, self.clock.elapsed())
+    def envelope_of(self, region, tenant, service):
+        return SlowEnvelope(self, region, tenant, service)
 
     async def call(self, plains, scope):
         """Encrypt, then decrypt what came of it."""

@@ -91,6 +91,11 @@ class Arena:
         """Whether the keys were overwritten for good."""
         return self._purged
 
+    @property
+    def mapped(self) -> bool:
+        """Whether the memory was not returned to the system yet."""
+        return not self._unmapped
+
     def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
         """Lend the first ``size`` bytes; raises ``Purged`` on entry and again on leaving.
 

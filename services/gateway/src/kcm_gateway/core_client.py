@@ -86,14 +86,16 @@ class CoreClient:
         randomness: KeyRandomness,
         timeout_s: float,
         sleep: Sleep = asyncio.sleep,
+        scratch: ScratchPool | None = None,
     ) -> None:
+        """``scratch`` lends the locked memory in which replies are opened."""
         self._ask: Final = ask
         self._me: Final = membership
         self._clock: Final = clock
         self._random: Final = randomness
         self._timeout_s: Final = timeout_s
         self._sleep: Final = sleep
-        self._scratch: Final = ScratchPool()
+        self._scratch: Final = scratch if scratch is not None else ScratchPool()
         self._session: Session | None = None
         self._ticket: Ticket | None = None
         self._opened = 0.0

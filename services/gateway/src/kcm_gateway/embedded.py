@@ -14,9 +14,6 @@ from typing import Final, Self
 
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
 from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_killswitch.replica.hold_store import NullHoldStore
-from kcm_killswitch.replica.killswitch import KillSwitch
-from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.config import load
@@ -28,10 +25,8 @@ from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.ownership import Once
 from kcm_schemas.roster import Role
 
+from kcm_gateway.assembly import Ports, assemble
 from kcm_gateway.config import GatewayConfig
-from kcm_gateway.core_client import CoreClient
-from kcm_gateway.engine import Gateway
-from kcm_gateway.guard import Members
 
 
 class EmbeddedGateway:
@@ -44,42 +39,25 @@ class EmbeddedGateway:
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
+        region = membership.region
         self.region_bus: Final = Connection(config.region_bus, membership.name)
         self._control_bus: Final = Connection(config.control_bus, membership.name)
         self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
-        host = Host(membership, clock, randomness, self.audit.emit)
-        state = ReplicaState.empty(membership.region, config.timing, told=True)
-        self._region: Final = membership.region
+        self.host: Final = Host(membership, clock, randomness, self.audit.emit)
         self._timing: Final = config.timing
-        core = CoreClient(
-            self.region_bus.request, membership, clock, randomness, config.engine.core_timeout_s
-        )
-        self.engine: Final = Gateway(
-            membership.region,
-            core=core,
-            guard=Members(state.admission, clock),
-            clock=clock,
+        ports = Ports(
+            host=self.host,
+            state=ReplicaState.empty(region, config.timing, told=True),
             randomness=randomness,
-            settings=config.engine,
-            fetch=self._fetch,
-        )
-        self._feed: Final = RegistryFeed(
-            self.region_bus,
-            membership,
-            state.revocations,
-            self.engine.purge,
-            state.freshness.registry,
-            clock,
-        )
-        self._switch: Final = KillSwitch(
-            host,
-            state,
-            stream=ControlLog(self.region_bus, membership.region, clock),
-            hold_store=NullHoldStore(),
+            region_bus=self.region_bus,
+            buckets=self.region_bus,
             control_bus=self._control_bus,
-            purge=self.engine.purge,
+            stream=ControlLog(self.region_bus, region, clock),
         )
-        self._switch.on_registry(self._feed.read_again)
+        parts = assemble(ports, config.engine)
+        self.engine: Final = parts.engine
+        self._feed: Final = parts.feed
+        self._switch: Final = parts.switch
 
     @classmethod
     def join(cls, config_path: str) -> Once[Self]:
@@ -104,14 +82,11 @@ class EmbeddedGateway:
         """Connect, and learn every hold before the first request."""
         await self.region_bus.start()
         await self._control_bus.start()
-        await await_streams(self.region_bus, self._region, GATEWAY_STREAMS)
+        await await_streams(self.region_bus, self.host.me.region, GATEWAY_STREAMS)
         await self.audit.start()
         await self._feed.start()
         await self._switch.start()
         await self._switch.heard_regions(self._timing.pull_every_s * 2)
-
-    async def _fetch(self, tenant: str) -> None:
-        await self._feed.fetch("tenant", tenant)
 
     async def close(self) -> None:
         """Wipe every key, and end this incarnation's registration."""

@@ -17,14 +17,15 @@ affect the others.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 from kcm_keymem.arena import Purged
 from kcm_keymem.random import KeyRandomness
-from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
-from kcm_runtime.clock import Clock
+from kcm_runtime.host import Host
 from kcm_runtime.ownership import Owner
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -34,8 +35,7 @@ from kcm_schemas.results import Results
 
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
-from kcm_gateway.envelope import Envelope
-from kcm_gateway.guard import Guard
+from kcm_gateway.envelope import EnvelopeOf, cached_envelope
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.cache import KeyCache
 from kcm_gateway.keys.lookup import Opening
@@ -48,9 +48,6 @@ BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key exposes little."""
 
 _CLOSED: Final = "the engine is closed"
-
-ENVELOPES_MAX: Final = 1024
-"""Services whose envelope is cached: making it costs a fifth of a call with one small record."""
 
 DekScope = Literal["record", "batch"]
 
@@ -74,34 +71,57 @@ class Batch(Results):
         self.lease_s: Final = lease_s
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """What the engine has in memory and in progress, as counts; none of it is secret."""
+
+    tenants: int
+    """Tenants with keys in memory."""
+    pools: int
+    """Services with a pool of data keys."""
+    pooled_keys: int
+    """Data keys that are wrapped and ready for an encryption."""
+    cached_keys: int
+    """Unwrapped data keys in the cache."""
+    requests: int
+    """Requests to a Core in progress."""
+    queues: int
+    """Service keys with unwraps that wait or are in progress."""
+
+
 class Gateway:
     """Encrypts and decrypts for the tenants of a region."""
 
     def __init__(
         self,
-        region: str,
+        host: Host,
+        admission: Admission,
         *,
         core: CoreClient,
-        guard: Guard,
-        clock: Clock,
         randomness: KeyRandomness,
         settings: EngineSettings,
         fetch: Fetch | None = None,
+        blocks: Blocks | None = None,
+        envelope_of: EnvelopeOf = cached_envelope,
     ) -> None:
-        self._region: Final = region
+        """``randomness`` generates the data keys; it fills locked memory, unlike the host's."""
+        self._region: Final = host.me.region
         self._core: Final = core
-        self._guard: Final = guard
-        self._clock: Final = clock
+        self._admission: Final = admission
+        self._clock: Final = host.clock
         self._random: Final = randomness
         self._settings: Final = settings
-        self._blocks: Final = Blocks()
+        self._blocks: Final = blocks if blocks is not None else Blocks()
         self._clearing: Final = DeferredRelease(self._blocks)
         self._fetch: Final = fetch
+        self._envelope_of: Final = envelope_of
         self._owner: Final = Owner("the engine")
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
         self._unwrapper: Final = UnwrapBatcher(core, self._blocks)
-        self._opening: Final = Opening(self._unwrapper, self._cache, self._blocks, clock, guard)
+        self._opening: Final = Opening(
+            self._unwrapper, self._cache, self._blocks, host.clock, self._recheck
+        )
         self._pools: dict[str, dict[str, KeyPool]] = {}
 
     async def encrypt(
@@ -119,8 +139,8 @@ class Gateway:
         ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
         """
         ends = _aad_ends(contexts, len(plaintexts))
-        permit = await self._begin(tenant, service)
-        work = partial(self._encrypt, tenant, service, plaintexts, ends, dek_scope)
+        permit = await self._admit(tenant, service)
+        work = partial(self._encrypt, permit, service, plaintexts, ends, dek_scope)
         pieces, left = await self._pieces(permit, len(plaintexts), work)
         return Batch(_joined([piece.values for piece in pieces]), [], left)
 
@@ -137,8 +157,8 @@ class Gateway:
         record), ``key_destroyed`` and ``tampered``. Raises ``KcmError`` for the whole batch.
         """
         ends = _aad_ends(contexts, len(records))
-        permit = await self._begin(tenant, service)
-        work = partial(self._decrypt, tenant, service, records, ends)
+        permit = await self._admit(tenant, service)
+        work = partial(self._decrypt, permit, service, records, ends)
         pieces, left = await self._pieces(permit, len(records), work)
         codes = _joined([piece.codes for piece in pieces])
         ok = codes.count(Code.OK) == len(codes)
@@ -155,6 +175,18 @@ class Gateway:
         self._clearing.later(self._pools.pop(tenant, {}).values())
         return count
 
+    def status(self) -> EngineStatus:
+        """Count what is in memory and in progress."""
+        pools = [pool for services in self._pools.values() for pool in services.values()]
+        return EngineStatus(
+            tenants=len(self._blocks.tenants),
+            pools=len(pools),
+            pooled_keys=sum(pool.available for pool in pools),
+            cached_keys=self._cache.count,
+            requests=self._unwrapper.requests + sum(pool.refills for pool in pools),
+            queues=self._unwrapper.queues,
+        )
+
     def close(self) -> None:
         """Wipe everything, and serve no more."""
         self._closed = True
@@ -167,31 +199,38 @@ class Gateway:
         """Return all pieces, and their answer lease in seconds."""
         try:
             return await work_through(
-                count, work, partial(self._guard.recheck, permit), self._clock.elapsed
+                count, work, partial(self._recheck, permit), self._clock.elapsed
             )
         except Purged:
             if self._closed:
                 raise KcmError(Code.UNAVAILABLE, _CLOSED) from None
-            raise self._guard.refusal(permit.tenant) from None
+            raise self._admission.refusal(permit.tenant) from None
 
-    async def _begin(self, tenant: str, service: str) -> Permit:
-        """Let an operation begin; looks an unknown tenant up once more."""
+    async def _admit(self, tenant: str, service: str) -> Permit:
+        """Admit an operation, once; an unknown tenant is looked up, and admitted if it is found."""
         if self._closed:
             raise KcmError(Code.UNAVAILABLE, _CLOSED)
         self._owner.check()
         if not (is_name(tenant) and is_name(service)):
             raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
         try:
-            return self._guard.admit(tenant)
+            return self._admission.admit(tenant, self._clock.elapsed())
         except KcmError as error:
             if error.code is not Code.UNKNOWN_TENANT or self._fetch is None:
                 raise
         await self._fetch(tenant)
-        return self._guard.admit(tenant)
+        return self._admission.admit(tenant, self._clock.elapsed())
+
+    def _recheck(self, permit: Permit) -> float:
+        """Check an operation after a wait; returns for how many seconds its output may be accepted.
+
+        Raises ``tenant_killed`` if the generation changed, and as ``Admission.recheck`` does.
+        """
+        return self._admission.recheck(permit, self._clock.elapsed())
 
     async def _encrypt(
         self,
-        tenant: str,
+        permit: Permit,
         service: str,
         every: Sequence[bytes],
         all_ends: Sequence[bytes],
@@ -199,18 +238,19 @@ class Gateway:
         part: slice,
         lasting: float,
     ) -> Piece:
-        plaintexts, ends = every[part], all_ends[part]
+        tenant, plaintexts, ends = permit.tenant, every[part], all_ends[part]
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
         try:
-            segments = await pool.take(len(groups) if groups else len(plaintexts), lasting)
+            count = len(groups) if groups else len(plaintexts)
+            segments = await pool.take(permit, count, lasting)
         except BaseException:
             if pool.idle:
                 self._forget(tenant, service, pool)
             raise
         try:
             until = min([segment.lease.until for segment in segments], default=FOREVER)
-            envelope = _envelope(self._region, tenant, service)
+            envelope = self._envelope_of(self._region, tenant, service)
             todo = iter(groups)
             out: list[bytes] = []
             for segment in segments:
@@ -225,7 +265,7 @@ class Gateway:
 
     async def _decrypt(
         self,
-        tenant: str,
+        permit: Permit,
         service: str,
         every: Sequence[bytes],
         all_ends: Sequence[bytes],
@@ -233,11 +273,11 @@ class Gateway:
         lasting: float,
     ) -> Piece:
         records, ends = every[part], all_ends[part]
-        envelope = _envelope(self._region, tenant, service)
+        envelope = self._envelope_of(self._region, permit.tenant, service)
         values = [b""] * len(records)
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
-        with await self._opening.open(tenant, service, list(groups), lasting) as opened:
+        with await self._opening.open(permit, service, list(groups), lasting) as opened:
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:
@@ -262,19 +302,13 @@ class Gateway:
                 tenant,
                 service,
                 core=self._core,
-                guard=self._guard,
+                recheck=self._recheck,
                 blocks=self._blocks,
                 clock=self._clock,
                 randomness=self._random,
                 keys_max=self._settings.pool_keys_max,
             )
         return pool
-
-
-@lru_cache(maxsize=ENVELOPES_MAX)
-def _envelope(region: str, tenant: str, service: str) -> Envelope:
-    """Return the parts that all records of a service share; none of them is secret."""
-    return Envelope(region, tenant, service)
 
 
 def _joined(lists: list[list[T]]) -> list[T]:

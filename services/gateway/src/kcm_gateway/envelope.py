@@ -9,7 +9,8 @@ The caller holds the keys' memory, and compares their generation before it retur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -35,6 +36,9 @@ _SINGLE_NONCE: Final = _NONCES[0]
 
 Groups: TypeAlias = Mapping[bytes, Sequence[int]]
 """Positions of records by the name of their data key: L3 version (4 bytes), wrapped key (72)."""
+
+ENVELOPES_MAX: Final = 1024
+"""Services whose envelope is cached: making it costs a fifth of a call with one small record."""
 
 
 class Envelope:
@@ -143,3 +147,13 @@ class Envelope:
         if header.region != self._region:
             return Code.WRONG_REGION
         return Code.FORBIDDEN
+
+
+EnvelopeOf: TypeAlias = Callable[[str, str, str], Envelope]
+"""Returns the envelope of a region's tenant's service."""
+
+
+@lru_cache(maxsize=ENVELOPES_MAX)
+def cached_envelope(region: str, tenant: str, service: str) -> Envelope:
+    """Return the parts that all records of a service share; none of them is secret."""
+    return Envelope(region, tenant, service)

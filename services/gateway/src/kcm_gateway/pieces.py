@@ -52,17 +52,17 @@ Work = Callable[[slice, float], Awaitable[Piece]]
 
 
 async def work_through(
-    count: int, work: Work, still: Callable[[], float], elapsed: Callable[[], float]
+    count: int, work: Work, recheck: Callable[[], float], elapsed: Callable[[], float]
 ) -> tuple[list[Piece], float]:
     """Return all pieces of ``count`` records, and their answer lease in seconds from now.
 
-    ``still`` returns for how long an output of the operation may be accepted, or raises; it is
-    called after every piece. Raises what it and ``work`` raise, and ``deadline_exceeded`` if a
-    lease ended each time.
+    ``recheck`` returns for how long an output of the operation may be accepted, or raises. It is
+    called after every wait: before a piece that is not the first, and after every piece. Raises
+    what it and ``work`` raise, and ``deadline_exceeded`` if a lease ended each time.
     """
     parts = [slice(at, at + PIECE) for at in range(0, count, PIECE)]
     if not parts:
-        return [], still()
+        return [], recheck()
     done: dict[int, Piece] = {}
     times = [0] * len(parts)
     todo: list[int] = list(range(len(parts)))
@@ -74,9 +74,10 @@ async def work_through(
                 raise KcmError(Code.DEADLINE_EXCEEDED, _TWICE)
             if done:
                 await asyncio.sleep(0)
+                recheck()  # no work begins with the keys of another generation
             lasting = EXPIRED if len(parts) == 1 else min(least, elapsed() + LASTING_S)
             piece = done[at] = await work(parts[at], lasting)
-            allowed = still()  # the last one is for all pieces: there is no await until the end
+            allowed = recheck()  # the last one is for all pieces: there is no await until the end
             times[at] += 1
             least = min(least, piece.until)
         now = elapsed()

@@ -143,8 +143,9 @@ class _Tenant:
 class Blocks:
     """All blocks of all tenants."""
 
-    def __init__(self) -> None:
-        self._pool: Final = ScratchPool()
+    def __init__(self, memory: ScratchPool | None = None) -> None:
+        """``memory`` lends the locked memory of the slabs."""
+        self._pool: Final = memory if memory is not None else ScratchPool()
         self._tenants: dict[str, _Tenant] = {}
         self._gone: list[_Slab] = []
         """Slabs that were purged and are still mapped."""

@@ -45,6 +45,11 @@ class KeyCache:
         """Whether any key is kept."""
         return self._keys_max > 0
 
+    @property
+    def count(self) -> int:
+        """The keys that are kept, of all tenants."""
+        return sum(len(known.slots) for known in self._tenants.values())
+
     def get(
         self, tenant: str, key: CacheKey, now: float, lasting: float, out: memoryview
     ) -> Lease | None:

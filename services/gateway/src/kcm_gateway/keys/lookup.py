@@ -17,9 +17,9 @@ from kcm_runtime.clock import Clock
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
-from kcm_gateway.guard import Guard
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.cache import KeyCache
+from kcm_gateway.keys.recheck import Recheck
 from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 
 _VERSION: Final = slice(0, 4)
@@ -118,35 +118,37 @@ class Opening:
         cache: KeyCache,
         blocks: Blocks,
         clock: Clock,
-        guard: Guard,
+        recheck: Recheck,
     ) -> None:
         self._unwrapper: Final = unwrapper
         self._cache: Final = cache
         self._blocks: Final = blocks
         self._clock: Final = clock
-        self._guard: Final = guard
+        self._recheck: Final = recheck
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def open(
-        self, tenant: str, service: str, wanted: list[bytes], lasting: float = EXPIRED
+        self, permit: Permit, service: str, wanted: list[bytes], lasting: float = EXPIRED
     ) -> OpenKeys:
         """Unwrap keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
 
-        A cached key whose lease ends before ``lasting`` is requested from a Core. A key that does
+        ``permit`` is that of the decryption: keys that arrive in another generation are wiped. A
+        cached key whose lease ends before ``lasting`` is requested from a Core. A key that does
         not authenticate is ``tampered``, one whose L3 is destroyed ``key_destroyed``; raises
         ``KcmError`` for all of them.
         """
-        permit = self._guard.admit(tenant)
+        tenant = permit.tenant
         opened = OpenKeys(self._blocks, len(wanted))
         room = asyncio.Semaphore(REQUESTS_MAX)
 
         async def ask(positions: list[int]) -> None:
             async with room:
-                await self._from_core(tenant, service, wanted, positions, opened, permit)
+                self._recheck(permit)  # it may have waited for room
+                await self._from_core(permit, service, wanted, positions, opened)
 
         try:
             missing = self._from_cache(tenant, service, wanted, opened, lasting)
-            asks = [ask(positions) for positions in _requests(wanted, missing)]
+            asks = [ask(positions) for positions in split_requests(wanted, missing)]
             if len(asks) == 1:
                 await asks[0]
             else:
@@ -181,13 +183,13 @@ class Opening:
 
     async def _from_core(
         self,
-        tenant: str,
+        permit: Permit,
         service: str,
         wanted: list[bytes],
         positions: list[int],
         opened: OpenKeys,
-        permit: Permit,
     ) -> None:
+        tenant = permit.tenant
         version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
         if version == 0:  # in a request to a Core it means the current version
             for position in positions:
@@ -203,7 +205,7 @@ class Opening:
                 opened.refuse(position, error.code)
             return
         keys = opened.hold(answer.block, answer.lease.until)
-        self._guard.recheck(permit)
+        self._recheck(permit)
         start = answer.start
         opened.place(positions, keys.each[start : start + len(positions)])
         for i in answer.bad:
@@ -236,8 +238,12 @@ class Opening:
             self._watch(tenant, end)
 
 
-def _requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Split positions by L3 version, and into as many as one request may contain."""
+def split_requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
+    """Yield the missing positions of ``wanted``, as requests that a Core takes.
+
+    A request is for one L3 version, and for at most ``KEYS_MAX`` keys with ``PREFIXES_MAX`` nonce
+    prefixes.
+    """
     heads = {wanted[position][_HEAD] for position in missing}
     one_version = len({head[_VERSION] for head in heads}) == 1
     if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:

@@ -20,6 +20,7 @@ from typing import Final
 
 from kcm_keymem.arena import Purged
 from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.control_lease import EXPIRED
 from kcm_runtime.clock import Clock
 from kcm_schemas import limits
@@ -27,9 +28,9 @@ from kcm_schemas.codes import KcmError
 from kcm_sealing.memory import wipe
 
 from kcm_gateway.core_client import CoreClient
-from kcm_gateway.guard import Guard
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.lease import too_short
+from kcm_gateway.keys.recheck import Recheck
 from kcm_gateway.keys.stock import Segment, Stock
 
 BATCH: Final = 256
@@ -63,7 +64,7 @@ class KeyPool:
         service: str,
         *,
         core: CoreClient,
-        guard: Guard,
+        recheck: Recheck,
         blocks: Blocks,
         clock: Clock,
         randomness: KeyRandomness,
@@ -72,7 +73,7 @@ class KeyPool:
         self._tenant: Final = tenant
         self._service: Final = service
         self._core: Final = core
-        self._guard: Final = guard
+        self._recheck: Final = recheck
         self._blocks: Final = blocks
         self._clock: Final = clock
         self._random: Final = randomness
@@ -96,32 +97,37 @@ class KeyPool:
         return self._stock.available
 
     @property
+    def refills(self) -> int:
+        """Refills in progress, each of which is a request to a Core."""
+        return len(self._refills)
+
+    @property
     def target(self) -> int:
         """The number of keys for the present load."""
         return min(max(BATCH, int(self._rate * AHEAD_S)), self._keys_max)
 
-    async def take(self, count: int, lasting: float = EXPIRED) -> list[Segment]:
+    async def take(self, permit: Permit, count: int, lasting: float = EXPIRED) -> list[Segment]:
         """Return ``count`` keys in as few segments as possible; raises the errors of a refill.
 
         None has less than the reserve of its lease left. Keys whose lease lasts until ``lasting``
-        are preferred; if there are none, the call waits for one refill. The caller passes every
-        segment to ``done``.
+        are preferred; if there are none, the call waits for one refill. A refill that the call
+        starts, now or ahead of need, has its permit. The caller passes every segment to ``done``.
         """
         self._measure(count)
         segments: list[Segment] = []
         try:
-            await self._collect(segments, count, lasting)
+            await self._collect(permit, segments, count, lasting)
             now = self._clock.elapsed()
             if self._discard_old(segments, now):  # a large request may have waited for long
                 missing = count - sum(segment.count for segment in segments)
-                await self._collect(segments, missing, lasting)
+                await self._collect(permit, segments, missing, lasting)
                 now = self._clock.elapsed()
                 if self._discard_old(segments, now):
                     raise too_short()
         except BaseException:
             self.done(segments)
             raise
-        self._refill_ahead(now)
+        self._refill_ahead(permit, now)
         return segments
 
     def done(self, segments: list[Segment]) -> None:
@@ -147,7 +153,9 @@ class KeyPool:
         self._stock.give_up(self._clock.elapsed())
         self._watch()
 
-    async def _collect(self, segments: list[Segment], count: int, lasting: float) -> None:
+    async def _collect(
+        self, permit: Permit, segments: list[Segment], count: int, lasting: float
+    ) -> None:
         """Take ``count`` keys, waiting for refills while there are too few."""
         waited = False
         while count:
@@ -156,7 +164,7 @@ class KeyPool:
             if segment is None and waited:
                 segment = self._stock.cut(count, EXPIRED)
             if segment is None:
-                await self._wait_for_refill(count)
+                await self._wait_for_refill(permit, count)
                 waited = True
                 continue
             segments.append(segment)
@@ -188,15 +196,15 @@ class KeyPool:
             self._rate += _SMOOTHING * (self._taken / spent - self._rate)
             self._taken, self._since = 0, now
 
-    def _refill_ahead(self, now: float) -> None:
+    def _refill_ahead(self, permit: Permit, now: float) -> None:
         target = self.target
         expected = self._stock.young(now) + sum(self._refills.values())
         while expected < target and len(self._refills) < REFILLS_MAX:
-            expected += self._start_refill(target // REFILLS_AHEAD)
+            expected += self._start_refill(permit, target // REFILLS_AHEAD)
 
-    async def _wait_for_refill(self, count: int) -> None:
+    async def _wait_for_refill(self, permit: Permit, count: int) -> None:
         if not self._refills:
-            self._start_refill(max(count, self.target // REFILLS_AHEAD))
+            self._start_refill(permit, max(count, self.target // REFILLS_AHEAD))
         cleared = self._cleared
         done, _ = await asyncio.wait(self._refills, return_when=asyncio.FIRST_COMPLETED)
         if cleared != self._cleared or any(task.cancelled() for task in done):
@@ -209,10 +217,10 @@ class KeyPool:
             if error is not None and not self._stock:
                 raise error
 
-    def _start_refill(self, count: int) -> int:
+    def _start_refill(self, permit: Permit, count: int) -> int:
         """Request ``count`` keys in whole batches, within the bound of one request."""
         size = min(max(1, -(-count // BATCH)) * BATCH, limits.KEYS_MAX)
-        task = asyncio.get_running_loop().create_task(self._refill(size))
+        task = asyncio.get_running_loop().create_task(self._refill(permit, size))
         self._refills[task] = size
         task.add_done_callback(self._refilled)
         return size
@@ -222,8 +230,8 @@ class KeyPool:
         if not task.cancelled():
             task.exception()  # waiting calls see it; without one it is not an error
 
-    async def _refill(self, count: int) -> None:
-        permit = self._guard.admit(self._tenant)
+    async def _refill(self, permit: Permit, count: int) -> None:
+        self._recheck(permit)  # the operation may have waited since it was admitted
         block = self._blocks.make(self._tenant, count)
         try:
             with block.use() as keys:
@@ -231,7 +239,7 @@ class KeyPool:
                 lease, wrapped = await self._core.wrap(
                     self._tenant, self._service, "record", keys.view
                 )
-            self._guard.recheck(permit)
+            self._recheck(permit)
             now = self._clock.elapsed()
             if lease.too_short(now):
                 raise too_short()

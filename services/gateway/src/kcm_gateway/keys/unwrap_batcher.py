@@ -65,6 +65,16 @@ class UnwrapBatcher:
         """By tenant, so that a purge does not search those of other tenants."""
         self._tasks: Final = TaskSet()
 
+    @property
+    def requests(self) -> int:
+        """Requests to a Core in progress."""
+        return len(self._tasks)
+
+    @property
+    def queues(self) -> int:
+        """Service keys for which a request is waiting or in progress."""
+        return sum(map(len, self._queues.values()))
+
     async def open(self, group: Group, blobs: list[bytes]) -> Opened:
         """Unwrap blobs; the caller releases the block that it gets.
 

@@ -1,8 +1,10 @@
 """The Gateway's requests: on time, within its grants, on record, and none that cannot be."""
 
 import pytest
+from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
-from kcm_gateway.service import GatewayService
+from kcm_runtime.clock import SystemRandomness
+from kcm_runtime.host import Host
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
@@ -48,19 +50,25 @@ class Audit:
         self.events.append((kind, fields["code"], fields["count"], fields["failed"]))
 
 
+class Rig:
+    """The requests of a Gateway whose engine, audit trail and clock are a test's."""
+
+    def __init__(self):
+        self.clock, self.engine, self.audit = Clock(), Engine(), Audit()
+        host = Host(membership("gw-eu"), self.clock, SystemRandomness(), self.audit.emit)
+        self.api = DataApi(host, self.engine, self.audit)
+
+    async def handle(self, subject, body):
+        return await self.api.handle(subject, body)
+
+
 @pytest.fixture
 def service():
-    """A service whose engine and trail are a test's; nothing is connected."""
-    made = object.__new__(GatewayService)
-    made._me = membership("gw-eu")
-    made._clock = Clock()
-    made._engine = Engine()
-    made._audit = Audit()
-    return made
+    return Rig()
 
 
 def ask(service, *, ahead_ms=5000, count=2, kind=EncryptRequest):
-    deadline = service._clock.unix_ms() + ahead_ms
+    deadline = service.clock.unix_ms() + ahead_ms
     if kind is EncryptRequest:
         return encode(
             kind(
@@ -85,7 +93,7 @@ async def test_both_operations_are_served_and_recorded(service):
     assert reply.records == [b"x", b"x"]
     body = ask(service, kind=DecryptRequest)
     assert decode(DecryptReply, await service.handle(DECRYPT, body)).codes[0] is Code.TAMPERED
-    assert service._audit.events == [
+    assert service.audit.events == [
         ("data.encrypt", Code.OK, 2, 0),
         ("data.decrypt", Code.OK, 2, 1),
     ]
@@ -105,8 +113,8 @@ async def test_both_operations_are_served_and_recorded(service):
 )
 async def test_what_is_refused_is_not_done_and_is_on_record(service, subject, ahead_ms, code):
     assert await refused(service.handle(subject, ask(service, ahead_ms=ahead_ms))) is code
-    assert service._engine.calls == 0
-    assert [event[1] for event in service._audit.events] == [code]
+    assert service.engine.calls == 0
+    assert [event[1] for event in service.audit.events] == [code]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +127,10 @@ async def test_an_answer_may_be_accepted_until_its_keys_end_and_no_longer(
     """Counted from the sending: whoever gets it after the work still has the rest of the lease."""
 
     def work():
-        service._clock.now += spent_s
+        service.clock.now += spent_s
 
-    service._engine.work = work
-    service._engine.lease_s = left_s
+    service.engine.work = work
+    service.engine.lease_s = left_s
     for subject, kind, reply in (
         (ENCRYPT, EncryptRequest, EncryptReply),
         (DECRYPT, DecryptRequest, DecryptReply),
@@ -133,20 +141,20 @@ async def test_an_answer_may_be_accepted_until_its_keys_end_and_no_longer(
 
 
 async def test_what_cannot_be_recorded_is_not_done_and_takes_no_room_from_purges(service):
-    service._audit.has_room = False
+    service.audit.has_room = False
     for _ in range(1000):
         assert await refused(service.handle(ENCRYPT, ask(service))) is Code.UNAVAILABLE
-    assert service._engine.calls == 0
-    assert service._audit.events == []
+    assert service.engine.calls == 0
+    assert service.audit.events == []
 
 
 async def test_a_fault_is_recorded_as_one(service):
-    service._engine.error = RuntimeError("a fault")
+    service.engine.error = RuntimeError("a fault")
     with pytest.raises(RuntimeError):
         await service.handle(ENCRYPT, ask(service))
-    service._engine.error = KcmError(Code.TENANT_KILLED)
+    service.engine.error = KcmError(Code.TENANT_KILLED)
     assert await refused(service.handle(ENCRYPT, ask(service))) is Code.TENANT_KILLED
-    assert [event[1:] for event in service._audit.events] == [
+    assert [event[1:] for event in service.audit.events] == [
         (Code.INTERNAL, 2, 2),
         (Code.TENANT_KILLED, 2, 2),
     ]
@@ -157,18 +165,18 @@ async def test_what_would_not_fit_into_the_answer_is_refused_before_it_is_done(s
     body = encode(
         EncryptRequest(
             v=1,
-            deadline_ms=service._clock.unix_ms() + 5000,
+            deadline_ms=service.clock.unix_ms() + 5000,
             dek_scope="record",
             plaintexts=[bytes(size)] * limits.RECORDS_MAX,
             contexts=[],
         )
     )
     assert await refused(service.handle(ENCRYPT, body)) is Code.TOO_LARGE
-    assert service._engine.calls == 0
+    assert service.engine.calls == 0
 
 
 async def test_nobody_who_asks_chooses_the_type_of_an_event(service):
     for operation in ("shred", "a" * 60, "alive"):
         subject = subjects.gateway("eu", operation, "acme", "crm")
         assert await refused(service.handle(subject, ask(service))) is Code.MALFORMED
-    assert {event[0] for event in service._audit.events} == {EventType.DATA_REFUSED}
+    assert {event[0] for event in service.audit.events} == {EventType.DATA_REFUSED}

@@ -1,0 +1,151 @@
+"""The requests of applications on the bus: encrypt and decrypt, each recorded in the audit trail.
+
+Requests contain batches in columns and an absolute deadline; a late request is rejected and not
+executed. While the audit buffer is full, requests are refused: an action that cannot be recorded is
+not done.
+
+The answer lease is counted from the arrival of the request. The requester counts it from the
+sending, which was no later. So no reply is accepted after its end, and the duration of the work is
+not subtracted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from kcm_killswitch.model.timing import ANSWER_MAX_S
+from kcm_runtime.audit.port import AuditRoom
+from kcm_runtime.host import Host
+from kcm_runtime.requests import check_deadline
+from kcm_schemas import limits, record, subjects
+from kcm_schemas.audit import EventType
+from kcm_schemas.codec import decode, encode
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+from kcm_trust.verify import may_ask
+
+from kcm_gateway.engine import Batch, DekScope
+
+RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
+"""The most bytes by which a record is longer than its plaintext on the wire."""
+
+EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
+"""The event type of each operation: a requester cannot choose it."""
+
+
+class Engine(Protocol):
+    """What encrypts and decrypts: ``kcm_gateway.engine.Gateway``."""
+
+    async def encrypt(
+        self,
+        tenant: str,
+        service: str,
+        plaintexts: Sequence[bytes],
+        contexts: Sequence[bytes] | bytes | None = None,
+        *,
+        dek_scope: DekScope = "record",
+    ) -> Batch:
+        """Encrypt a batch; raises ``KcmError``."""
+        ...
+
+    async def decrypt(
+        self,
+        tenant: str,
+        service: str,
+        records: Sequence[bytes],
+        contexts: Sequence[bytes] | bytes | None = None,
+    ) -> Batch:
+        """Decrypt a batch; raises ``KcmError``."""
+        ...
+
+
+class DataApi:
+    """Serves encrypt and decrypt requests with an engine, while the audit trail has room."""
+
+    def __init__(self, host: Host, engine: Engine, audit_room: AuditRoom) -> None:
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._emit: Final = host.emit
+        self._engine: Final = engine
+        self._audit_room: Final = audit_room
+
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Serve one request; raises ``KcmError``."""
+        arrived = self._clock.elapsed()
+        asked = subjects.read_data(subject)
+        event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
+        if not self._audit_room.has_room:
+            # Not recorded either: the rest of the buffer is reserved for purges.
+            raise KcmError(Code.UNAVAILABLE, self._audit_room.refusal)
+        count, code, failed = 0, Code.OK, 0
+        try:
+            match asked.operation:
+                case "encrypt":
+                    request = decode(EncryptRequest, body)
+                    count = len(request.plaintexts)
+                    self._check(asked, request.deadline_ms)
+                    done = await self._encrypt(asked, request)
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
+                    return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
+                case "decrypt":
+                    wanted = decode(DecryptRequest, body)
+                    count = len(wanted.records)
+                    self._check(asked, wanted.deadline_ms)
+                    done = await self._engine.decrypt(
+                        asked.tenant, asked.service, wanted.records, _contexts(wanted.contexts)
+                    )
+                    failed = done.failed
+                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
+                    return encode(
+                        DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
+                    )
+                case _:
+                    raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
+        except KcmError as error:
+            code, failed = error.code, count
+            raise
+        except Exception:
+            code, failed = Code.INTERNAL, count
+            raise
+        finally:
+            self._emit(
+                event,
+                tenant=asked.tenant,
+                service=asked.service,
+                code=code,
+                count=count,
+                failed=failed,
+            )
+
+    async def _encrypt(self, asked: subjects.DataSubject, request: EncryptRequest) -> Batch:
+        size = sum(map(len, request.plaintexts))
+        if size + len(request.plaintexts) * RECORD_GROWTH_MAX > limits.BODY_MAX:
+            raise KcmError(Code.TOO_LARGE)
+        return await self._engine.encrypt(
+            asked.tenant,
+            asked.service,
+            request.plaintexts,
+            _contexts(request.contexts),
+            dek_scope=request.dek_scope,
+        )
+
+    def _lease_ms(self, done: Batch, arrived: float) -> int:
+        """Return the answer lease in milliseconds, counted from the request's arrival."""
+        spent = self._clock.elapsed() - arrived
+        return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
+
+    def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
+        check_deadline(deadline_ms, self._clock.unix_ms())
+        if not may_ask(self._me.entry, asked.tenant, asked.service):
+            raise KcmError(
+                Code.FORBIDDEN,
+                f"{self._me.name} has no grant for tenant {asked.tenant}, service {asked.service}",
+            )
+
+
+def _contexts(sent: Sequence[bytes]) -> Sequence[bytes] | bytes | None:
+    """Interpret a message's list: no context, one for all its records, or one for each."""
+    if not sent:
+        return None
+    return sent[0] if len(sent) == 1 else sent
