@@ -42,9 +42,7 @@ class SimCore(Instance):
         self.kills: Final = parts.kills
         self.compaction: Final = parts.compaction
         self.loader: Final = key_loader(ports, parts.monitor)
-        self.registry_parts: Final = (
-            registry_parts(ports, self.switch.record.renew) if self.feed else None
-        )
+        self.registry_parts: Final = registry_parts(ports, self.switch.renew) if self.feed else None
         if self.registry_parts is not None:
             self.switch.on_registry(self.registry_parts.keeper.compare)
         broken(world.plan.variant, self)
@@ -126,7 +124,7 @@ class SimCore(Instance):
         caller, incarnation, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if not self.switch.record.incarnations.knows(caller, incarnation):
+        if not self.switch.registered.knows(caller, incarnation):
             raise KcmError(Code.UNAVAILABLE)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)

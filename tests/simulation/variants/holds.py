@@ -136,7 +136,7 @@ class _Signing:
 
 def purge_after_an_await(instance: Instance) -> None:
     """Keys are wiped at once, but the hold is in force only after something was waited for."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     learn = learning.learn
 
     async def later(raw: bytes) -> None:

@@ -22,13 +22,13 @@ def roster_at_the_start(instance: Instance) -> None:
 
 def judged_by_arrival(instance: Instance) -> None:
     """What was judged by one roster is judged so for ever; a new one is for what comes later."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     learning.judge_again = lambda names: []
 
 
 def retired_holds_end(instance: Instance) -> None:
     """The holds of somebody end with the signer's retirement."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     again = learning.judge_again
 
     def without_theirs(names: frozenset[str]) -> list[bytes]:
