@@ -141,7 +141,7 @@ class HoldCommands:
         regions = self._reach.regions(record.hold.scope, record.hold.target)
         within_s = self._patience_s(deadline_ms)
         offered: list[bytes] = []
-        asked = (self._facts(one, record, within_s, offered) for one in regions)
+        asked = (self.facts(one, record, within_s, offered) for one in regions)
         facts = await asyncio.gather(*asked)
         self.receipts.read()
         receipts = self.receipts.of(hold_id)
@@ -279,9 +279,13 @@ class HoldCommands:
         left_ms = deadline_ms - self._clock.unix_ms()
         return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
 
-    async def _facts(
+    async def facts(
         self, region: str, record: HoldState, within_s: float, offered: list[bytes]
     ) -> RegionFacts | None:
+        """What a region knows of a hold, as it counts here; ``None`` if it does not answer.
+
+        Adds the signed result that the region reports to ``offered``.
+        """
         if region == self._me.region:
             return await self._regions.facts_here(record.hold.id)
         reply = await self._regions.facts(region, record.hold.id, within_s)
