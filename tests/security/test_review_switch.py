@@ -8,7 +8,9 @@ import asyncio
 import pytest
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.coordinator.hold_commands import HoldCommands
-from kcm_killswitch.coordinator.region_sync import PAGE_BYTES, RegionSync, page_of
+from kcm_killswitch.coordinator.hold_reach import HoldReach
+from kcm_killswitch.coordinator.pull_answers import PAGE_BYTES, page_of
+from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.incarnations import GONE_S, INCARNATIONS_PER_INSTANCE_MAX, Incarnations
@@ -79,7 +81,7 @@ class Rig:
         self.region.stream.sequence += 1
         at = sequence or self.region.stream.sequence
         self.region.stream.stored[subject] = (at, data)
-        self.switch.receive(Entry(at, subject, data))
+        self.switch.reader.receive(Entry(at, subject, data))
 
 
 async def settle():
@@ -123,14 +125,14 @@ async def test_a_fault_with_one_tenant_spares_no_other_and_gives_no_receipt():
             Tenant(tenant=name, revision=1, link="l", regions=["eu"], region_quorum="all")
         )
     kill = hold(scope="link", target="l")
-    await rig.switch._on_broadcast(Message(signed(kill)))
+    await rig.switch.broadcasts.receive(Message(signed(kill)))
     await settle()
     assert purged == ["a", "c"]
     assert rig.receipts() == []
     assert all(rig.revocations.killed(name) for name in "abc")
     # It is tried again whenever the hold is heard again.
     broken.clear()
-    await rig.switch._on_broadcast(Message(signed(kill)))
+    await rig.switch.broadcasts.receive(Message(signed(kill)))
     await settle()
     assert purged == ["a", "c", "b"]
     assert [one.hold_id for one in rig.receipts()] == [kill.id]
@@ -138,7 +140,7 @@ async def test_a_fault_with_one_tenant_spares_no_other_and_gives_no_receipt():
 
 async def test_the_purge_is_done_before_the_callback_waits_for_anything():
     rig = Rig()
-    coroutine = rig.switch._on_broadcast(Message(signed(hold())))
+    coroutine = rig.switch.broadcasts.receive(Message(signed(hold())))
     with pytest.raises(StopIteration):
         coroutine.send(None)  # it ends without having waited once
     assert rig.purged == ["acme"]
@@ -148,8 +150,8 @@ async def test_the_purge_is_done_before_the_callback_waits_for_anything():
 async def test_a_question_asked_a_thousand_times_at_once_has_one_answer():
     rig = Rig("gw-eu")
     for _ in range(1000):
-        await rig.switch._on_broadcast(Message(signed(hold())))
-    assert len(rig.switch._tasks) == 1
+        await rig.switch.broadcasts.receive(Message(signed(hold())))
+    assert rig.switch.unsent == 1
     await settle()
     assert len(rig.receipts()) == 1
 
@@ -171,7 +173,7 @@ async def test_a_tenant_whose_record_changed_is_purged():
 async def test_a_hold_that_is_overwritten_is_written_again():
     """An incarnation that starts later learns from the stream; so nothing else may stay there."""
     rig, kill = Rig(), hold()
-    rig.switch.learning.learn(signed(kill))
+    rig.switch.learn(signed(kill))
     await until(lambda: rig.stored(kill)[1] == signed(kill))
     subject = subjects.control_hold("eu", "tenant", kill.id)
     first = rig.stored(kill)
@@ -188,7 +190,7 @@ async def test_a_hold_that_is_overwritten_is_written_again():
 async def test_a_stream_that_went_back_gets_every_hold_again():
     rig, kills_ = Rig(), [hold(target=f"t{n}") for n in range(5)]
     for kill in kills_:
-        rig.switch.learning.learn(signed(kill))
+        rig.switch.learn(signed(kill))
     await until(lambda: rig.switch.all_durable)
     rig.region.stream.stored.clear()
     rig.region.stream.sequence = 0
@@ -209,7 +211,7 @@ async def test_a_hold_in_the_place_of_another_is_not_durable_there():
 
 async def test_a_gateway_writes_no_holds():
     rig, kill = Rig("gw-eu"), hold()
-    rig.switch.learning.learn(encode(identity("security").sign(Kind.LIFT, lift(kill, "security"))))
+    rig.switch.learn(encode(identity("security").sign(Kind.LIFT, lift(kill, "security"))))
     rig.deliver(subjects.control_hold("eu", "tenant", kill.id), signed(kill))
     await settle()
     assert rig.stored(kill)[1] == signed(kill)
@@ -243,7 +245,7 @@ def put_lease(rig, one, signer=None, subject=None):
 def on_record(rig):
     return {
         (incarnation.instance, incarnation.incarnation): incarnation
-        for incarnation in rig.switch.record.incarnations.on_record(rig.clock.now)
+        for incarnation in rig.switch.registered.on_record(rig.clock.now)
     }
 
 
@@ -307,13 +309,13 @@ async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say
     stream = rig.region.stream
     subject = subjects.control_lease("eu", "core-eu", rig.me.incarnation)
     stream.sequence = 500
-    await rig.switch.record.renew()
-    await rig.switch.record.renew()
+    await rig.switch.renew()
+    await rig.switch.renew()
     assert VERIFIER.lease(stream.stored[subject][1]).first == 501
     stream.sequence = 20  # the broker's disk went back
     with pytest.raises(KcmError):
-        await rig.switch.record.renew()
-    await rig.switch.record.renew()
+        await rig.switch.renew()
+    await rig.switch.renew()
     assert VERIFIER.lease(stream.stored[subject][1]).first == BEFORE_EVERYTHING
 
 
@@ -395,10 +397,10 @@ def test_a_kill_of_a_link_asks_every_region():
     """The link may open roots of tenants that this region has no record of."""
     rig = Rig()
     rig.revocations.register(acme(regions=["eu"]))
-    watcher = kills(rig)
-    assert watcher._regions_of("tenant", "acme") == ["eu"]
-    assert watcher._regions_of("tenant", "nobody") == ["eu", "us"]
-    assert watcher._regions_of("link", "acme-root") == ["eu", "us"]
+    reach = HoldReach(rig.host, rig.state, switch=rig.switch)
+    assert reach.regions("tenant", "acme") == ["eu"]
+    assert reach.regions("tenant", "nobody") == ["eu", "us"]
+    assert reach.regions("link", "acme-root") == ["eu", "us"]
 
 
 def test_pages_of_holds_fit_into_a_message():
@@ -417,7 +419,7 @@ def test_pages_of_holds_fit_into_a_message():
 async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
     """An incarnation that began in between would be missing from them."""
     rig = Rig()
-    kill = rig.switch.learning.learn(signed(hold()))
+    kill = rig.switch.learn(signed(hold()))
     subject = subjects.control_hold("eu", "tenant", kill.hold.id)
 
     async def read_with(when, sequence):
@@ -425,7 +427,7 @@ async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
 
         def deliver():
             rig.region.stream.stored[subject] = (sequence, kill.message)
-            rig.switch.receive(Entry(sequence, subject, kill.message))
+            rig.switch.reader.receive(Entry(sequence, subject, kill.message))
 
         async def caught_up():
             if when == "while":

@@ -18,7 +18,6 @@ from tests.simulation.network import Leg, Weather
 from tests.simulation.nodes import THREAD_S
 from tests.simulation.paging import PAGING
 from tests.simulation.plan import OPERATORS, Fault
-from tests.simulation.registry import following_of
 from tests.simulation.results import RESULTS
 from tests.simulation.setbacks import SETBACKS
 from tests.simulation.stream import ControlStream, Store
@@ -132,8 +131,8 @@ class Chaos:
             if following.lags:
                 self._catch_up(following)
         instance.node.thread_s = THREAD_S
-        if instance.feed is not None and following_of(instance.feed).lags:
-            self._catch_up(following_of(instance.feed))
+        if instance.reads is not None and instance.reads.following.lags:
+            self._catch_up(instance.reads.following)
 
     # Processes.
 

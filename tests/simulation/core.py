@@ -20,7 +20,7 @@ from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_of, floors_of
-from tests.simulation.variants import broken
+from tests.simulation.variants import RESULT_STORES, broken
 from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
 
 LEASE_MS: Final = 10_000
@@ -42,9 +42,7 @@ class SimCore(Instance):
         self.kills: Final = parts.kills
         self.compaction: Final = parts.compaction
         self.loader: Final = key_loader(ports, parts.monitor)
-        self.registry_parts: Final = (
-            registry_parts(ports, self.switch.record.renew) if self.feed else None
-        )
+        self.registry_parts: Final = registry_parts(ports, self._until_shown) if self.feed else None
         if self.registry_parts is not None:
             self.switch.on_registry(self.registry_parts.keeper.compare)
         broken(world.plan.variant, self)
@@ -59,10 +57,18 @@ class SimCore(Instance):
         """Whether it has memory of its region's registry."""
         return self.registry_parts is not None and self.registry_parts.memory.has
 
+    async def _until_shown(self) -> object:
+        return await self.shown()
+
+    async def shown(self) -> object:
+        """Return once this Core's lease entry shows the current registry."""
+        return await self.switch.renew()
+
     def _ports(self) -> Ports:
         """What is simulated; of the rest no simulated part makes use."""
         world, region = self.world, self.who.region
         bucket = world.buckets.get(region)
+        naive = RESULT_STORES.get(world.plan.variant)
         unused: Any = None
         return Ports(
             host=replace(self.host, emit=self._emitted),
@@ -72,7 +78,7 @@ class SimCore(Instance):
             buckets=bucket_of(self, bucket) if bucket else unused,
             control_bus=self.control_bus,
             stream=self.stream,
-            results=world.results[region],
+            results=naive(world.results[region]) if naive else world.results[region],
             feed=self.feed or unused,
             floors=floors_of(self),
             directory=bucket.directory if bucket else unused,
@@ -110,7 +116,7 @@ class SimCore(Instance):
         self.ready = True
 
     def drop(self, tenant: str) -> int:
-        if any(root[0] == tenant for root in self.loader._opening):
+        if self.loader.waiting.get(tenant):
             self.world.coverage.saw("an unseal in flight when a kill lands")
         self.admission.close(tenant)
         return self.vault.purge(tenant)
@@ -126,7 +132,7 @@ class SimCore(Instance):
         caller, incarnation, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if not self.switch.record.incarnations.knows(caller, incarnation):
+        if not self.switch.registered.knows(caller, incarnation):
             raise KcmError(Code.UNAVAILABLE)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)

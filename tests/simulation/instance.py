@@ -30,7 +30,7 @@ from tests.simulation.disk import SimDisk, hold_files
 from tests.simulation.log import SimLog
 from tests.simulation.oracle import Operation
 from tests.simulation.plan import Member
-from tests.simulation.registry import feed_of
+from tests.simulation.registry import bucket_reader
 from tests.simulation.trust import member
 from tests.simulation.variants import REVOCATIONS
 
@@ -85,7 +85,8 @@ class Instance:
         for record in world.records:
             self.revocations.register(record)
         bucket = world.buckets.get(region)
-        self.feed: Final[RegistryFeed | None] = feed_of(self, bucket) if bucket else None
+        self.reads: Final = bucket_reader(self, bucket) if bucket else None
+        self.feed: Final[RegistryFeed | None] = self.reads.feed if self.reads else None
         if self.feed is not None:
             self.switch.on_registry(self.feed.read_again)
         self.ready = False
@@ -95,7 +96,7 @@ class Instance:
     @property
     def following(self) -> Any:
         """Its follower of the region's stream."""
-        return self.switch._following
+        return self.stream.following
 
     async def start(self) -> None:
         """Catch up, then serve."""

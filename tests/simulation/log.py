@@ -29,6 +29,8 @@ class SimLog:
         self.is_conflict: Callable[[APIError], bool] = is_conflict
         self._stream: Final = stream
         self._connection: Final = connection
+        self.following: SimFollowing | None = None
+        """The first follower, which is the incarnation's permanent one."""
 
     async def put(
         self, subject: str, body: bytes, *, expected: int | None = None, ttl: str | None = None
@@ -76,7 +78,9 @@ class SimLog:
 
     def follow(self, follower: LogFollower) -> SimFollowing:
         """As the port says."""
-        return SimFollowing(self._stream, self._connection, follower, self._variant)
+        made = SimFollowing(self._stream, self._connection, follower, self._variant)
+        self.following = self.following or made
+        return made
 
     def _check(self) -> None:
         if not self._connection.connected:

@@ -18,9 +18,11 @@ import heapq
 import random
 import sys
 import warnings
+from asyncio import _set_running_loop  # exported for those who implement a loop
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from tests.simulation.handles import Callback, SimHandle, SimTask, SimTimer
 from tests.simulation.nodes import NODE, Node
 
 T = TypeVar("T")
@@ -31,7 +33,7 @@ STEPS_MAX: Final = 3_000_000
 STEPS_AT_ONCE_MAX: Final = 50_000
 """Callbacks without any time going by: more is a loop that waits for nothing."""
 
-_Timer = tuple[float, int, asyncio.TimerHandle, Node]
+_Timer = tuple[float, int, SimTimer, Node]
 
 
 class Stuck(Exception):
@@ -40,17 +42,6 @@ class Stuck(Exception):
 
 class Runaway(Exception):
     """More steps than a run can need."""
-
-
-class SimTask(asyncio.Task[T]):
-    """A task that hashes by its number, so that a set of tasks has the same order in every run."""
-
-    def __init__(self, number: int, coro: Coroutine[Any, Any, T], **kwargs: Any) -> None:
-        self.number = number
-        super().__init__(coro, **kwargs)
-
-    def __hash__(self) -> int:
-        return self.number
 
 
 class SimLoop(asyncio.AbstractEventLoop):
@@ -71,7 +62,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._numbers = 0
         self._graveyard: list[asyncio.Task[Any]] = []
         self._nodes: list[Node] = [self.world]
-        self._failure: BaseException | None = None
+        self.failure: BaseException | None = None
+        """What the run ends with, if something went wrong."""
         self._closed = False
         self._steps_here = 0
 
@@ -84,7 +76,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         return False
 
     def is_running(self) -> bool:
-        return asyncio._get_running_loop() is self
+        with contextlib.suppress(RuntimeError):
+            return asyncio.get_running_loop() is self
+        return False
 
     def is_closed(self) -> bool:
         return self._closed
@@ -98,7 +92,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         *,
         name: str | None = None,
         context: contextvars.Context | None = None,
-    ) -> asyncio.Task[T]:
+    ) -> SimTask[T]:
         context = contextvars.copy_context() if context is None else context
         self._numbers += 1
         task = SimTask(self._numbers, coro, loop=self, name=name or "task", context=context)
@@ -112,7 +106,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
         node = self._current if context is None else context.get(NODE, self.world)
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = SimHandle(callback, args, self, context)
         self._make_ready(node, handle)
         return handle
 
@@ -122,7 +116,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> SimTimer:
         node = self._current if context is None else context.get(NODE, self.world)
         return self._call_at(node, node.monotonic(self.now) + delay, callback, args, context)
 
@@ -132,7 +126,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., Any],
         *args: Any,
         context: contextvars.Context | None = None,
-    ) -> asyncio.TimerHandle:
+    ) -> SimTimer:
         node = self._current if context is None else context.get(NODE, self.world)
         return self._call_at(node, when, callback, args, context)
 
@@ -173,15 +167,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._nodes.append(node)
         return node
 
-    def spawn(self, node: Node, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def spawn(self, node: Node, coro: Coroutine[Any, Any, T]) -> SimTask[T]:
         """Run a coroutine as part of a node."""
         return self.create_task(coro, context=node.context.copy())
 
-    def at(self, when: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+    def at(self, when: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Call at a true time, as part of the world, whoever asks for it."""
         return self._call_at(self.world, when, callback, args, self.world.context)
 
-    def after(self, delay: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+    def after(self, delay: float, callback: Callable[..., Any], *args: Any) -> SimTimer:
         """Call after true seconds, as part of the world."""
         return self.at(self.now + delay, callback, *args)
 
@@ -217,37 +211,37 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.pause(node)
         node.dead = True
         for task in node.tasks:
-            task._log_destroy_pending = False
+            task.abandon()
             self._graveyard.append(task)  # where nobody collects it, and runs its ``finally``
         node.tasks.clear()
         node.ready.clear()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error, whoever is being run and whatever it would catch."""
-        self._failure = self._failure or error
+        self.failure = self.failure or error
 
     def run(self, coro: Coroutine[Any, Any, T], until: float = float("inf")) -> T:
         """Run a coroutine of the world to its end, at most until a true time.
 
         Raises ``Stuck``, ``Runaway``, what ``fail`` was given, or what the coroutine raises.
         """
-        asyncio._set_running_loop(self)
+        _set_running_loop(self)
         try:
             main = self.spawn(self.world, coro)
-            main._log_destroy_pending = False  # the run may end before it
+            main.abandon()  # the run may end before it
             while not main.done():
-                if self._failure is not None:
-                    raise self._failure
+                if self.failure is not None:
+                    raise self.failure
                 if not self._eligible and not self._advance(until):
                     raise Stuck(self._describe())
                 if self._eligible:
                     self._step()
-            if self._failure is not None:
-                raise self._failure
+            if self.failure is not None:
+                raise self.failure
             return main.result()
         finally:
             self._current = self.world
-            asyncio._set_running_loop(None)
+            _set_running_loop(None)
 
     def close(self) -> None:
         """Let go of everything; what was left unfinished says nothing any more."""
@@ -279,17 +273,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         callback: Callable[..., Any],
         args: tuple[Any, ...],
         context: contextvars.Context | None,
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-        handle._scheduled = True
+    ) -> SimTimer:
+        handle = SimTimer(when, callback, args, self, context)
         self._push(node.true_time(when), handle, node)
         return handle
 
-    def _push(self, when: float, handle: asyncio.TimerHandle, node: Node) -> None:
+    def _push(self, when: float, handle: SimTimer, node: Node) -> None:
         self._numbers += 1
         heapq.heappush(self._timers, (when, self._numbers, handle, node))
 
-    def _make_ready(self, node: Node, handle: asyncio.Handle) -> None:
+    def _make_ready(self, node: Node, handle: Callback) -> None:
         if node.dead:
             return
         node.ready.append(handle)
@@ -306,7 +299,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         timers = self._timers
         while timers:
             when, _, handle, node = timers[0]
-            if handle._cancelled or node.dead:
+            if handle.cancelled() or node.dead:
                 heapq.heappop(timers)
                 continue
             break
@@ -318,7 +311,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._steps_here = 0
         while timers and timers[0][0] <= self.now:
             _, _, handle, node = heapq.heappop(timers)
-            if not handle._cancelled:
+            if not handle.cancelled():
                 self._make_ready(node, handle)
         return True
 
@@ -331,7 +324,7 @@ class SimLoop(asyncio.AbstractEventLoop):
             node.queued = False
             eligible[at] = eligible[-1]
             eligible.pop()
-        if handle._cancelled:
+        if handle.cancelled():
             return
         self.steps += 1
         self._steps_here += 1
@@ -340,7 +333,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         if self.on_step is not None:
             self.on_step(node.name, handle)
         self._current = node
-        handle._run()
+        handle.run()
         self._current = self.world
 
     def _describe(self) -> str:

@@ -6,11 +6,13 @@ that comes of it. So the loop knows whose code it is about to run.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import weakref
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from tests.simulation.handles import Callback, SimTask, SimTimer
 
 THREAD_S: Final = 0.001
 """Seconds that the work of a thread takes, at most."""
@@ -37,7 +39,7 @@ class Node:
     def __init__(self, name: str, rate: float = 1.0) -> None:
         self.name = name
         self.rate = rate
-        self.ready: deque[asyncio.Handle] = deque()
+        self.ready: deque[Callback] = deque()
         self.queued = False
         """Whether the loop has it among those that may run."""
         self.paused = False
@@ -47,9 +49,9 @@ class Node:
         self.asleep_s = 0.0
         """True seconds spent in suspend, during which its monotonic clock stood."""
         self.slept_at: float | None = None
-        self.parked: list[tuple[float, asyncio.TimerHandle]] = []
+        self.parked: list[tuple[float, SimTimer]] = []
         """Timers that wait for the end of the suspend."""
-        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        self.tasks: weakref.WeakSet[SimTask[Any]] = weakref.WeakSet()
         self.context = contextvars.Context()
         self.context.run(NODE.set, self)
 

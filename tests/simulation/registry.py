@@ -14,6 +14,7 @@ from kcm_core.keys.file_store import Stored
 from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.registry import Key, Record, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_runtime.nats.ports import LogFollower
 from kcm_runtime.nats.store_health import Stores
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -214,20 +215,33 @@ class SimBucket:
         return _Information(_State(len(self._stream.entries()), self._stream.sequence))
 
 
-def feed_of(instance: Instance, bucket: Bucket) -> RegistryFeed:
-    """Production's feed of one instance."""
+@dataclass(frozen=True)
+class BucketReader:
+    """Production's feed of one instance, and its simulated follower of the bucket."""
+
+    feed: RegistryFeed
+    following: SimFollowing
+
+
+def bucket_reader(instance: Instance, bucket: Bucket) -> BucketReader:
+    """Read a bucket as production does."""
     connection: Any = SimBucket(bucket.stream, instance.region_bus)
-    made: Any = RegistryFeed(
+    made: list[SimFollowing] = []
+
+    def follow(follower: LogFollower) -> SimFollowing:
+        made.append(SimFollowing(bucket.stream, instance.region_bus, follower))
+        return made[0]
+
+    feed = RegistryFeed(
         connection,
         instance.me,
         instance.revocations,
         instance.purge,
         instance.freshness.registry,
         instance.clock,
+        follow=follow,
     )
-    made._follower = SimFollowing(bucket.stream, instance.region_bus, made._place)
-    feed: RegistryFeed = made
-    return feed
+    return BucketReader(feed, made[0])
 
 
 def floors_of(core: SimCore) -> Any:
@@ -238,13 +252,6 @@ def floors_of(core: SimCore) -> Any:
 def bucket_of(core: SimCore, bucket: Bucket) -> Any:
     """One Core's connection to the bucket."""
     return SimBucket(bucket.stream, core.region_bus)
-
-
-def following_of(feed: RegistryFeed) -> SimFollowing:
-    """The feed's follower of the bucket."""
-    found: Any = feed
-    made: SimFollowing = found._follower
-    return made
 
 
 def place(key: Key) -> str:

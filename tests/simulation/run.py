@@ -342,7 +342,7 @@ async def _adopt(core: SimCore, bucket: Bucket) -> None:
     heads = bucket.directory.heads(PREFIX)
     keys = {tuple(name.removeprefix(PREFIX).split(".")): head for name, head in heads.items()}
     if all(core.registry.revision(key) >= head for key, head in keys.items()):
-        memory = core.registry_memory
-        await memory.begin(EventType.REGISTRY_ADOPTED, memory.digest)
-        if core.keeper is not None:
-            core.keeper.compare()
+        parts = core.registry_parts
+        if parts is not None:
+            await parts.memory.begin(EventType.REGISTRY_ADOPTED, parts.memory.digest)
+            parts.keeper.compare()

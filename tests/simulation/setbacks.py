@@ -17,7 +17,7 @@ from kcm_schemas.registry import RegistryEntry, Tenant
 
 from tests.simulation.nodes import THREAD_S
 from tests.simulation.plan import OPERATORS, OTHER
-from tests.simulation.registry import Bucket, FloorsDisk, following_of, place, signed
+from tests.simulation.registry import Bucket, FloorsDisk, place, signed
 
 if TYPE_CHECKING:
     from tests.simulation.core import SimCore
@@ -57,8 +57,8 @@ def _instances(world: World, region: str) -> list[Instance]:
 def _deafen(world: World, fault: Fault, victims: Iterable[Instance]) -> None:
     world.coverage.saw("a registry that comes late")
     for victim in victims:
-        if victim.feed is not None:
-            one = following_of(victim.feed)
+        if victim.reads is not None:
+            one = victim.reads.following
             one.lags = True
             world.loop.after(fault.lasts, _hear, one)
 

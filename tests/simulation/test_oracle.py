@@ -73,7 +73,7 @@ class Rig:
 
     @property
     def broken(self):
-        failure = self.loop._failure
+        failure = self.loop.failure
         assert failure is None or isinstance(failure, Violation)
         return failure.invariant if failure else None
 

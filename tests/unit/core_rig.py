@@ -125,29 +125,18 @@ def lease_of(me: InstanceContext) -> Lease:
     )
 
 
-class _Record:
-    """The lease entry of one Core, and the incarnations whose entries it has read."""
-
-    def __init__(self) -> None:
-        self.incarnations = Incarnations()
-
-    async def renew(self) -> None:
-        """The lease entry shows it at once."""
-
-
-class _Lifts:
-    pages: tuple[()] = ()
-
-
 class Switch:
     """The kill switch of one Core: what it learns takes effect, and is durable, at once."""
 
     def __init__(self, core: Core, rosters: RosterFeed) -> None:
         self._core = core
         self.told: list[HoldState] = []
-        self.record = _Record()
+        self.registered = Incarnations()
         self.rosters = rosters
-        self.lifts = _Lifts()
+        self.lift_pages: tuple[()] = ()
+
+    async def renew(self) -> None:
+        """The lease entry shows it at once."""
 
     def verify(self, raw: bytes) -> HoldState:
         return to_record(self._core.me.verifier.hold_or_lift(raw))
@@ -208,7 +197,7 @@ class Core:
             world.clock,
         )  # fmt: skip
         self.switch: Any = Switch(self, self.rosters)
-        self.incarnations = self.switch.record.incarnations
+        self.incarnations = self.switch.registered
         parts = assemble(ports, self.switch)
         self.store, self.vault, self.feed = ports.store, ports.vault, ports.feed
         self.holds, self.watch = parts.kill_switch.automatic_holds, parts.kill_switch.monitor

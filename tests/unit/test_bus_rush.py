@@ -143,13 +143,13 @@ class Switch:
         return [body for subject, body in self.bus.sent if ".receipt." in subject]
 
     async def hear(self, raw=HELD):
-        await self.made._on_broadcast(Message(raw))
+        await self.made.broadcasts.receive(Message(raw))
 
     def read(self, raw=HELD, at=1):
-        self.made.receive(Entry(at, PLACE, raw))
+        self.made.reader.receive(Entry(at, PLACE, raw))
 
     async def settled(self):
-        while self.made._tasks or self.made._durable._tasks:  # noqa: ASYNC110 - nobody tells
+        while self.made.unsent:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 
 
@@ -209,7 +209,8 @@ def test_of_every_hold_one_statement_is_remembered(state, verifier):
     for raw in (HELD, LIFTED, HELD, LIFTED):
         record = learns.learn(raw)
     assert record.lifted
-    assert list(learns._believed) == [LIFTED]
+    assert learns.believes(LIFTED)
+    assert not learns.believes(HELD)
 
 
 def test_the_receipt_is_there_when_others_are_told_of_the_change(state, verifier):
@@ -330,7 +331,7 @@ async def kills(switch):
 
 
 async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
-    switch.made.learning.learn(HELD)
+    switch.made.learn(HELD)
     arrived = switch.bus.heard[subjects.receipts()]
     for raw in (b"forged", receipt(), receipt()):
         await arrived(Message(raw, subject=HERE))
@@ -339,7 +340,7 @@ async def test_a_receipt_counts_as_soon_as_somebody_asks(kills, switch):
 
 
 async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills, switch):
-    switch.made.learning.learn(HELD)
+    switch.made.learn(HELD)
     arrived = switch.bus.heard[subjects.receipts()]
     seen = []
     for unkept in ("pending", "disk full", "", "disk full"):
@@ -350,7 +351,7 @@ async def test_a_receipt_counts_once_the_hold_is_on_disk_and_from_then_on(kills,
 
 
 async def test_a_receipt_that_came_before_its_hold_did_not_come_in_the_past(kills, switch):
-    switch.made.learning.learn(HELD)
+    switch.made.learn(HELD)
     await switch.bus.heard[subjects.receipts()](Message(receipt(), subject=HERE))
     switch.clock.now += 1.0
     kills.receipts.placed(HOLD.id)

@@ -23,11 +23,12 @@ from tests.simulation.variants import (
     rosters,
 )
 from tests.simulation.variants.holds import REVOCATIONS
+from tests.simulation.variants.results import RESULT_STORES
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
 
-__all__ = ["REVOCATIONS", "VARIANTS", "Variant", "broken"]
+__all__ = ["RESULT_STORES", "REVOCATIONS", "VARIANTS", "Variant", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,9 @@ VARIANTS: Final[dict[str, Variant]] = {
         "late-join",
         _nothing,
     ),
-    "last-result-stays": _by(results.last_result_stays, "results-race"),
+    "last-result-stays": Variant(
+        "A result is stored over whatever was stored meanwhile.", "results-race", _nothing
+    ),
     "lift-all": _set("lift-all", "two-operators"),
     "judged-by-arrival": _by(rosters.judged_by_arrival, "new-roster"),
     "lonely": _by(kills.lonely, "new-here"),
@@ -122,7 +125,11 @@ VARIANTS: Final[dict[str, Variant]] = {
     "replay-only-at-reconnect": _by(leases.replay_only_at_reconnect, "gaps"),
     "result-is-not-remembered": _by(results.result_is_not_remembered, "results-lost"),
     "result-of-any-period": _by(results.result_of_any_period, "new-roster"),
-    "result-of-its-own": _by(results.result_of_its_own, "results-race"),
+    "result-of-its-own": Variant(
+        "Every Core keeps the results that it concluded, and asks nobody for others.",
+        "results-race",
+        _nothing,
+    ),
     "retired-holds-end": _by(rosters.retired_holds_end, "new-roster"),
     "roster-at-the-start": _by(rosters.roster_at_the_start, "new-roster"),
     "roster-from-memory": _by(kills.roster_from_memory, "new-here"),

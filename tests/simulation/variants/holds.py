@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_killswitch.model.flap_damping import FlapDamping
 from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.registry import Registry
@@ -108,7 +110,7 @@ def in_flight_attestation_lifts(instance: Instance) -> None:
     """A key's hold is lifted by a success, though that began before the hold."""
     holds: Any = getattr(instance, "key_holds", None)
     if holds is not None:
-        holds._settling = AtOnce(instance.freshness.timing.settle_s)
+        holds.settling = AtOnce(instance.freshness.timing.settle_s)
 
 
 def cause_ignored(instance: Instance) -> None:
@@ -119,8 +121,11 @@ def cause_ignored(instance: Instance) -> None:
     holds: Any = getattr(instance, "key_holds", None)
     if holds is None:
         return
-    holds.on = lambda link: instance.revocations.active_on("link", link)
-    holds._me = _Signing(instance.me)
+    me: Any = _Signing(instance.me)
+    naive: Any = AutomaticHolds(replace(instance.host, me=me), instance.state, instance.switch)
+    naive.on = lambda link: instance.revocations.active_on("link", link)
+    holds.on, holds.refused = naive.on, naive.refused
+    holds.place, holds.succeeded = naive.place, naive.succeeded
 
 
 class _Signing:
@@ -136,7 +141,7 @@ class _Signing:
 
 def purge_after_an_await(instance: Instance) -> None:
     """Keys are wiped at once, but the hold is in force only after something was waited for."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     learn = learning.learn
 
     async def later(raw: bytes) -> None:
@@ -160,11 +165,11 @@ def purge_after_an_await(instance: Instance) -> None:
 
 def no_relay(instance: Instance) -> None:
     """Only the Core that an operator asked writes a hold to its stream."""
-    durable: Any = instance.switch._durable
-    keep = durable.keep
+    replicator: Any = instance.switch.holds.replicator
+    keep = replicator.keep
 
     def only_the_issuer(hold_id: bytes, *, at_once: bool = False) -> None:
         if at_once:
             keep(hold_id, at_once=True)
 
-    durable.keep = only_the_issuer
+    replicator.keep = only_the_issuer

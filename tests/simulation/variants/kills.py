@@ -105,20 +105,14 @@ class FirstIsHere(ByItsWord):
         return int(seen.lease.first or seen.latest)
 
 
-class Forgetful(set[bytes]):
-    """Never knows that a hold lay elsewhere before."""
-
-    def __contains__(self, hold_id: object) -> bool:
-        return False
-
-
 def _record(instance: Instance, records: Incarnations, watch: Watch | None = None) -> None:
     """Other lease entries; with a watch, that one counts, and where the hold was does not."""
-    switch: Any = instance.switch
-    switch.record.incarnations = records
+    leases: Any = instance.switch.reader.leases
+    leases.incarnations = records
     if watch is not None:
-        switch.record.incarnations.watch = watch
-        switch._durable._once = Forgetful()
+        records.watch = watch
+        positions: Any = instance.switch.holds.replicator.positions
+        positions.was_seen = lambda hold_id: False
 
 
 def no_watch(instance: Instance) -> None:
@@ -162,15 +156,8 @@ def receipt_by_name(instance: Instance) -> None:
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
-    take = kills.receipts._take
-
-    def by_name(receipt: Any, raw: bytes, moment: float) -> None:
-        take(receipt, raw, moment)
-        found = kills.receipts._arrivals.get(receipt.hold_id)
-        if found is not None and not isinstance(found, ByName):
-            kills.receipts._arrivals[receipt.hold_id] = ByName(found)
-
-    kills.receipts._take = by_name
+    of = kills.receipts.of
+    kills.receipts.of = lambda hold_id: ByName(of(hold_id))
 
 
 def complete_without_durability(instance: Instance) -> None:

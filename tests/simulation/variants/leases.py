@@ -195,8 +195,8 @@ def lease_at_incarnation(instance: Instance) -> None:
     Alone that shows nothing: a Core answers only whose record it has read, and what lies before.
     So here it answers everybody.
     """
-    record: Any = instance.switch.record
-    record.incarnations.knows = lambda name, incarnation: True
+    leases: Any = instance.switch.reader.leases
+    leases.incarnations.knows = lambda name, incarnation: True
     length = instance.freshness.timing.control_lease_s
     _freshness(instance).lease = AtIncarnation(length, instance.clock)
     _freshness(instance).attestations = ProvenAtIncarnation(
@@ -235,14 +235,14 @@ def gap_after_rollback(instance: Instance) -> None:
     freshness = _freshness(instance)
     freshness.lease = Unchecked(freshness.timing.control_lease_s)
     freshness.__class__ = Undoubting
-    record: Any = instance.switch.record
-    record.lost = lambda why: None
+    leases: Any = instance.switch.reader.leases
+    leases.lost = lambda why: None
 
 
 def replay_only_at_reconnect(instance: Instance) -> None:
     """A consumer does not notice that a delivery is missing, nor an instance that it differs."""
-    record: Any = instance.switch.record
-    record._differs = lambda lease, now: False
+    leases: Any = instance.switch.reader.leases
+    leases.differs = lambda lease, now: False
 
 
 def no_peer_leases(instance: Instance) -> None:

@@ -32,5 +32,5 @@ class PagedIsForgotten(Revocations):
 
 def expires_before_stored(instance: Instance) -> None:
     """Messages of holds expire though no stream has the page that ends them."""
-    lifts: Any = instance.switch.lifts
+    lifts: Any = instance.switch.holds.pages
     lifts.has = lambda _: True

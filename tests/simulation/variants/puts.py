@@ -19,8 +19,8 @@ def conflict_is_outage(instance: Instance) -> None:
 
 def conflict_is_success(instance: Instance) -> None:
     """Whoever is overtaken takes its hold for stored: somebody has written there."""
-    durable: Any = instance.switch._durable
-    attempt = durable._try
+    replicator: Any = instance.switch.holds.replicator
+    attempt = replicator.attempt
 
     async def done_anyway(hold_id: bytes) -> bool:
         try:
@@ -28,11 +28,11 @@ def conflict_is_success(instance: Instance) -> None:
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 raise
-            durable.note(instance.revocations.holds.get(hold_id), instance.following.position)
+            replicator.note(instance.revocations.holds.get(hold_id), instance.following.position)
             return True
         return done
 
-    durable._try = done_anyway
+    replicator.attempt = done_anyway
 
 
 def blind_put(instance: Instance) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kcm_killswitch.model.completeness import Arrival
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.incarnations import Key
 from kcm_killswitch.model.registry import Put, Record, Registry, key_of
 from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
 from kcm_killswitch.model.revocations import Registered, Revocations
@@ -43,6 +44,13 @@ class OneOfAFork(Registry):
         return super()._tenants(name)[:1]
 
 
+class Unfloored(Registry):
+    """Forgets what was read from the Core's disk."""
+
+    def forget_floors(self) -> None:
+        self._floors.clear()
+
+
 class EndlessRegistry(RegistryLease):
     def until(self, now: float, shards: Iterable[int] | None = None) -> float:
         return FOREVER
@@ -60,10 +68,10 @@ class Patient(OnlyAtIncarnation):
 
     def heard(self, *told: Any) -> bool:
         for shard in self._shards:
-            shard._agreed = True
+            shard.agreed = True
         differs = super().heard(*told)
         for shard in self._shards:
-            for shown in shard._shown.values():
+            for shown in shard.shown.values():
                 if shown.since == EXPIRED:
                     shown.since = shown.heard
         return differs
@@ -76,7 +84,7 @@ class Fading(RegistryLease):
         acting = (
             shown.since + PATIENCE_S
             for shard in self._shards
-            for shown in shard._shown.values()
+            for shown in shard.shown.values()
             if shown.since is not None and shown.acts(now)
         )
         return min(acting, default=FOREVER)
@@ -116,12 +124,14 @@ def one_of_a_fork(instance: Instance) -> None:
 
 def no_floors(instance: Instance) -> None:
     """A Core that begins believes what the stores have."""
-    instance.registry._floors.clear()
+    _as(instance.registry, Unfloored)
+    registry: Any = instance.registry
+    registry.forget_floors()
 
 
 def served_without_memory(instance: Instance) -> None:
     """A Core without memory of its registry serves what the stores have."""
-    instance.freshness.registry._remembers = True
+    instance.freshness.registry.remembered()
 
 
 def endless_registry(instance: Instance) -> None:
@@ -152,22 +162,21 @@ def reached_ignored(instance: Instance) -> None:
     kills: Any = getattr(instance, "kills", None)
     if kills is None:
         return
-    take = kills.receipts._take
+    of = kills.receipts.of
 
-    def anybody(receipt: Any, moment: float) -> None:
-        take(receipt, moment)
-        arrivals = kills.receipts._arrivals.get(receipt.hold_id, {})
-        for key, one in arrivals.items():
-            arrivals[key] = Anybody(one.receipt, one.after_ms, one.reached)
+    def anybody(hold_id: bytes) -> dict[Key, Arrival]:
+        return {
+            key: Anybody(one.receipt, one.after_ms, one.reached, one.raw)
+            for key, one in of(hold_id).items()
+        }
 
-    kills.receipts._take = anybody
+    kills.receipts.of = anybody
 
 
 def accepted_unshown(instance: Instance) -> None:
     """A record is accepted before the Core's own record shows it."""
-    keeper: Any = getattr(instance, "keeper", None)
-    if keeper is not None:
-        keeper._settled = _at_once
+    core: Any = instance
+    core.shown = _at_once
 
 
 def refused_believed(instance: Instance) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from kcm_killswitch.coordinator.result_cache import ResultCache
 from kcm_trust.verify import SignedResult
@@ -42,18 +43,11 @@ def _results(instance: Instance) -> Any:
     return getattr(instance, "results", None)
 
 
-def result_of_its_own(instance: Instance) -> None:
-    """Every Core keeps the results that it concluded, and asks nobody for others."""
-    results = _results(instance)
-    if results is not None:
-        results._store = SimResults()
-
-
-def last_result_stays(instance: Instance) -> None:
-    """A result is stored over whatever was stored meanwhile."""
-    results = _results(instance)
-    if results is not None:
-        results._store = Blind(results._store)
+RESULT_STORES: Final[dict[str, Callable[[SimResults], Any]]] = {
+    "last-result-stays": Blind,
+    "result-of-its-own": lambda _: SimResults(),
+}
+"""What takes the place of a region's bucket of results, for one Core."""
 
 
 def told_unstored(instance: Instance) -> None:
@@ -74,12 +68,12 @@ def result_is_not_remembered(instance: Instance) -> None:
     """Who told a result knows it from the bucket alone."""
     results = _results(instance)
     if results is not None:
-        results._told = Forgetful()
+        results.reported.relied = Forgetful()
 
 
 def result_of_any_period(instance: Instance) -> None:
     """A result counts whatever became of its hold since, and wherever that lies."""
     results = _results(instance)
     if results is not None:
-        results._checks.counts = lambda found, places: True
-        results._checks.lies = lambda found, places: True
+        results.checks.counts = lambda found, places: True
+        results.checks.lies = lambda found, places: True

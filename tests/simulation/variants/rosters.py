@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_killswitch.model.hold_set import HoldState
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_trust.statements import signed_by
 
@@ -22,13 +21,13 @@ def roster_at_the_start(instance: Instance) -> None:
 
 def judged_by_arrival(instance: Instance) -> None:
     """What was judged by one roster is judged so for ever; a new one is for what comes later."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     learning.judge_again = lambda names: []
 
 
 def retired_holds_end(instance: Instance) -> None:
     """The holds of somebody end with the signer's retirement."""
-    learning: Any = instance.switch.learning
+    learning: Any = instance.switch.holds.applier
     again = learning.judge_again
 
     def without_theirs(names: frozenset[str]) -> list[bytes]:
@@ -47,20 +46,20 @@ def peer_lease_of_any_roster(instance: Instance) -> None:
     regions: Any = getattr(instance, "regions", None)
     if regions is None:
         return
-    pull = regions._pull
+    pull = regions.pull
 
     async def by_any(*what: Any) -> Any:
         reply = await pull(*what)
         return None if reply is None else reply.model_copy(update={"roster": 0})
 
-    regions._pull = by_any
+    regions.pull = by_any
 
 
 def believes_any_peer_lease(instance: Instance) -> None:
     """A peer lease vouches for everybody who reads it, by whichever roster they judge."""
-    switch: Any = instance.switch
-    believe = switch._on_peer_lease
-    switch._on_peer_lease = lambda peer_lease: believe(peer_lease.model_copy(update={"roster": 0}))
+    reader: Any = instance.switch.reader
+    believe = reader.take_peer_lease
+    reader.take_peer_lease = lambda peer_lease: believe(peer_lease.model_copy(update={"roster": 0}))
 
 
 class _StoredAnywhere(RosterFeed):
@@ -81,10 +80,10 @@ def lower_roster_counts(instance: Instance) -> None:
         return
     rosters: Any = instance.switch.rosters
     rosters.__class__ = _StoredAnywhere
-    ask = kills._facts
+    ask = kills.facts
 
-    async def by_whichever(region: str, record: HoldState) -> RegionFacts | None:
-        facts: RegionFacts | None = await ask(region, record)
+    async def by_whichever(*what: Any) -> RegionFacts | None:
+        facts: RegionFacts | None = await ask(*what)
         return None if facts is None else replace(facts, roster=0)
 
-    kills._facts = by_whichever
+    kills.facts = by_whichever

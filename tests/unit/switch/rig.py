@@ -374,7 +374,7 @@ class CoreIncarnation(Incarnation):
             self.learn(record)
             await self.maker.service(record)
         if self.freshness.mark is not None:
-            await self.switch.record.renew()  # as who accepted a record does, before it says so
+            await self.switch.renew()  # as who accepted a record does, before it says so
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""

@@ -20,8 +20,7 @@ def compaction(core, **changes):
     return LiftCompaction(
         core.host,
         core.state,
-        since=core.switch.stored_since,
-        pages=core.switch.lifts,
+        switch=core.switch,
         regions=core.regions,
         **options,
     )
@@ -114,11 +113,11 @@ async def test_a_core_without_its_disk_begins_with_the_page_in_the_stream(system
     eu.switch.learn(ended(other, eu.clock.unix_ms()))
     await let_pass(KEEP_S + 20)
     # This incarnation was never delivered the page: it knows of none.
-    for known in list(eu.switch.lifts.pages):
-        eu.switch.lifts.pages.drop(known)
+    for known in list(eu.switch.lift_pages):
+        eu.switch.lift_pages.drop(known)
     assert await compaction(eu, least=1).compact() == 1
     place = ("l1", "eu", "core-eu-1", one.id[0])
-    stored = eu.switch.lifts.pages.own(type(next(iter(eu.switch.lifts.pages)).place)(*place))
+    stored = eu.switch.lift_pages.own(type(next(iter(eu.switch.lift_pages)).place)(*place))
     assert stored == b"".join(sorted([one.id, other.id]))
 
 

@@ -280,7 +280,7 @@ async def test_a_core_names_the_highest_hold_that_it_knows_in_its_fences(system)
 
     await until(lambda: last() == NOWHERE)
     for one in (hold(), hold()):
-        eu.switch.learning.learn(held(one))
+        eu.switch.learn(held(one))
         await until(lambda one=one: eu.switch.durable_at(one.id))
         highest = LogPosition(eu.switch.durable_at(one.id), one.id)
         await until(lambda highest=highest: last() == highest)

@@ -200,8 +200,8 @@ async def test_nobody_lifts_an_operators_hold_or_one_of_another_region(system):
     (core,) = await started(system, "core-eu-1")
     by_operator = hold(scope="link", target="acme-root")
     by_us = hold(scope="link", target="acme-root", cause="l1", origin="us")
-    core.switch.learning.learn(held(by_operator))
-    core.switch.learning.learn(held(by_us, "core-us-1"))
+    core.switch.learn(held(by_operator))
+    core.switch.learn(held(by_us, "core-us-1"))
     await let_pass(300)
     assert core.revocations.killed("acme")
     assert not any(record.lifted for record in core.revocations.holds)
@@ -213,11 +213,11 @@ async def test_an_operators_hold_outlasts_the_lift_of_the_keys_own(system):
     key = system.unsealers["eu"].key(URI)
     key.state = L1State.DISABLED
     await until(lambda: l1_holds(core), 12)
-    core.switch.learning.learn(held(by_operator))
+    core.switch.learn(held(by_operator))
     key.state = L1State.ENABLED
     await until(lambda: l1_holds(core)[0].lifted, 120)
     assert core.revocations.killed("acme")
-    core.switch.learning.learn(lifted(by_operator))
+    core.switch.learn(lifted(by_operator))
     await until_served(core, 5)
 
 
@@ -266,7 +266,7 @@ async def test_a_key_that_flapped_stays_dark_for_longer_also_after_a_restart(sys
         earlier = hold(
             cause="l1", scope="link", target="acme-root", issued_ms=now - ago * settle_ms
         )
-        core.switch.learning.learn(lifted(earlier, "core-eu-1"))
+        core.switch.learn(lifted(earlier, "core-eu-1"))
     await until(lambda: core.switch.all_durable)
     await core.crash()
     (core,) = await started(system, "core-eu-2")

@@ -46,7 +46,7 @@ async def test_the_purge_comes_before_anything_that_waits_or_can_fail(system):
         (name, len(incarnation.log.puts), len(incarnation.events))
     )
     before = len(incarnation.log.puts), len(incarnation.events)
-    coroutine = incarnation.switch._on_broadcast(broadcast(hold()))
+    coroutine = incarnation.switch.broadcasts.receive(broadcast(hold()))
     with pytest.raises(StopIteration):
         coroutine.send(None)  # it ends without having waited once
     assert seen == [("acme", *before)]
@@ -56,7 +56,7 @@ async def test_a_purge_waits_neither_for_storage_nor_for_the_wire(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     incarnation.log.connected = incarnation.bus.connected = False
-    incarnation.switch.learning.learn(held(hold()))
+    incarnation.switch.learn(held(hold()))
     assert incarnation.purged == ["acme"]
     incarnation.log.connected = incarnation.bus.connected = True
 
@@ -116,8 +116,8 @@ async def test_two_cores_that_write_a_hold_and_its_lift_agree_on_the_lift(system
     cores = [system.incarnation("core-eu-1"), system.incarnation("core-eu-2")]
     await asyncio.gather(*(core.start() for core in cores))
     one = hold()
-    cores[0].switch.learning.learn(held(one))
-    cores[1].switch.learning.learn(lifted(one))
+    cores[0].switch.learn(held(one))
+    cores[1].switch.learn(lifted(one))
     await until(lambda: all(core.switch.all_durable for core in cores))
     assert system.streams["eu"].entries[place(one)].data == lifted(one)
     await until(lambda: not any(core.revocations.killed("acme") for core in cores))
@@ -127,7 +127,7 @@ async def test_a_hold_that_an_older_state_overwrote_is_written_again(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     for rubbish in (held(one), b"", b"\xff" * 9, held(hold(target="other"))):
         incarnation.stream.store(place(one), rubbish)
@@ -140,11 +140,11 @@ async def test_holds_above_the_anchor_are_looked_up_again_after_a_resume(system)
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     early, late = hold(), hold()
-    incarnation.switch.learning.learn(held(early))
+    incarnation.switch.learn(held(early))
     await until(lambda: incarnation.switch.durable_at(early.id))
     await incarnation.switch.caught_up()
     place_of_early = incarnation.switch.durable_at(early.id)
-    incarnation.switch.learning.learn(held(late))
+    incarnation.switch.learn(held(late))
     await until(lambda: incarnation.switch.durable_at(late.id))
     anchor = incarnation.switch.anchor()
     assert place_of_early < anchor < incarnation.switch.durable_at(late.id)
@@ -177,7 +177,7 @@ async def test_a_hold_that_the_stream_lost_is_not_durable_while_it_is_read_again
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     incarnation.follower.gate.clear()
 
@@ -188,7 +188,7 @@ async def test_a_hold_that_the_stream_lost_is_not_durable_while_it_is_read_again
     incarnation.log.before = no_more_holds
     incarnation.stream.go_back(({}, 0), restart=False)
     with pytest.raises(KcmError):
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     assert not incarnation.switch.all_durable
     assert incarnation.switch.durable_at(one.id) == 0
     incarnation.follower.gate.set()
@@ -330,7 +330,7 @@ async def test_a_fence_that_is_repeated_does_not_put_off_the_next_question(syste
         else None
     )
     for _ in range(20):
-        core.switch.receive(Entry(core.follower.position, subject, old))
+        core.switch.reader.receive(Entry(core.follower.position, subject, old))
         await let_pass(1)
     assert len(asked) >= 5
 
@@ -363,7 +363,7 @@ async def test_waiting_for_other_regions_ends_when_they_are_heard_retired_or_too
     peer_lease_entry(incarnation, peer_lease(mark), "core-eu-1")
     await let_pass(1)
     assert not waiting.done()
-    incarnation.switch.learning.learn(held(hold(scope="region", target="ap")))
+    incarnation.switch.learn(held(hold(scope="region", target="ap")))
     await asyncio.wait_for(waiting, 1)
     system.streams["eu"].recreate()
     await until(lambda: not incarnation.freshness.knows("us"))

@@ -160,7 +160,7 @@ async def test_a_page_the_roster_and_a_list_come_back_too(system, core):
     await until(lambda: all(data(core, place) == was[place] for place in places), WITHIN_S)
     await until(lambda: len(repaired(core)) == 3)
     assert {one["detail"].split(": ")[1] for one in repaired(core)} == set(places)
-    assert core.switch.lifts.has(Place("l1", "eu", "core-eu-1", 0))
+    assert core.switch.holds.pages.has(Place("l1", "eu", "core-eu-1", 0))
 
 
 async def test_cores_look_at_places_of_their_own_and_do_not_fight(system):
@@ -231,7 +231,7 @@ async def test_a_consumer_that_is_made_anew_is_a_reason_to_look_at_once(system, 
     one = hold()
     core.switch.learn(held(one))
     await until(lambda: core.switch.durable_at(one.id))
-    await core.switch.record.renew()  # the consumer goes on behind it
+    await core.switch.renew()  # the consumer goes on behind it
     await let_pass(LOOK_S)
     core.stream.expire(at(one))
     core.stream.restart()

@@ -120,7 +120,7 @@ async def test_the_lease_counts_from_the_beginning_of_the_write_however_late_it_
     await incarnation.start()
     late = Held("ack", own(incarnation))
     incarnation.log.before = late
-    renewal = asyncio.create_task(incarnation.switch.record.renew())
+    renewal = asyncio.create_task(incarnation.switch.renew())
     await late.arrived.wait()
     began = incarnation.clock.elapsed()
     await let_pass(4)
@@ -135,15 +135,15 @@ async def test_a_lost_acknowledgement_is_adopted_and_renews_nothing(system):
     era, before = incarnation.freshness.era, incarnation.freshness.lease.until()
     incarnation.log.acks_to_lose = 1
     with pytest.raises(KcmError):
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     assert (
         incarnation.stream.entries[own(incarnation)].sequence > incarnation.freshness.mark.sequence
     )
     await settled()
     assert incarnation.freshness.lease.until() == before
     with pytest.raises(KcmError):  # finds the one whose acknowledgement was lost
-        await incarnation.switch.record.renew()
-    mark = await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
+    mark = await incarnation.switch.renew()
     assert incarnation.freshness.era == era
     assert incarnation.freshness.mark == mark
     assert incarnation.live()
@@ -170,7 +170,7 @@ async def test_a_rollback_is_noticed_by_the_acknowledgement(system):
     incarnation.switch.record._expected = 0
     era = incarnation.freshness.era
     with pytest.raises(KcmError) as caught:
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     assert caught.value.code is Code.UNAVAILABLE
     assert incarnation.freshness.era > era
     assert not incarnation.live()
@@ -188,7 +188,7 @@ async def test_a_rollback_is_noticed_by_compare_and_set_though_the_stream_has_gr
         incarnation.stream.store(*foreign(incarnation, number))
     era = incarnation.freshness.era
     with pytest.raises(KcmError):
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     assert incarnation.freshness.era > era
     assert not incarnation.live()
     await until(incarnation.live)
@@ -198,10 +198,10 @@ async def test_a_rollback_is_noticed_by_another_own_record_that_is_read_back(sys
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
     incarnation.follower.paused = True
-    mark = await incarnation.switch.record.renew()
+    mark = await incarnation.switch.renew()
     era = incarnation.freshness.era
     record = own_record(incarnation).model_copy(update={"nonce": b"another nonce..."})
-    incarnation.switch.receive(
+    incarnation.switch.reader.receive(
         Entry(mark.sequence, own(incarnation), signed(Kind.LEASE, record, "gw-eu-1"))
     )
     assert incarnation.freshness.era > era
@@ -216,11 +216,11 @@ async def test_a_rollback_is_noticed_by_whatever_else_lies_where_the_own_record_
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
     incarnation.follower.paused = True
-    mark = await incarnation.switch.record.renew()
+    mark = await incarnation.switch.renew()
     before, era = incarnation.freshness.lease.until(), incarnation.freshness.era
     one = hold()
     subject, data = foreign(incarnation) if what == "lease" else (hold_place(one), held(one))
-    incarnation.switch.receive(Entry(mark.sequence, subject, data))
+    incarnation.switch.reader.receive(Entry(mark.sequence, subject, data))
     assert incarnation.freshness.lease.until() <= before
     assert incarnation.freshness.era > era
 
@@ -232,11 +232,11 @@ async def test_what_was_delivered_before_the_acknowledgement_has_to_be_the_own_r
     late = Held("ack", own(incarnation))
     incarnation.log.before = late
     incarnation.follower.paused = True
-    renewal = asyncio.create_task(incarnation.switch.record.renew())
+    renewal = asyncio.create_task(incarnation.switch.renew())
     await late.arrived.wait()
     sequence = incarnation.stream.entries[own(incarnation)].sequence
     before = incarnation.freshness.lease.until()
-    incarnation.switch.receive(Entry(sequence, *foreign(incarnation)))
+    incarnation.switch.reader.receive(Entry(sequence, *foreign(incarnation)))
     incarnation.log.before = nothing
     late.go.set()
     with pytest.raises(KcmError):
@@ -263,7 +263,7 @@ async def test_a_stream_that_was_made_anew_is_read_from_its_start(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     incarnation.stream.recreate()
     await until(lambda: hold_place(one) in incarnation.stream.entries)
@@ -276,12 +276,12 @@ async def test_renewals_of_the_same_moment_share_one_write_that_begins_later_tha
     await incarnation.start()
     under_way = Held("put", own(incarnation))
     incarnation.log.before = under_way
-    first = asyncio.create_task(incarnation.switch.record.renew())
+    first = asyncio.create_task(incarnation.switch.renew())
     await under_way.arrived.wait()
     puts = len(incarnation.log.puts)
     await let_pass(0.5)
     asked = incarnation.clock.elapsed()
-    later = [asyncio.create_task(incarnation.switch.record.renew()) for _ in range(50)]
+    later = [asyncio.create_task(incarnation.switch.renew()) for _ in range(50)]
     await let_pass(0.5)
     under_way.go.set()
     marks = {await one for one in later}
@@ -301,7 +301,7 @@ async def test_two_cores_that_accept_at_once_keep_no_gateway_from_serving(system
     mine, other = [tenant(name) for name in SAME_SHARD]
     gateway.learn(other, mine)
     one.learn(mine)
-    await one.switch.record.renew()
+    await one.switch.renew()
     await settled()
     known, now = gateway.freshness.registry, gateway.clock.elapsed
     assert known.until(now()) < FOREVER
@@ -322,7 +322,7 @@ async def test_who_differs_when_its_lease_begins_anew_serves_nothing(system):
     await let_pass(system.timing.control_lease_s + 1)
     assert gateway.freshness.lease.until() <= gateway.clock.elapsed()
     core.learn(tenant(SAME_SHARD[0]))
-    await core.switch.record.renew()
+    await core.switch.renew()
     await settled()
     away.go.set()
     gateway.log.before = nothing
@@ -375,14 +375,14 @@ async def test_nothing_is_put_on_record_after_the_end(system):
     await incarnation.start()
     slow = Held("put", own(incarnation))
     incarnation.log.before = slow
-    waiting = asyncio.create_task(incarnation.switch.record.renew())
+    waiting = asyncio.create_task(incarnation.switch.renew())
     await slow.arrived.wait()
-    more = asyncio.create_task(incarnation.switch.record.renew())
-    ending = asyncio.create_task(incarnation.switch.record.end())
+    more = asyncio.create_task(incarnation.switch.renew())
+    ending = asyncio.create_task(incarnation.switch.reader.leases.end())
     await settled()
     slow.go.set()
     await asyncio.gather(waiting, more, ending, return_exceptions=True)
-    last = asyncio.create_task(incarnation.switch.record.renew())
+    last = asyncio.create_task(incarnation.switch.renew())
     await asyncio.gather(last, return_exceptions=True)
     assert own_record(incarnation).ended
 
@@ -397,7 +397,7 @@ async def test_a_hold_that_was_not_delivered_yet_is_not_skipped_by_a_new_consume
     incarnation.follower.paused = True
     one = hold()
     incarnation.stream.store(hold_place(one), held(one))
-    await incarnation.switch.record.renew()  # acknowledged behind the hold
+    await incarnation.switch.renew()  # acknowledged behind the hold
     incarnation.log.disconnect()
     incarnation.log.reconnect()
     await until(lambda: incarnation.follower.remade == 2)
@@ -421,9 +421,9 @@ async def test_reading_from_the_start_is_not_put_off_by_a_write_that_is_acknowle
     await settled()
     incarnation.follower.gate.clear()
     with pytest.raises(KcmError):
-        await incarnation.switch.record.renew()  # noticed
-    mark = await incarnation.switch.record.renew()
-    incarnation.switch.receive(
+        await incarnation.switch.renew()  # noticed
+    mark = await incarnation.switch.renew()
+    incarnation.switch.reader.receive(
         incarnation.stream.entries[own(incarnation)]
     )  # by the consumer of before
     assert mark.sequence == incarnation.stream.entries[own(incarnation)].sequence
@@ -438,7 +438,7 @@ async def test_caught_up_means_that_the_own_record_was_read_back(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     for number in range(50):
         incarnation.stream.store(*foreign(incarnation, number))
     await until(lambda: incarnation.switch.durable_at(one.id))
@@ -446,7 +446,7 @@ async def test_caught_up_means_that_the_own_record_was_read_back(system):
     incarnation.follower.gate.clear()
     incarnation.stream.go_back(({}, 0), restart=False)
     with pytest.raises(KcmError):
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     with pytest.raises(KcmError):
         await incarnation.switch.caught_up()
     # Nor does the place where the hold was before.
@@ -498,6 +498,6 @@ async def test_the_end_of_a_boot_is_put_on_record_though_the_first_write_fails(s
             raise KcmError(Code.UNAVAILABLE)
 
     incarnation.log.before = once
-    await incarnation.switch.record.end()
+    await incarnation.switch.reader.leases.end()
     assert failed
     assert own_record(incarnation).ended

@@ -91,7 +91,7 @@ async def test_a_page_takes_the_place_of_what_it_ends(system, incarnation):
         assert one.revocations.holds.paged_count == len(holds)
         assert not one.revocations.killed("acme")
         assert one.count("hold.released") == 0, "what was lifted before it began is no news"
-        assert one.switch.learning._believed == {}
+        assert not any(one.switch.holds.applier.believes(lifted(each)) for each in holds)
     found = incarnation.hold_store.archived([one.id for one in holds])
     assert found == {one.id: lifted(one) for one in holds}
 
@@ -109,7 +109,7 @@ async def test_what_a_page_ends_kills_nobody_when_it_comes_again(system, incarna
         member.switch.learn(held(holds[0]))
         assert not member.revocations.killed("acme")
         assert member.purged == []
-        assert member.switch.learning.receipt(holds[0].id) is None
+        assert member.switch.holds.applier.receipt(holds[0].id) is None
     put(incarnation, holds[:1], make=held)
     await until(lambda: data(incarnation, at(holds[0])) == b"")
 
@@ -218,7 +218,7 @@ async def test_a_signer_who_lost_his_page_takes_nothing_back(system, incarnation
     assert incarnation.revocations.holds.paged_count == len(holds)
     assert len(incarnation.revocations.holds) == 0
     incarnation.switch.learn(page(holds))
-    assert [one.raw for one in incarnation.switch.lifts.pages] == [page(holds)]
+    assert [one.raw for one in incarnation.switch.lift_pages] == [page(holds)]
 
 
 async def test_an_empty_message_over_a_hold_that_no_page_ends_is_written_over(incarnation):
@@ -320,13 +320,14 @@ async def test_a_region_that_was_away_gets_pages_and_not_what_they_end(system):
     assert len(eu.revocations.holds) == 0
 
 
-async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(system, incarnation):
+async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(
+    system, incarnation, monkeypatch
+):
     """The message of a paged hold may be there still: others have read it, and read it no more."""
     gateway = follows_rosters(system.incarnation("gw-eu-1"))
     gateway.learn(LINK, tenant())
     one = some(1)[0]
-    incarnation.switch._expiring.clear = lambda entry: False
-    incarnation.switch.lifts._expire = lambda entry: False
+    monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.WAITING_MAX", 0)
     put(incarnation, [one], make=lambda one: lifted(one, "core-eu-2"))
     await asyncio.gather(incarnation.start(), gateway.start())
     incarnation.switch.learn(page([one], "core-eu-2"))
@@ -374,7 +375,7 @@ async def test_of_two_pages_with_the_same_ids_one_is_stored_and_nobody_writes_on
     await let_pass(20)
     wrote = [entry for entry in incarnation.stream.history if entry.subject == page_at()]
     assert len(wrote) <= 6
-    assert incarnation.switch.lifts.pages.digests == other.switch.lifts.pages.digests
+    assert incarnation.switch.lift_pages.digests == other.switch.lift_pages.digests
 
 
 async def test_one_signer_cannot_push_a_page_out(incarnation):
@@ -385,7 +386,7 @@ async def test_one_signer_cannot_push_a_page_out(incarnation):
         incarnation.switch.learn(page([one]))
     assert incarnation.revocations.holds.paged_count == FORMS_MAX
     assert list(
-        id_set.each(incarnation.switch.lifts.pages.own(Place("l1", "eu", "core-eu-1", 0)))
+        id_set.each(incarnation.switch.lift_pages.own(Place("l1", "eu", "core-eu-1", 0)))
     ) == [one.id for one in holds[:FORMS_MAX]]
 
 
@@ -396,4 +397,4 @@ async def test_more_than_can_wait_expire_one_part_after_another(incarnation, mon
     await incarnation.start()
     incarnation.switch.learn(page(holds))
     await until(lambda: all(data(incarnation, at(one)) == b"" for one in holds))
-    assert incarnation.switch.lifts._raws == {}
+    assert len(incarnation.switch.holds.pages.messages) == 0

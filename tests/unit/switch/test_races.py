@@ -103,7 +103,7 @@ async def test_an_unseal_in_flight_when_a_kill_lands_leaves_nothing_open(system)
     gate.open.clear()
     opening = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside)
-    core.switch.learning.learn(held(hold()))
+    core.switch.learn(held(hold()))
     gate.open.set()
     assert await code_of(opening) is Code.TENANT_KILLED
     assert core.vault.open_tenants == []
@@ -118,8 +118,8 @@ async def test_an_unseal_in_flight_during_a_kill_and_its_lift_leaves_nothing_ope
     one = hold()
     opening = asyncio.create_task(core.loader.ring("acme"))
     await until(lambda: gate.inside)
-    core.switch.learning.learn(held(one))
-    core.switch.learning.learn(lifted(one))
+    core.switch.learn(held(one))
+    core.switch.learn(lifted(one))
     gate.open.set()
     assert await code_of(opening) is Code.TENANT_SEALED
     assert core.vault.open_tenants == []
@@ -133,7 +133,7 @@ async def test_a_reply_in_flight_when_the_gateway_hears_of_a_kill_is_thrown_away
     gateway.reply_gate.open.clear()
     encrypting = asyncio.create_task(gateway.engine.encrypt("acme", "crm", [b"secret"]))
     await until(lambda: gateway.reply_gate.inside)
-    gateway.switch.learning.learn(held(hold()))
+    gateway.switch.learn(held(hold()))
     gateway.reply_gate.open.set()
     assert await code_of(encrypting) is Code.TENANT_KILLED
     assert gateway.engine.status().tenants == 0
@@ -147,8 +147,8 @@ async def test_a_reply_in_flight_during_a_kill_and_its_lift_is_thrown_away(syste
     before = gateway.reply_gate.inside
     decrypting = asyncio.create_task(gateway.engine.decrypt("acme", "crm", records))
     await until(lambda: gateway.reply_gate.inside > before)
-    gateway.switch.learning.learn(held(one))
-    gateway.switch.learning.learn(lifted(one))
+    gateway.switch.learn(held(one))
+    gateway.switch.learn(lifted(one))
     gateway.reply_gate.open.set()
     assert await code_of(decrypting) is Code.TENANT_SEALED
     again = await gateway.engine.decrypt("acme", "crm", records)
@@ -196,8 +196,8 @@ async def test_a_refill_of_a_pool_in_flight_when_a_kill_lands_brings_no_key(syst
     ]
     await until(lambda: gateway.reply_gate.inside > before)
     one = hold()
-    gateway.switch.learning.learn(held(one))
-    gateway.switch.learning.learn(lifted(one))
+    gateway.switch.learn(held(one))
+    gateway.switch.learn(lifted(one))
     gateway.reply_gate.open.set()
     assert {await code_of(one) for one in waiting} == {Code.TENANT_SEALED}
     assert gateway.engine.status().tenants == 0
@@ -211,7 +211,7 @@ async def test_a_core_that_hears_of_a_kill_while_it_serves_answers_nothing(syste
     gate.open.clear()
     encrypting = asyncio.create_task(gateway.engine.encrypt("acme", "crm", [b"secret"]))
     await until(lambda: gate.inside)
-    core.switch.learning.learn(held(hold()))
+    core.switch.learn(held(hold()))
     gate.open.set()
     assert await code_of(encrypting) is Code.TENANT_KILLED
 
@@ -226,7 +226,7 @@ async def test_generations_differ_after_kill_lift_and_kill(system):
     admission, clock = gateway.admission, gateway.clock
     permits = [admission.admit("acme", clock.elapsed())]
     for step in (held(first), lifted(first), held(second), lifted(second)):
-        gateway.switch.learning.learn(step)
+        gateway.switch.learn(step)
         for permit in permits:
             with pytest.raises(KcmError) as caught:
                 admission.recheck(permit, clock.elapsed())
@@ -243,7 +243,7 @@ async def test_a_lift_that_races_another_kill_lifts_only_its_own(system):
     await asyncio.gather(*(core.start(regions=False, watch=False) for core in cores))
     first, second = hold(), hold()
     for core in cores:
-        core.switch.learning.learn(held(first))
+        core.switch.learn(held(first))
     await asyncio.gather(
         cores[0].switch.broadcast(cores[0].switch.verify(lifted(first))),
         cores[1].switch.broadcast(cores[1].switch.verify(held(second))),
@@ -252,7 +252,7 @@ async def test_a_lift_that_races_another_kill_lifts_only_its_own(system):
     await until(lambda: all(core.switch.all_durable for core in cores))
     assert all(core.revocations.killed("acme") for core in cores)
     for core in cores:
-        core.switch.learning.learn(lifted(second))
+        core.switch.learn(lifted(second))
         assert not core.revocations.killed("acme")
 
 
@@ -261,7 +261,7 @@ async def test_a_lift_that_arrives_before_its_hold_leaves_nothing_killed(system)
     await incarnation.start()
     one = hold()
     for raw in (lifted(one), held(one), held(one)):
-        incarnation.switch.learning.learn(raw)
+        incarnation.switch.learn(raw)
     assert not incarnation.revocations.killed("acme")
     assert incarnation.purged == []
 

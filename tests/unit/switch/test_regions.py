@@ -52,7 +52,7 @@ async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     one = hold(origin="us")
     await us.start(watch=False)
-    us.switch.learning.learn(held(one))
+    us.switch.learn(held(one))
     await eu.start(watch=False)
     assert eu.revocations.killed("acme")
     await until(lambda: place(one) in eu.stream.entries)
@@ -87,7 +87,7 @@ async def test_others_have_their_turn_while_thousands_of_holds_are_learned(syste
     await answering(system, "us", lambda _: {"holds": raws})
     eu = system.core("core-eu-1")
     learned, spans = [], [0]
-    learn = eu.switch.learning.learn
+    learn = eu.switch.holds.applier.learn
 
     def counted(raw):
         spans[-1] += 1
@@ -95,7 +95,7 @@ async def test_others_have_their_turn_while_thousands_of_holds_are_learned(syste
         learned.append(learn(raw))
         return learned[-1]
 
-    eu.switch.learning.learn = counted
+    eu.switch.holds.applier.learn = counted
     await eu.start(watch=False)
     assert len(eu.revocations.holds) == len(known)
     assert max(spans) <= regions_module.SLICE
@@ -109,10 +109,10 @@ async def test_what_both_regions_know_does_not_travel_again(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     known = [hold(origin="us", target=f"t{n}") for n in range(200)]
     for one in known:
-        eu.switch.learning.learn(lifted(one))
-        us.switch.learning.learn(lifted(one))
+        eu.switch.learn(lifted(one))
+        us.switch.learn(lifted(one))
     new = hold(origin="us")
-    us.switch.learning.learn(held(new))
+    us.switch.learn(held(new))
     await us.start(watch=False)
     await eu.start(watch=False)
     assert eu.revocations.killed("acme")
@@ -128,7 +128,7 @@ async def test_two_signatures_of_one_lift_are_no_difference(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     one = hold(origin="us")
     for core, signer in ((eu, "security"), (us, "security-2")):
-        core.switch.learning.learn(lift(identity(signer), held(one), issued_ms=9, reason="over"))
+        core.switch.learn(lift(identity(signer), held(one), issued_ms=9, reason="over"))
     assert eu.revocations.holds != us.revocations.holds
     assert eu.revocations.holds.digest == us.revocations.holds.digest
     await us.start(watch=False)
@@ -206,7 +206,7 @@ async def test_holds_come_in_several_pages_by_cursor(system):
     reason = "x" * 2048
     many = [hold(origin="us", target=f"t{n}", reason=reason) for n in range(400)]
     for one in many:
-        us.switch.learning.learn(held(one))
+        us.switch.learn(held(one))
     assert sum(len(held(one)) for one in many) > 2 * regions_module.PAGE_BYTES
     await eu.start(watch=False)
     assert {record.hold.id for record in eu.revocations.holds} == {one.id for one in many}
@@ -224,7 +224,7 @@ async def test_regions_that_hold_the_same_send_no_holds(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     await us.start(watch=False)
     await eu.start(watch=False)
-    eu.switch.learning.learn(held(hold()))
+    eu.switch.learn(held(hold()))
     await eu.switch.broadcast(eu.switch.verify(held(hold(target="other"))))
     await until(lambda: len(us.revocations.holds) == 1)
     await let_pass(10)
@@ -348,7 +348,7 @@ async def test_nobody_asks_a_region_that_is_retired(system):
     eu = system.core("core-eu-1")
     eu.learn(tenant(regions=["eu", "us"]))
     for region in ("us", "ap"):
-        eu.switch.learning.learn(held(hold(scope="region", target=region)))
+        eu.switch.learn(held(hold(scope="region", target=region)))
     await eu.start(watch=False)
     await let_pass(10)
     assert not [m for m in system.wire.sent if ".pull." in m.subject]
@@ -361,9 +361,9 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
     one = hold()
     await us.start(watch=False)
     await eu.start(watch=False)
-    eu.switch.learning.learn(held(one))
+    eu.switch.learn(held(one))
     await until(lambda: us.revocations.killed("acme"), 20)
-    us.switch.learning.learn(lifted(one))
+    us.switch.learn(lifted(one))
     await until(lambda: not eu.revocations.killed("acme"), 20)
     await until(lambda: eu.stream.entries[place(one)].data == lifted(one))
 
@@ -412,7 +412,7 @@ async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being
     await eu.start(watch=False)
     end = eu.clock.elapsed() + system.timing.hyok_grace_s + 5
     while eu.clock.elapsed() < end:
-        eu.switch.learning.learn(held(hold(target="acme")))
+        eu.switch.learn(held(hold(target="acme")))
         await let_pass(0.15)
         assert not eu.switch.all_durable
     eu.admission.admit("other", eu.clock.elapsed())

@@ -111,7 +111,7 @@ async def test_a_difference_that_reading_does_not_mend_is_read_for_once(system):
     core, gateway = system.incarnation("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start()
     await gateway.start()
-    gateway.switch.learning.learn(held(hold()))  # a broadcast that no Core heard
+    gateway.switch.learn(held(hold()))  # a broadcast that no Core heard
     eras = gateway.freshness.era
     await let_pass(20 * PATIENCE_S)
     assert gateway.freshness.era == eras + 1
@@ -153,7 +153,7 @@ async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
     one = hold()
     gateway = system.incarnation("gw-eu-1")
     await gateway.start()
-    gateway.switch.learning.learn(held(one))
+    gateway.switch.learn(held(one))
     await until(lambda: words(gateway, one))
     assert words(gateway, one) == [""]
 

@@ -130,12 +130,12 @@ async def test_an_export_has_the_result_that_is_told_and_not_what_is_there(syste
     one, status = await finished(system, core)
     bucket = Bucket(system, one)
     kept = bucket.raw
-    assert await core.results.signed(one.id, status.concluded) == kept
+    assert core.results.signed(one.id, status.concluded) == kept
     bucket.put(by(changed(bucket.content, concluded_ms=0, heard_ms=0), "core-eu-2"))
     told = await core.kills.status(one.id)
-    raw = await core.results.signed(one.id, told.concluded)
+    raw = core.results.signed(one.id, told.concluded)
     assert VERIFIER.result(raw).result.concluded_ms == told.concluded.concluded_ms
-    assert await core.results.signed(one.id, None) == b""
+    assert core.results.signed(one.id, None) == b""
 
 
 # What comes from other regions.
@@ -226,7 +226,7 @@ async def test_a_result_of_a_hold_that_is_not_known_costs_no_look(system, core):
         )
     await settled()
     core.kills.receipts.read()
-    assert not core.kills._looks.of("us")
+    assert not core.kills.looks.of("us")
 
 
 async def test_a_region_that_lies_about_many_kills_keeps_nobody_from_looking(system, core):
@@ -238,14 +238,14 @@ async def test_a_region_that_lies_about_many_kills_keeps_nobody_from_looking(sys
     for other in others:
         core.switch.issue(core.switch.verify(held(other)))
         raw = by(changed(lie, hold_id=other.id), "core-us-1")
-        new = core.kills._heard(raw, "us")
+        new = core.kills.take_result(raw, "us")
         assert new == (other is not others[-1]), "and it costs its region"
-        assert not core.kills._heard(raw, "us"), "it says nothing new"
-    assert len(core.kills._looks.of("us")) == LOOKED_AT_MAX
+        assert not core.kills.take_result(raw, "us"), "it says nothing new"
+    assert len(core.kills.looks.of("us")) == LOOKED_AT_MAX
     raw = by(changed(content, region="ap", instance="core-ap-1", hold_id=others[0].id), "core-ap-1")
-    assert core.kills._heard(raw, "ap")
-    assert core.kills._looks.of("ap") == {others[0].id}
-    await until(lambda: not core.kills._looks.of("ap"), 60)
+    assert core.kills.take_result(raw, "ap")
+    assert core.kills.looks.of("ap") == {others[0].id}
+    await until(lambda: not core.kills.looks.of("ap"), 60)
 
 
 async def test_whoever_concluded_stays_among_the_signers_of_a_full_result(system, core):
@@ -254,7 +254,7 @@ async def test_whoever_concluded_stays_among_the_signers_of_a_full_result(system
     others = [f"core-{region}-{n}" for region in ("ap", "us") for n in (1, 2, 3)]
     full = VERIFIER.result(by(content, *others, "core-eu-2", "core-eu-3"))
     assert len(full.statement.signatures) == SIGNATURES_MAX
-    more = core.results._checks.countersigned(full)
+    more = core.results.checks.countersigned(full)
     names = {each.signer for each in more.statement.signatures}
     assert len(names) == SIGNATURES_MAX
     assert {"core-eu-1", "core-us-3"} <= names

@@ -34,7 +34,7 @@ async def test_a_hold_that_was_written_again_has_no_result(system, core):
     """While it was not in the stream an incarnation may have begun that has not read it."""
     one, _ = await finished(system, core)
     core.stream.expire(subjects.control_hold("eu", one.scope, one.id))
-    core.switch._durable.lost(one.id)
+    core.switch.holds.replicator.lost(one.id)
     system.incarnation("gw-eu-1")
     await core.switch.looked_up(one.id)
     await let_pass(1)

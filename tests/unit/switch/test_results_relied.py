@@ -84,7 +84,7 @@ async def test_who_finds_it_complete_tells_and_signs_the_own_words(system, core,
         assert told.concluded.concluded_ms >= before
         assert {each.instance for each in told.incarnations} == {"core-eu-1", "gw-eu-1"}
         assert bucket.content != lie or bucket.signers == ["core-eu-2"]
-        raw = await core.results.signed(one.id, told.concluded)
+        raw = core.results.signed(one.id, told.concluded)
         assert core.me.verifier.result(raw).signed_by("core-eu-1")
 
 
@@ -122,7 +122,7 @@ async def test_another_cores_result_of_a_lifted_kill_is_told_and_not_signed(syst
     for _ in range(2):
         told = await core.kills.status(one.id)
         assert told.concluded.instance == "core-eu-2"
-        assert await core.results.signed(one.id, told.concluded) == by(lie, "core-eu-2")
+        assert core.results.signed(one.id, told.concluded) == by(lie, "core-eu-2")
         # Whatever comes in its place, it is not put back.
         bucket.put(by(lie.model_copy(update={"concluded_ms": 3}), "core-eu-2"))
         await core.kills.status(one.id)

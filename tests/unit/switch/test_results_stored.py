@@ -78,9 +78,9 @@ async def test_two_cores_that_conclude_at_the_same_moment_tell_the_same(system):
     other = await started(system, "core-eu-2")
     failing = Failing(system)
     one, _ = await finished(system, first)
-    await until(lambda: first.results._told.get(one.id))
+    await until(lambda: first.results.reported.get(one.id))
     await other.kills.status(one.id)
-    assert first.results._told.get(one.id).result != other.results._told.get(one.id).result
+    assert first.results.reported.get(one.id).result != other.results.reported.get(one.id).result
     both, ready = asyncio.Event(), []
 
     async def together(operation, subject):
@@ -174,6 +174,6 @@ async def test_a_kill_of_more_boots_than_a_result_has_room_for_is_complete_and_s
     assert status.complete
     assert status.concluded is None
     assert "no room for 1 incarnations" in status.unstored
-    assert await core.results.signed(one.id, status.concluded) == b""
+    assert core.results.signed(one.id, status.concluded) == b""
     await settled()
-    assert not core.kills._looks.of("eu")
+    assert not core.kills.looks.of("eu")

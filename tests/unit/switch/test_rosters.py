@@ -145,7 +145,7 @@ async def test_a_boot_reads_the_roster_before_anything_else(system, incarnation)
 async def test_a_lift_that_is_not_listed_makes_its_hold_held_again(incarnation):
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     assert not incarnation.revocations.killed("acme")
     incarnation.purged.clear()
@@ -162,7 +162,7 @@ async def test_a_lift_that_is_listed_stays_and_nobody_is_purged(incarnation):
     await incarnation.start()
     one = hold()
     lasting = listing(lifted(one))
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     for page, raw in enumerate(pages(lasting)):
         incarnation.stream.store(subjects.control_lasting("eu", "security", page), raw)
     await settled()
@@ -178,7 +178,7 @@ async def test_a_new_lift_of_somebody_retired_counts_nowhere(system, incarnation
     other.learn(LINK, tenant())
     await asyncio.gather(incarnation.start(), other.start())
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     await until(lambda: other.revocations.killed("acme"))
     incarnation.me.rosters.take(signed(without("security")))
     await until(lambda: other.me.rosters.version == 2)
@@ -206,8 +206,8 @@ async def test_cores_with_different_rosters_do_not_write_over_each_other_at_once
     raw = held(one, "security-2")
     by_retired = lift(identity("security"), raw, issued_ms=9, reason="")
     for core in (incarnation, other):
-        core.switch.learning.learn(raw)
-        core.switch.learning.learn(by_retired)
+        core.switch.learn(raw)
+        core.switch.learn(by_retired)
     assert incarnation.revocations.killed("acme")
     assert not other.revocations.killed("acme")
     began = asyncio.get_running_loop().time()
@@ -234,18 +234,18 @@ async def test_who_hears_a_lift_alone_that_does_not_count_knows_the_hold(system)
 async def test_a_hold_of_somebody_retired_counts_and_one_of_somebody_removed_does_not(incarnation):
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     incarnation.me.rosters.take(signed(without("security")))
     assert incarnation.revocations.killed("acme")
     later = hold(target="beta")
-    incarnation.switch.learning.learn(held(later))
+    incarnation.switch.learn(held(later))
     assert incarnation.revocations.killed("beta")
     gone = removed("security").model_copy(update={"version": 3})
     incarnation.me.rosters.take(signed(gone))
     assert not incarnation.revocations.killed("acme")
     assert not incarnation.revocations.killed("beta")
     with pytest.raises(Untrusted):
-        incarnation.switch.learning.learn(held(later))
+        incarnation.switch.learn(held(later))
 
 
 async def test_the_order_of_roster_list_hold_and_lift_does_not_matter(system, incarnation):
@@ -255,8 +255,8 @@ async def test_the_order_of_roster_list_hold_and_lift_does_not_matter(system, in
     said: dict[str, Any] = {
         "roster": lambda to: to.me.rosters.take(signed(without("security", lasting))),
         "list": lambda to: to.me.rosters.take_list("security", lasting.raw()),
-        "listed": lambda to: to.switch.learning.learn(lifted(one)),
-        "unlisted": lambda to: to.switch.learning.learn(lifted(other)),
+        "listed": lambda to: to.switch.learn(lifted(one)),
+        "unlisted": lambda to: to.switch.learn(lifted(other)),
     }
     orders = (
         ("roster", "list", "listed", "unlisted"),
@@ -282,7 +282,7 @@ async def test_a_list_that_comes_after_its_roster_is_fetched(incarnation):
     await incarnation.start()
     one = hold()
     lasting = listing(lifted(one))
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     incarnation.me.rosters.take(signed(without("security", lasting)))
     assert incarnation.revocations.killed("acme")
     incarnation.stream.store(subjects.control_lasting("eu", "security", 0), lasting.raw())
@@ -292,7 +292,7 @@ async def test_a_list_that_comes_after_its_roster_is_fetched(incarnation):
 async def test_pages_that_are_not_the_list_bring_nothing_to_life(incarnation):
     await incarnation.start()
     one = hold()
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     incarnation.me.rosters.take(signed(without("security", listing(lifted(hold())))))
     for name, raw in (("security", listing(lifted(one)).raw()), ("nobody", b"\0" * 32)):
         incarnation.stream.store(subjects.control_lasting("eu", name, 0), raw)
@@ -311,7 +311,7 @@ async def test_who_is_retired_purges_and_serves_nothing_any_more(system, incarna
     assert incarnation.count("instance.retired") == 1
     await settled()
     with pytest.raises(KcmError) as refused:
-        await incarnation.switch.record.renew()
+        await incarnation.switch.renew()
     assert refused.value.code is Code.UNAVAILABLE
     assert not incarnation.live()
     again = follows_rosters(system.incarnation("core-eu-1"))
@@ -325,7 +325,7 @@ async def test_holds_are_compared_between_equal_rosters_only(system, incarnation
     other = system.incarnation("core-eu-2")
     await asyncio.gather(incarnation.start(), other.start())
     incarnation.learn(LINK)
-    incarnation.switch.learning.learn(lifted(hold()))
+    incarnation.switch.learn(lifted(hold()))
     incarnation.me.rosters.take(signed(without("security")))
     lease = VERIFIER.lease(
         incarnation.stream.entries[
@@ -333,8 +333,8 @@ async def test_holds_are_compared_between_equal_rosters_only(system, incarnation
         ].data
     )
     assert lease.roster == 1
-    assert not incarnation.switch.record._differs(lease, 0.0)
-    assert not incarnation.switch.record._differs(lease, 100.0)
+    assert not incarnation.switch.reader.leases.differs(lease, 0.0)
+    assert not incarnation.switch.reader.leases.differs(lease, 100.0)
 
 
 def test_a_membership_asks_for_the_roster_of_now():
@@ -364,7 +364,7 @@ async def test_what_lasts_is_not_verified_again(incarnation, monkeypatch):
     monkeypatch.setattr("kcm_runtime.roster.store.Verifier", Counting)
     lifts = [lifted(hold()) for _ in range(5)]
     for raw in lifts:
-        incarnation.switch.learning.learn(raw)
+        incarnation.switch.learn(raw)
     lasting = listing(*lifts[1:])
     incarnation.me.rosters.lists_from(lambda _name, _said: lasting.raw())
     Counting.checked = 0
@@ -377,7 +377,7 @@ async def test_what_lasts_is_not_verified_again(incarnation, monkeypatch):
 
 async def test_a_key_that_changed_with_the_retirement_takes_everything_back(incarnation):
     one = hold()
-    incarnation.switch.learning.learn(lifted(one))
+    incarnation.switch.learn(lifted(one))
     lasting = listing(lifted(one))
     new = without("security", lasting)
     other = [
@@ -405,7 +405,7 @@ async def test_who_signs_a_kill_once_more_does_not_take_it_along(incarnation, ho
     thief = "security" if honest == "security-2" else "security-2"
     one = hold()
     for name in (honest, thief):
-        incarnation.switch.learning.learn(held(one, name))
+        incarnation.switch.learn(held(one, name))
     assert incarnation.revocations.holds.get(one.id).raw == countersigned(one, honest, thief)
     incarnation.me.rosters.take(signed(removed(thief)))
     assert incarnation.revocations.killed("acme")
@@ -414,8 +414,8 @@ async def test_who_signs_a_kill_once_more_does_not_take_it_along(incarnation, ho
 
 async def test_a_kill_outlives_a_lift_and_the_form_in_it_by_somebody_removed(incarnation):
     one = hold()
-    incarnation.switch.learning.learn(held(one))
-    incarnation.switch.learning.learn(lifted(one, "security-2"))
+    incarnation.switch.learn(held(one))
+    incarnation.switch.learn(lifted(one, "security-2"))
     assert not incarnation.revocations.killed("acme")
     incarnation.me.rosters.take(signed(removed("security-2")))
     assert incarnation.revocations.killed("acme")
@@ -426,17 +426,17 @@ async def test_a_boot_that_begins_later_believes_who_is_left_of_the_signers(syst
     late.learn(LINK, tenant())
     late.me.rosters.take(signed(removed("security-2")))
     one = hold()
-    late.switch.learning.learn(countersigned(one, "security", "security-2"))
+    late.switch.learn(countersigned(one, "security", "security-2"))
     assert late.revocations.killed("acme")
 
 
 async def test_a_judgement_of_before_the_removal_is_not_remembered(incarnation):
     """Two lift a hold, one form is kept. One is removed, the other one retires."""
     one = hold()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     forms = [lifted(one), lift_of(one, "security-2")]
     for raw in sorted(forms):
-        incarnation.switch.learning.learn(raw)
+        incarnation.switch.learn(raw)
     incarnation.me.rosters.take(signed(removed("security-2")))
     incarnation.me.rosters.take(signed(without("security", known=removed("security-2"))))
     assert incarnation.revocations.killed("acme")
@@ -451,7 +451,7 @@ def lift_of(one, signer):
 
 def incarnation_learns(incarnation, raw):
     try:
-        incarnation.switch.learning.learn(raw)
+        incarnation.switch.learn(raw)
     except Untrusted:
         return
 
@@ -481,7 +481,7 @@ def joined(name: str, *, version: int = 2) -> Roster:
 
 def said(incarnation, core):
     """The version of the roster by which an incarnation says that it judges."""
-    found = core.switch.record.incarnations.on_record(core.clock.elapsed())
+    found = core.switch.registered.on_record(core.clock.elapsed())
     return next(one.roster for one in found if one.instance == incarnation.me.name)
 
 
@@ -545,7 +545,7 @@ async def test_who_is_only_retired_or_removed_costs_no_reading(pair):
     core.me.rosters.take(signed(removed("security-2")))
     await until(lambda: said(gateway, core) == 2)
     assert gateway.me.rosters.more is False
-    assert gateway.switch._rereading._task is None
+    assert gateway.switch.reader.replay._task is None
 
 
 async def test_a_receipt_from_before_a_hold_ended_is_worth_nothing(pair):
@@ -616,7 +616,7 @@ async def test_a_region_that_judges_by_a_lower_roster_has_no_hold_durable(system
     await us.start(watch=False)
     await eu.start(watch=False)
     one = hold()
-    eu.switch.learning.learn(held(one))
+    eu.switch.learn(held(one))
 
     async def durable_in_us() -> bool:
         regions = (await eu.kills.status(one.id)).regions
@@ -652,7 +652,7 @@ async def test_a_hold_counts_between_regions_from_when_the_stream_has_its_roster
     """Before that, another Core of the region may have said that it is lifted."""
     one = hold()
     await incarnation.start()
-    incarnation.switch.learning.learn(held(one))
+    incarnation.switch.learn(held(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     await let_pass(60)
     assert (await incarnation.switch.facts(one.id))[1].since_s >= 50

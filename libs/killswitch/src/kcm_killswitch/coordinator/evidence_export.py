@@ -48,13 +48,13 @@ class EvidenceExport:
         """
         status = await self._kills.status(hold_id, deadline_ms)
         record = await self._found(hold_id)
-        page = None if record.lifted else self._switch.lifts.ended_by(record)
+        page = None if record.lifted else self._switch.ended_by(record)
         return HoldExport(
             hold_id=hold_id,
             complete=status.complete and (status.lifted or status.concluded is not None),
             hold=record.raw,
             lift=record.lift or (page.raw if page else b""),
-            result=await self._results.signed(hold_id, status.concluded),
+            result=self._results.signed(hold_id, status.concluded),
             unstored=status.unstored,
         )
 

@@ -25,12 +25,13 @@ from kcm_schemas.control import Incarnation, Scope
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.coordinator.hold_list import HoldList
+from kcm_killswitch.coordinator.hold_reach import HoldReach
 from kcm_killswitch.coordinator.receipt_collector import ReceiptCollector
-from kcm_killswitch.coordinator.region_sync import FIRST, PULL_TIMEOUT_S, RegionSync
+from kcm_killswitch.coordinator.region_knowledge import FIRST
+from kcm_killswitch.coordinator.region_sync import PULL_TIMEOUT_S, RegionSync
 from kcm_killswitch.coordinator.result_watch import ResultLooks, Seen
 from kcm_killswitch.coordinator.results import Results
-from kcm_killswitch.model.admission import quorum_of
-from kcm_killswitch.model.completeness import QuorumNeed, Reach, RegionFacts, hold_status
+from kcm_killswitch.model.completeness import RegionFacts, hold_status
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
@@ -68,11 +69,12 @@ class HoldCommands:
         self._regions: Final = regions
         self._timing: Final = timing
         self._clock: Final = host.clock
-        self.holds: Final = HoldList(host.me, state.revocations, switch.lifts)
+        self.holds: Final = HoldList(host.me, state.revocations, switch)
         self._results: Final = results
-        self._looks: Final = ResultLooks(self._seen)
+        self._reach: Final = HoldReach(host, state, switch=switch)
+        self.looks: Final = ResultLooks(self._seen)
         self.receipts: Final = ReceiptCollector(
-            host, control_bus=control_bus, on_result=self._heard
+            host, control_bus=control_bus, on_result=self.take_result
         )
 
     async def start(self) -> None:
@@ -81,7 +83,7 @@ class HoldCommands:
 
     def close(self) -> None:
         """Stop checking the kills that other Cores report as finished."""
-        self._looks.close()
+        self.looks.close()
         self.receipts.close()
 
     async def place(self, raw: bytes, deadline_ms: int) -> HoldStatus:
@@ -124,7 +126,7 @@ class HoldCommands:
         """
         status = await self._status(hold_id, deadline_ms)
         if status.concluded is not None and status.unstored:
-            self._looks.look(hold_id, self._me.region)
+            self.looks.look(hold_id, self._me.region)
         return status
 
     async def _status(self, hold_id: bytes, deadline_ms: int | None) -> HoldStatus:
@@ -136,10 +138,10 @@ class HoldCommands:
             finished = await self._results.standing(record, _bare(record))
             if finished is not None:
                 return finished
-        regions = self._regions_of(record.hold.scope, record.hold.target)
+        regions = self._reach.regions(record.hold.scope, record.hold.target)
         within_s = self._patience_s(deadline_ms)
         offered: list[bytes] = []
-        asked = (self._facts(one, record, within_s, offered) for one in regions)
+        asked = (self.facts(one, record, within_s, offered) for one in regions)
         facts = await asyncio.gather(*asked)
         self.receipts.read()
         receipts = self.receipts.of(hold_id)
@@ -148,9 +150,9 @@ class HoldCommands:
             record,
             known,
             receipts,
-            self._reach(record.hold.scope, record.hold.target),
+            self._reach.tenants(record.hold.scope, record.hold.target),
             self._timing,
-            self._retired,
+            self._reach.retired,
         )
         if status.lifted:
             return await self._results.of_lifted(hold_id, status)
@@ -159,7 +161,7 @@ class HoldCommands:
         since = self.receipts.heard_at(hold_id)
         return await self._results.conclude(record, status, receipts, since, known, offered)
 
-    def _heard(self, raw: bytes, source: str) -> bool:
+    def take_result(self, raw: bytes, source: str) -> bool:
         """Take a result from a Core that reports a finished kill, and check the kill here, too.
 
         Returns whether a check began. A report about a hold that is not in force here starts none.
@@ -170,7 +172,7 @@ class HoldCommands:
         record = self._revocations.holds.get(found.result.hold_id)
         if record is None or record.lifted:
             return False
-        return self._looks.look(record.hold.id, source)
+        return self.looks.look(record.hold.id, source)
 
     async def _seen(self, hold_id: bytes) -> Seen:
         """Whether a hold has its result in this region's store, or has ended without one.
@@ -196,7 +198,7 @@ class HoldCommands:
         """
         tenants = sorted(self._revocations.held(scope, target))
         known = [name for name in tenants if self._registry.tenant(name) is not None]
-        regions = self._regions_of(scope, target)
+        regions = self._reach.regions(scope, target)
         within_s = self._patience_s(deadline_ms)
         facts = (
             await asyncio.gather(*(self._incarnations_of(one, within_s) for one in regions))
@@ -214,7 +216,7 @@ class HoldCommands:
                 purge_us=0,
                 after_ms=0,
                 trouble="",
-                retired=self._retired(incarnation.instance),
+                retired=self._reach.retired(incarnation.instance),
                 left_ms=0,
             )
             for region, found in zip(regions, facts, strict=True)
@@ -231,7 +233,7 @@ class HoldCommands:
 
     def _paged(self, record: HoldState) -> HoldStatus:
         """The status of a hold that a page ends: lifted, in every region that has the page."""
-        hold, sequence = record.hold, self._switch.lifts.stored_at(record)
+        hold, sequence = record.hold, self._switch.page_stored_at(record)
         return HoldStatus(
             hold_id=hold.id,
             scope=hold.scope,
@@ -262,45 +264,6 @@ class HoldCommands:
             raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
         return record
 
-    def _regions_of(self, scope: Scope, target: str) -> list[str]:
-        """The regions that have to know a hold: those of the tenant that it names, or all regions.
-
-        A link may open roots of tenants in other regions, whose registry entries this region never
-        sees. While another Core of this region knows different registry entries, the tenant may be
-        in any region, too. A retired region is not waited for.
-        """
-        everywhere = self._me.verifier.regions
-        settled = scope == "tenant" and self._switch.knows_registry
-        named = self._registry.regions_of(target) if settled else []
-        wanted = set(named or everywhere) & set(everywhere)
-        return sorted(region for region in wanted or everywhere if self._counts(region))
-
-    def _retired(self, instance: str) -> bool:
-        """Whether an instance is retired by the roster."""
-        try:
-            return self._me.verifier.instance(instance).retired is not None
-        except Untrusted:
-            return False
-
-    def _counts(self, region: str) -> bool:
-        return region == self._me.region or not self._revocations.retired(region)
-
-    def _reach(self, scope: Scope, target: str) -> Reach:
-        """The tenants that a hold reaches. Tenants on a link may be known in other regions only."""
-        if scope == "region":
-            return Reach()
-        known = [self._registry.tenant(name) for name in self._revocations.held(scope, target)]
-        tenants = []
-        for tenant in known:
-            if tenant is not None:
-                link = self._registry.link(tenant.link)
-                regions = frozenset(region for region in tenant.regions if self._counts(region))
-                model = link.model if link else "byok"
-                retired = len(set(tenant.regions) - regions)
-                tenants.append(QuorumNeed(regions, quorum_of(tenant, link), model, retired))
-        settled = scope == "tenant" and self._switch.knows_registry
-        return Reach(tenants, closed=settled and bool(tenants))
-
     async def _broadcast(self, record: HoldState) -> None:
         try:
             await self._switch.broadcast(record)
@@ -316,9 +279,13 @@ class HoldCommands:
         left_ms = deadline_ms - self._clock.unix_ms()
         return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
 
-    async def _facts(
+    async def facts(
         self, region: str, record: HoldState, within_s: float, offered: list[bytes]
     ) -> RegionFacts | None:
+        """What a region knows of a hold, as it counts here; ``None`` if it does not answer.
+
+        Adds the signed result that the region reports to ``offered``.
+        """
         if region == self._me.region:
             return await self._regions.facts_here(record.hold.id)
         reply = await self._regions.facts(region, record.hold.id, within_s)

@@ -18,7 +18,7 @@ from kcm_trust.statements import lifted
 
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.lift_page_keeper import LiftPages
+from kcm_killswitch.replica.killswitch import KillSwitch
 
 PAGE_BYTES: Final = 256 * 1024
 """Bytes of signed holds in one page of a list.
@@ -39,12 +39,10 @@ _LAST: Final = b"\xff" * limits.ID_SIZE
 class HoldList:
     """Holds in the order of their ids."""
 
-    def __init__(
-        self, membership: InstanceContext, revocations: Revocations, pages: LiftPages
-    ) -> None:
-        self._me: Final = membership
+    def __init__(self, me: InstanceContext, revocations: Revocations, switch: KillSwitch) -> None:
+        self._me: Final = me
         self._revocations: Final = revocations
-        self._pages: Final = pages
+        self._switch: Final = switch
 
     async def page(self, query: HoldPageQuery) -> HoldPage:
         """The holds after an id, as many as one answer has room for."""
@@ -55,7 +53,7 @@ class HoldList:
         # few at a time.
         after = query.after
         while True:
-            archived = await self._pages.archived(after, _LAST, ARCHIVED_MAX + 1)
+            archived = await self._switch.archived(after, _LAST, ARCHIVED_MAX + 1)
             old = {one.hold.id: one for one in archived.records if one.hold.id > query.after}
             records = _through(archived.last or _LAST, known.holds.in_order(query.after))
             found = list(merge(old.values(), records, key=_id))
@@ -86,10 +84,10 @@ class HoldList:
         """The holds that a page ends and whose statements this Core has: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
-        return (await self._pages.archived(least, most, 2)).records
+        return (await self._switch.archived(least, most, 2)).records
 
     def _ended_view(self, record: HoldState) -> HoldView:
-        view, page = self._view(record), self._pages.ended_by(record)
+        view, page = self._view(record), self._switch.ended_by(record)
         if record.lifted or page is None:
             return view
         told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.error_text import describe
@@ -20,10 +19,9 @@ from kcm_trust.statements import lifts
 
 from kcm_killswitch.coordinator.region_sync import RegionSync
 from kcm_killswitch.model import id_set
-from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Place
 from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_killswitch.replica.lift_page_keeper import LiftPages
+from kcm_killswitch.replica.killswitch import KillSwitch
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +52,15 @@ class LiftCompaction:
         host: Host,
         state: ReplicaState,
         *,
-        since: Callable[[HoldState], float],
-        pages: LiftPages,
+        switch: KillSwitch,
         regions: RegionSync,
         every_s: float = EVERY_S,
         keep_s: float = KEEP_S,
         least: int = LEAST,
     ) -> None:
-        """``since`` gives when a state of a hold was seen in the stream; infinity if not yet."""
         self._me: Final = host.me
         self._revocations: Final = state.revocations
-        self._since: Final = since
-        self._pages: Final = pages
+        self._switch: Final = switch
         self._regions: Final = regions
         self._clock: Final = host.clock
         self._chance: Final = host.chance
@@ -125,14 +120,14 @@ class LiftCompaction:
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
             own = (record.hold.cause, record.hold.origin) == ("l1", self._me.region)
-            if own and record.lifted and self._since(record) <= before:
+            if own and record.lifted and self._switch.stored_since(record) <= before:
                 found.setdefault(record.hold.id[0], []).append(record.hold.id)
         return found
 
     async def _page(self, prefix: int, new: list[bytes]) -> int:
         """Write one page: the ids that it had, and as many more as there is room for."""
         place = Place("l1", self._me.region, self._me.name, prefix)
-        known = await self._pages.fetch(place)
+        known = await self._switch.fetch_page(place)
         room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE
         if room < (1 - FULL) * limits.LIFTS_MAX:
             log.warning("a page of lifted holds is nearly full: add a Core with a new key")
@@ -146,5 +141,5 @@ class LiftCompaction:
             issued_ms=self._clock.unix_ms(),
             ids=id_set.union(known, found),
         )
-        self._pages.take(raw)
+        self._switch.learn(raw)
         return len(found) // limits.ID_SIZE

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
-from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
-from kcm_runtime.nats.ports import Delivery, PubSub, StreamLog
+from kcm_runtime.nats.ports import PubSub, StreamLog
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -30,28 +29,22 @@ from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import key_of_page
 from kcm_trust.verify import Untrusted
 
+from kcm_killswitch.coordinator.pull_answers import PullAnswers, ResultOf
+from kcm_killswitch.coordinator.region_knowledge import FIRST, NOTHING, Known, RegionKnowledge
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_killswitch.model.incarnations import said_ms
 from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.lift_page_keeper import is_page
-from kcm_killswitch.replica.verification_budget import Budgets
 
 log = logging.getLogger(__name__)
 
 PULL_TIMEOUT_S: Final = 1.5
 """Seconds within which another region has to answer."""
 
-PAGE_BYTES: Final = 384 * 1024
-"""Bytes of holds in one reply to a pull, which fits into a message with its incarnations."""
-
 PAGES_MAX: Final = 1024
 """Maximum number of pages in one round: a bound on another region's claim that there is more."""
-
-PULLS_IN_FLIGHT_MAX: Final = 16
-"""Maximum number of pulls of other regions that are answered at once; others are sent again."""
 
 SLICE: Final = 16
 """Holds of another region that are learned before the loop yields; it takes about 5 ms."""
@@ -60,26 +53,8 @@ STORE_S: Final = 3.0
 """Seconds for which a peer lease waits until the learned holds are stored."""
 
 
-class Known(NamedTuple):
-    """The digests of what a region knows: of its holds, and of its pages of lifted holds."""
-
-    parts: bytes
-    pages: bytes
-
-
-NOTHING: Final = Known(b"", b"")
-"""The digests in a pull that asks for no holds, which is frequent: it asks for progress only."""
-
-FIRST: Final = bytes(limits.ID_SIZE)
-"""The id before all others; also the hold id of a pull that asks for no hold."""
-
-
-ResultOf = Callable[[bytes, int], Awaitable[bytes]]
-"""Gets the signed result of a hold that is at a sequence of this region's stream, or nothing."""
-
-
 class RegionSync:
-    """Asks the other regions, and answers them."""
+    """Asks the other regions for what they know; ``PullAnswers`` answers them."""
 
     def __init__(
         self,
@@ -102,24 +77,28 @@ class RegionSync:
         self._random: Final = host.randomness
         self._chance: Final = host.chance
         self._closing = False
-        self._budgets: Final = Budgets()
         self._emit: Final = host.emit
-        self._refusals: Final = RejectionLog("pulls", host.emit)
-        self._result_of: Final = result_of
+        self._knowledge: Final = RegionKnowledge(state.revocations, switch)
+        self._answers: Final = PullAnswers(
+            host,
+            state,
+            control_bus=control_bus,
+            switch=switch,
+            knowledge=self._knowledge,
+            result_of=result_of,
+        )
         self._refreshed: dict[str, float] = {}
         self._same: dict[str, float] = {}
         """When each region was last asked and knew the same as this one; seconds of this clock."""
         self._stated: dict[str, PeerLease] = {}
         self._lacking: dict[str, int] = {}
         """The highest roster version that another region reported."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Final = TaskSet()
         self._asked: set[str] = set()
-        self._answering: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Answer other regions, and learn their holds."""
-        region = self._me.region
-        await self._bus.subscribe(subjects.pulls(region), self._on_pull, queue=f"core-{region}")
+        await self._answers.start()
         await asyncio.gather(*(self._round(other) for other in self._others))
         self._ask_all()
         self._me.rosters.listen(lambda _: self._ask_all())
@@ -134,16 +113,13 @@ class RegionSync:
             if other in self._asked or self._closing:
                 continue
             self._asked.add(other)
-            task = asyncio.get_running_loop().create_task(self._keep_asking(other))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._keep_asking(other))
 
     async def close(self) -> None:
         """Stop asking and answering."""
         self._closing = True
-        for task in (*self._tasks, *self._answering):
-            task.cancel()
-        self._refusals.close()
+        self._tasks.close()
+        self._answers.close()
 
     def on_peer_lease(self, peer_lease: PeerLease) -> None:
         """A Core of this region has stated a peer lease: this Core's own question can wait.
@@ -162,7 +138,7 @@ class RegionSync:
 
         Waits ``PULL_TIMEOUT_S`` at most, whatever ``within_s`` is.
         """
-        return await self._pull(region, hold_id, FIRST, NOTHING, min(PULL_TIMEOUT_S, within_s))
+        return await self.pull(region, hold_id, FIRST, NOTHING, min(PULL_TIMEOUT_S, within_s))
 
     async def facts_here(self, hold_id: bytes) -> RegionFacts:
         """What this region's stream says of a hold, and the incarnations registered in it."""
@@ -172,16 +148,6 @@ class RegionSync:
         """Whether every other region in service has since then known all that was known here."""
         others = [other for other in self._others if not self._revocations.retired(other)]
         return all(self._same.get(other, float("-inf")) >= moment for other in others)
-
-    def _unlike(self, theirs: Known, after: bytes) -> Iterator[bytes]:
-        """The statements above ``after``, by id and key, that the owner of ``theirs`` lacks."""
-        if theirs == NOTHING:
-            return
-        holds, pages = self._revocations.holds, self._switch.lifts.pages
-        for prefix in range(after[0], 256):
-            records = [(one.hold.id, one.message) for one in holds.unlike(theirs.parts, prefix)]
-            found = [(one.key, one.raw) for one in pages.unlike(theirs.pages, prefix)]
-            yield from (raw for key, raw in sorted(records + found) if key > after)
 
     async def _keep_asking(self, other: str) -> None:
         every = self._timing.pull_every_s
@@ -203,7 +169,7 @@ class RegionSync:
             self._refreshed[other] = self._clock.elapsed()
             return True
         try:
-            mark = await self._switch.record.renew()
+            mark = await self._switch.renew()
             roster = await self._learn_from(other)
             if roster is None or not await self._stored():
                 return False
@@ -219,7 +185,7 @@ class RegionSync:
         after, roster = FIRST, 0
         for _ in range(PAGES_MAX):
             asked = self._clock.elapsed()
-            reply = await self._pull(region, FIRST, after, self._known())
+            reply = await self.pull(region, FIRST, after, self._knowledge.digests)
             if reply is None:
                 return None
             roster = max(roster, reply.roster)
@@ -255,9 +221,6 @@ class RegionSync:
         )
         detail = f"region {region} has version {roster}, this one {mine}"
         self._emit(EventType.ROSTER_BEHIND, code=Code.UNAVAILABLE, detail=detail)
-
-    def _known(self) -> Known:
-        return Known(self._revocations.holds.parts, self._switch.lifts.pages.digests)
 
     async def _learn_all(self, statements: list[bytes]) -> bytes:
         """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
@@ -310,7 +273,7 @@ class RegionSync:
         body = encode(self._me.identity.sign(Kind.PEER_LEASE, peer_lease))
         await self._stream.put(subjects.control_peer_lease(self._me.region, other), body)
 
-    async def _pull(
+    async def pull(
         self,
         region: str,
         hold_id: bytes,
@@ -338,83 +301,9 @@ class RegionSync:
             return None
         return reply if (reply.region, reply.nonce) == (region, nonce) else None
 
-    async def _on_pull(self, message: Delivery) -> None:
-        """Answer in a task, so that its waits do not delay later pulls."""
-        if not subjects.is_inbox(message.reply) or len(self._answering) >= PULLS_IN_FLIGHT_MAX:
-            return
-        source, now = subjects.asker(message.subject), self._clock.elapsed()
-        if not self._budgets.left(source, now):
-            return
-        try:
-            request = self._me.verifier.pull(message.data)
-            if request.region != source:
-                raise Untrusted("a pull in the name of another region")
-        except Untrusted as error:
-            self._budgets.failed(source, now)
-            self._refusals.record(error)
-            return
-        task = asyncio.get_running_loop().create_task(self._answer(request, message.reply))
-        self._answering.add(task)
-        task.add_done_callback(self._answering.discard)
-
-    async def _answer(self, request: PullRequest, reply_to: str) -> None:
-        try:
-            position, facts = await self._switch.facts(request.hold_id)
-            known = self._known()
-            theirs = Known(request.parts, request.pages)
-            asked = self._revocations.holds.get(request.hold_id)
-            result = b""
-            if asked is not None and not asked.lifted and facts.durable_at:
-                result = await self._result_of(request.hold_id, facts.durable_at)
-            page, more = page_of(self._unlike(theirs, request.after))
-            reply = PullReply(
-                region=self._me.region,
-                nonce=request.nonce,
-                roster=self._switch.rosters.highest,
-                same=theirs == known,
-                more=more,
-                position=position,
-                durable_at=facts.durable_at,
-                held_ms=said_ms(facts.since_s),
-                watched_ms=said_ms(facts.watched_s),
-                reached=facts.reached,
-                settled=facts.settled,
-                lifted=asked is not None and asked.lifted,
-                holds=page,
-                incarnations=list(facts.incarnations),
-                result=result,
-            )
-            body = self._signed(reply)
-            await self._bus.publish(reply_to, body)
-        except KcmError as error:
-            log.warning("a pull is not answered: %s", error)
-
-    def _signed(self, reply: PullReply) -> bytes:
-        """The signed answer, without the result if there is no room for it."""
-        identity = self._me.identity
-        try:
-            return encode(identity.sign(Kind.PULL_REPLY, reply))
-        except KcmError as error:
-            if error.code is not Code.TOO_LARGE or not reply.result:
-                raise
-        bare = reply.model_copy(update={"result": b""})
-        return encode(identity.sign(Kind.PULL_REPLY, bare))
-
 
 def _is_lift(raw: bytes) -> bool:
     try:
         return read_signed(raw).kind in (Kind.LIFT, Kind.LIFTS)
     except KcmError:
         return False
-
-
-def page_of(statements: Iterable[bytes]) -> tuple[list[bytes], bool]:
-    """As many statements as one answer has room for, and whether there are more."""
-    page: list[bytes] = []
-    size = 0
-    for raw in statements:
-        size += len(raw)
-        if page and (size > PAGE_BYTES or len(page) >= limits.HOLDS_MAX):
-            return page, True
-        page.append(raw)
-    return page, False

@@ -29,13 +29,13 @@ from kcm_schemas.signed import Kind
 from kcm_trust.result_statements import timely
 from kcm_trust.verify import SignedResult, Untrusted
 
-from kcm_killswitch.coordinator.result_cache import ResultCache
+from kcm_killswitch.coordinator.reported_results import ReportedResults
 from kcm_killswitch.coordinator.result_checks import Places, ResultChecks
 from kcm_killswitch.coordinator.result_store import ResultStore
 from kcm_killswitch.model.completeness import Arrival, RegionFacts
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Key
-from kcm_killswitch.model.kill_result import conclude, concluded_of, covers, earliest, told
+from kcm_killswitch.model.kill_result import conclude, covers, earliest, told
 from kcm_killswitch.replica.killswitch import KillSwitch
 
 log = logging.getLogger(__name__)
@@ -66,11 +66,8 @@ class Results:
         self._bus: Final = control_bus
         self._switch: Final = switch
         self._clock: Final = host.clock
-        self._checks: Final = ResultChecks(host.me)
-        self._told: Final = ResultCache()
-        """Results on which this Core relied, and which the store may lack by now."""
-        self._shown: Final = ResultCache()
-        """Reported results of lifted kills, which this Core cannot check any more."""
+        self.checks: Final = ResultChecks(host.me)
+        self.reported: Final = ReportedResults(self.checks)
 
     async def standing(self, record: HoldState, status: HoldStatus) -> HoldStatus | None:
         """The status of a finished kill from its result; ``None`` if the facts have to decide.
@@ -87,11 +84,11 @@ class Results:
             entry, found = await self._read(hold_id)
         except KcmError as error:
             unstored = _why(error, "read")
-        if found is not None and not self._checks.belongs(found, places):
+        if found is not None and not self.checks.belongs(found, places):
             found = None
-        known = await self._remembered(hold_id, found, places)
+        known = await self.reported.in_place_of(found, hold_id, places)
         if found is not None and known is None:
-            if not (self._relies(found) and self._checks.lies(found, places)):
+            if not (self.reported.relies_on(found) and self.checks.lies(found, places)):
                 return None
             await self._take(found, entry)
             return told(status, found.result, "")
@@ -112,7 +109,7 @@ class Results:
         """
         hold_id = record.hold.id
         places = {self._me.region: await self._switch.looked_up(hold_id)}
-        known = await self._remembered(hold_id, None, places)
+        known = await self.reported.in_place_of(None, hold_id, places)
         return status if known is None else told(status, known.result, ANOTHER)
 
     async def conclude(
@@ -153,10 +150,10 @@ class Results:
         others = await self._believed(hold_id, places, offered)
 
         def borne_out(result: Result) -> bool:
-            return self._checks.timely(result, record, now_ms) and covers(result, status, facts)
+            return self.checks.timely(result, record, now_ms) and covers(result, status, facts)
 
         others = [one for one in others if borne_out(one.result)]
-        before = await self._remembered(hold_id, None, places)
+        before = await self.reported.in_place_of(None, hold_id, places)
         if before is not None:
             others, mine = [], before
         first = earliest([one.result for one in others] or [mine.result])
@@ -171,16 +168,15 @@ class Results:
 
         Another Core's result is reported, and not countersigned: there are no facts any more.
         """
-        known, unstored = self._told.get(hold_id), ""
+        known, unstored = self.reported.get(hold_id), ""
         try:
             entry, found = await self._read(hold_id)
-            if found is not None and not self._checks.was_ours(found):
+            if found is not None and not self.checks.was_ours(found):
                 found = None
-            if known is not None and (found is None or self._goes_before(known, found)):
+            if known is not None and (found is None or self.reported.goes_before(known, found)):
                 found = await self._put(known, entry)
             elif found is not None:
-                kept = self._told if self._relies(found) else self._shown
-                kept.keep(found, stored=True)
+                self.reported.keep(found)
         except KcmError as error:
             found, unstored = None, _why(error, "read or written")
         found = found or known
@@ -188,12 +184,9 @@ class Results:
             return status.model_copy(update={"unstored": unstored})
         return told(status, found.result, unstored)
 
-    async def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
+    def signed(self, hold_id: bytes, concluded: Concluded | None) -> bytes:
         """The signed result that a status reported; empty if it reported none."""
-        for known in (self._told.get(hold_id), self._shown.get(hold_id)):
-            if known is not None and concluded_of(known.result) == concluded:
-                return known.raw
-        return b""
+        return self.reported.signed(hold_id, concluded)
 
     async def offer(self, hold_id: bytes, place: int) -> bytes:
         """The result for another region that asks for a hold, if one is valid here; else empty."""
@@ -202,7 +195,7 @@ class Results:
         except KcmError:
             return b""
         places = {self._me.region: place}
-        return found.raw if found is not None and self._checks.stands(found, places) else b""
+        return found.raw if found is not None and self.checks.stands(found, places) else b""
 
     def heard(self, raw: bytes, source: str) -> SignedResult | None:
         """Take a result from a Core of region ``source``; ``None`` if it is not new.
@@ -215,48 +208,21 @@ class Results:
             raise Untrusted("a result in the name of another region")
         if not found.by_author:
             raise Untrusted("a result in the name of another Core")
-        known = self._told.get(found.result.hold_id)
+        known = self.reported.get(found.result.hold_id)
         return None if known is not None and known.result == found.result else found
 
     async def _read(self, hold_id: bytes) -> tuple[Entry | None, SignedResult | None]:
         """The entry that the region has stored, and the result in it, if that is accepted."""
         entry = await self._store.read(hold_id)
-        found = None if entry is None else await self._checks.verified(hold_id, entry.data)
+        found = None if entry is None else await self.checks.verified(hold_id, entry.data)
         return entry, found
-
-    async def _remembered(
-        self, hold_id: bytes, found: SignedResult | None, places: Places
-    ) -> SignedResult | None:
-        """The result that this Core reported and that belongs in place of ``found``; else ``None``.
-
-        A result that was never stored gives way. Of two that were stored, the first one stays.
-        """
-        known = self._told.get(hold_id)
-        if known is None or (found is not None and not self._goes_before(known, found)):
-            return None
-        known = await self._checks.verified(hold_id, known.raw)
-        if known is None or not self._checks.counts(known, places):
-            return None
-        return known if self._checks.lies(known, places) else None
-
-    def _goes_before(self, known: SignedResult, found: SignedResult) -> bool:
-        """Whether this Core knows of another result that was stored, and that is the first one."""
-        if known.result == found.result or not self._told.is_stored(known.result.hold_id):
-            return False
-        return earliest([known.result, found.result]) == known.result
-
-    def _relies(self, found: SignedResult) -> bool:
-        """Whether the facts of this Core once said *complete*, and confirmed this very result."""
-        known = self._told.get(found.result.hold_id)
-        told_before = known is not None and known.result == found.result
-        return told_before or self._checks.is_signed(found)
 
     async def _take(self, found: SignedResult, entry: Entry | None) -> None:
         """Adopt the stored result as the reported one, and add this Core's signature if needed.
 
         The caller passes only a result on which this Core relies, or which its facts confirm.
         """
-        self._told.keep(found, stored=True)
+        self.reported.relied.keep(found, stored=True)
         try:
             await self._sign(found, entry)
         except KcmError as error:
@@ -283,9 +249,9 @@ class Results:
 
     async def _put(self, chosen: SignedResult, over: Entry | None) -> SignedResult:
         """Store a countersigned result over the entry that was read; raises ``KcmError``."""
-        more = self._checks.countersigned(chosen)
+        more = self.checks.countersigned(chosen)
         await self._store.write(more.result.hold_id, more.raw, 0 if over is None else over.sequence)
-        self._told.keep(more, stored=True)
+        self.reported.relied.keep(more, stored=True)
         return more
 
     async def _write(
@@ -304,23 +270,23 @@ class Results:
         for _ in range(TRIES):
             try:
                 entry, found = await self._read(hold_id)
-                if found is not None and self._checks.counts(found, places):
-                    known = self._told.get(hold_id)
+                if found is not None and self.checks.counts(found, places):
+                    known = self.reported.get(hold_id)
                     ours = known is not None and known.result == chosen.result
                     stands, ours_once = (
-                        self._checks.stands(found, places),
-                        self._checks.was_ours(found),
+                        self.checks.stands(found, places),
+                        self.checks.was_ours(found),
                     )
-                    if ours and self._goes_before(chosen, found):
+                    if ours and self.reported.goes_before(chosen, found):
                         pass
-                    elif self._relies(found) or borne_out(found.result):
+                    elif self.reported.relies_on(found) or borne_out(found.result):
                         if stands:
                             await self._take(found, entry)
-                            return self._told.get(hold_id) or found, ""
+                            return self.reported.get(hold_id) or found, ""
                         if ours_once:
                             # Its signer in this region has left: an active Core signs it now.
                             chosen = found
-                    elif ours_once and not (ours and self._told.is_stored(hold_id)):
+                    elif ours_once and not (ours and self.reported.relied.is_stored(hold_id)):
                         unstored = ANOTHER
                         break
                 return await self._put(chosen, entry), ""
@@ -328,7 +294,7 @@ class Results:
                 if error.code is not Code.CONFLICT:
                     unstored = _why(error, "written")
                     break
-        self._told.keep(chosen, stored=False)
+        self.reported.relied.keep(chosen, stored=False)
         return chosen, unstored
 
     async def _believed(
@@ -337,8 +303,8 @@ class Results:
         """Results that other regions offer of this period, signed where they were concluded."""
         found = []
         for raw in sorted({one for one in offered if one}):
-            one = await self._checks.verified(hold_id, raw)
-            if one is None or not self._checks.counts(one, places):
+            one = await self.checks.verified(hold_id, raw)
+            if one is None or not self.checks.counts(one, places):
                 continue
             if one.acting_in(one.result.region):
                 found.append(one)

@@ -24,7 +24,11 @@ from typing import Final
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.names import is_name
-from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
+from kcm_schemas.registry import Link, Service, Tenant
+
+from kcm_killswitch.model.link_tenants import LinkTenants
+from kcm_killswitch.model.shard_digests import ShardDigests
+from kcm_killswitch.model.tenant_forks import stricter
 
 Record = Tenant | Link | Service
 Key = tuple[str, ...]
@@ -35,8 +39,6 @@ FORKS_MAX: Final = 4
 
 _PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
 """Number of parts of a key, by its noun."""
-
-_STRICTER: Final[tuple[RegionQuorum, ...]] = ("local", "majority", "all")
 
 
 class Put(Enum):
@@ -80,20 +82,14 @@ class Registry:
         """Names of links, in order."""
         self._service_names: dict[str, list[str]] = {}
         """Names of a tenant's services, in order."""
-        self._on_link: dict[str, set[str]] = {}
-        self._ever_on_link: dict[str, set[str]] = {}
-        self._regions_on_link: dict[str, set[str]] = {}
-        """By link, the regions of every tenant revision on it that was ever verified here."""
-        self._entries: list[dict[Key, bytes]] = [{} for _ in range(limits.REGISTRY_SHARDS)]
-        self._digests: list[bytes | None] = [None] * limits.REGISTRY_SHARDS
+        self._links: Final = LinkTenants()
+        self._shards: Final = ShardDigests()
 
     def put(self, record: Record) -> Put:
         """Take a verified entry, in any order and any number of times."""
         key, new = key_of(record), _Version(record)
         if isinstance(record, Tenant):
-            # Also for an entry that does not count: its reader may hold keys by that link.
-            self._ever_on_link.setdefault(record.link, set()).add(record.tenant)
-            self._regions_on_link.setdefault(record.link, set()).update(record.regions)
+            self._links.verified(record)
         if new.rank < self._floors.get(key, (0, b"")):
             return Put.OLDER
         known = self._versions.get(key, ())
@@ -134,8 +130,7 @@ class Registry:
         ``False`` only when every revision of a tenant that was ever verified here has the link in
         other regions only.
         """
-        regions = self._regions_on_link.get(link)
-        return regions is None or region in regions
+        return self._links.may_concern(link, region)
 
     def tenant(self, name: str) -> Tenant | None:
         """A tenant as it is served: of a fork, the stricter of both in every respect."""
@@ -228,11 +223,11 @@ class Registry:
 
     def on_link(self, link: str) -> list[str]:
         """Names of the tenants whose roots a link opens."""
-        return sorted(self._on_link.get(link, ()))
+        return self._links.now(link)
 
     def ever_on_link(self, link: str) -> list[str]:
         """The same by any entry that was ever known. A purge asks, and visits no other tenants."""
-        return sorted(self._ever_on_link.get(link, ()))
+        return self._links.ever(link)
 
     def reached(self, tenants: Iterable[str]) -> bytes:
         """A digest of 32 bytes over known tenants; with other entries, other keys were reached."""
@@ -244,16 +239,8 @@ class Registry:
 
     @property
     def digests(self) -> list[bytes]:
-        """A digest of 16 bytes for each shard: equal in two replicas that know the same.
-
-        A new entry is digested with the entries of its own shard only.
-        """
-        for at, known in enumerate(self._digests):
-            if known is None:
-                entries = self._entries[at]
-                whole = sha256(b"".join(entries[key] for key in sorted(entries)))
-                self._digests[at] = whole.digest()[: limits.ID_SIZE]
-        return [one for one in self._digests if one is not None]
+        """A digest of 16 bytes for each shard: equal in two replicas that know the same."""
+        return self._shards.all
 
     @property
     def digest(self) -> bytes:
@@ -274,8 +261,7 @@ class Registry:
 
     def _remove(self, key: Key) -> None:
         if key[0] == "tenant":
-            for link in self.links_of(key[1]):
-                self._on_link[link].discard(key[1])
+            self._links.remove(key[1], self.links_of(key[1]))
             del self._served[key[1]]
             self._names.remove(key[1])
         elif key[0] == "link":
@@ -284,26 +270,20 @@ class Registry:
             del self._services[key[1]][key[2]]
             self._service_names[key[1]].remove(key[2])
         del self._versions[key]
-        shard = shard_of(key[1])
-        del self._entries[shard][key]
-        self._digests[shard] = None
+        self._shards.remove(shard_of(key[1]), key)
 
     def _keep(self, key: Key, versions: tuple[_Version, ...]) -> None:
         if key[0] == "tenant":
-            for link in self.links_of(key[1]):
-                self._on_link[link].discard(key[1])
+            self._links.remove(key[1], self.links_of(key[1]))
         elif key[0] == "link" and key not in self._versions:
             insort(self._link_names, key[1])
         self._versions[key] = versions
-        shard = shard_of(key[1])
-        self._entries[shard][key] = b"".join(one.digest for one in versions)
-        self._digests[shard] = None
+        self._shards.put(shard_of(key[1]), key, b"".join(one.digest for one in versions))
         if key[0] == "tenant":
             if key[1] not in self._served:
                 insort(self._names, key[1])
             self._served[key[1]] = stricter(self._tenants(key[1]))
-            for link in self.links_of(key[1]):
-                self._on_link.setdefault(link, set()).add(key[1])
+            self._links.add(key[1], self.links_of(key[1]))
         elif isinstance(service := versions[0].record, Service):
             services = self._services.setdefault(key[1], {})
             if key[2] not in services:
@@ -345,22 +325,6 @@ def rank_of(record: Record) -> tuple[int, bytes]:
 def record_digest(record: Record) -> bytes:
     """SHA-256 of an entry's only encoding, which is the body of its statement."""
     return sha256(encode(record)).digest()
-
-
-def stricter(versions: list[Tenant]) -> Tenant:
-    """The tenant as it is served: the regions that all versions share, and the strictest quorum.
-
-    Everything else is from the first version; a single version is returned unchanged.
-    """
-    first = versions[0]
-    if len(versions) == 1:
-        return first
-    regions = set(first.regions).intersection(*(one.regions for one in versions))
-    region_quorum = max((one.region_quorum for one in versions), key=_STRICTER.index)
-    if not regions:
-        # No region is in all of them: the tenant is served in no region until a higher revision.
-        return first.model_copy(update={"regions": [], "region_quorum": region_quorum})
-    return first.model_copy(update={"regions": sorted(regions), "region_quorum": region_quorum})
 
 
 def replaces(known: Record, new: Record) -> bool:

@@ -55,10 +55,10 @@ class _Shard:
     """What Cores showed last of one shard, and the states of it that were known here."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, _Shown] = {}
+        self.shown: dict[str, _Shown] = {}
         self._past: OrderedDict[bytes, None] = OrderedDict()
         self._ours: bytes | None = None
-        self._agreed = False
+        self.agreed = False
 
     def dropped(self, ours: bytes) -> None:
         if ours != self._ours:
@@ -71,46 +71,46 @@ class _Shard:
         self._past.move_to_end(ours)
         if len(self._past) > PAST_KEPT:
             self._past.popitem(last=False)
-        for shown in self._shown.values():
+        for shown in self.shown.values():
             if shown.digest in self._past:
                 shown.since = None
 
     def heard(self, core: str, digest: bytes, ours: bytes, lease_s: float, now: float) -> bool:
         if ours != self._ours:
             self.changed(ours)
-        before = self._shown.get(core)
+        before = self.shown.get(core)
         shown = _Shown(digest, now, lease_s)
         if digest in self._past:
-            self._agreed = True
+            self.agreed = True
         else:
-            since = now if self._agreed else EXPIRED
+            since = now if self.agreed else EXPIRED
             shown.since = before.since if before and before.since is not None else since
-        self._shown[core] = shown
+        self.shown[core] = shown
         return shown.since is not None
 
     def told(self, now: float) -> bool:
-        return any(one.acts(now) for one in self._shown.values())
+        return any(one.acts(now) for one in self.shown.values())
 
     def lapsed(self) -> None:
-        self._agreed = False
-        for shown in self._shown.values():
+        self.agreed = False
+        for shown in self.shown.values():
             if shown.since is not None:
                 shown.since = EXPIRED
 
     def compared(self, now: float) -> float | None:
         waits: list[float] = []
-        for core, shown in list(self._shown.items()):
+        for core, shown in list(self.shown.items()):
             if shown.since is not None and shown.acts(now):
                 waits.append(shown.heard + shown.lease_s - now)
             elif shown.since is not None:
-                del self._shown[core]
+                del self.shown[core]
         return max(waits, default=None)
 
     def until(self, now: float) -> float:
-        if all(one.since is None for one in self._shown.values()):
+        if all(one.since is None for one in self.shown.values()):
             return FOREVER
-        vouched = any(one.digest == self._ours and one.acts(now) for one in self._shown.values())
-        differing = (one for one in self._shown.values() if one.acts(now) or not vouched)
+        vouched = any(one.digest == self._ours and one.acts(now) for one in self.shown.values())
+        differing = (one for one in self.shown.values() if one.acts(now) or not vouched)
         since = (one.since for one in differing if one.since is not None)
         return min((one + PATIENCE_S for one in since), default=FOREVER)
 

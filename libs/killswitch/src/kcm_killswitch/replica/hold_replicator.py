@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -23,6 +22,7 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
@@ -30,9 +30,10 @@ from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.model.hold_set import HoldState
-from kcm_killswitch.model.log_position import NOWHERE, LogPosition
+from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_applier import about
+from kcm_killswitch.replica.hold_positions import HoldPositions, Place
 
 log = logging.getLogger(__name__)
 
@@ -52,18 +53,8 @@ WRITES_MAX: Final = 64
 hold that was placed here does not wait for them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the stream has a state, since when this is known, and if it was elsewhere before."""
-
-    message: bytes
-    sequence: int
-    noted: float
-    moved: bool
-
-
 class HoldReplicator:
-    """Positions of holds in the control stream, and a Core's tasks that write holds there."""
+    """Compares the stream with the known holds; a Core's tasks write there what it lacks."""
 
     def __init__(
         self,
@@ -75,7 +66,6 @@ class HoldReplicator:
         refusals: RejectionLog,
         changes: Changes,
     ) -> None:
-        self._clock: Final = host.clock
         self._random: Final = host.randomness
         self._me: Final = host.me
         self._stream: Final = stream
@@ -84,15 +74,13 @@ class HoldReplicator:
         self._refusals: Final = refusals
         self._changes: Final = changes
         self._emit: Final = host.emit
-        self._places: dict[bytes, Place] = {}
-        self._once: dict[bytes, HoldState] = {}
-        """The last state of a hold that was seen in the stream."""
+        self.positions: Final = HoldPositions(host.clock)
         self._again: dict[bytes, bool] = {}
         """Holds whose write is in progress, and whether each must be checked once more."""
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged but did not have: each is logged once."""
         self._missing: Final = Missing("a hold", host.emit)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: Final = TaskSet()
         self._replacing: dict[bytes, asyncio.Task[None]] = {}
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)
         self._closing = False
@@ -106,39 +94,34 @@ class HoldReplicator:
     def place(self, record: HoldState) -> int:
         """The stream sequence at which exactly this state of a hold is stored; 0 if it is not.
 
-        The latest such sequence counts: if another entry was stored there in between, an
-        incarnation that began after the earlier sequence may not have seen the hold.
+        The latest such sequence counts: see ``HoldPositions.note``.
         """
         place = self.placed(record)
         return 0 if place is None else place.sequence
 
     def placed(self, record: HoldState) -> Place | None:
         """The same, with the time since which it is known."""
-        place = self._places.get(record.hold.id)
-        return place if place is not None and place.message == record.message else None
+        return self.positions.placed(record)
 
     def highest(self) -> LogPosition:
         """The highest sequence at which a hold is stored, and its id."""
-        if not self._places:
-            return NOWHERE
-        hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
-        return LogPosition(place.sequence, hold_id)
+        return self.positions.highest()
 
     def note(self, record: HoldState, sequence: int) -> None:
         """Record that the stream was seen to have this state."""
-        hold_id, known = record.hold.id, self._places.get(record.hold.id)
-        if known is None or (known.message, known.sequence) != (record.message, sequence):
-            moved = hold_id in self._once
-            noted = self._clock.elapsed()
-            self._places[hold_id] = Place(record.message, sequence, noted, moved)
-        self._once[hold_id] = record
-        self._missing.seen(hold_id, self._subject(record))
+        self.positions.note(record, sequence)
+        self._missing.seen(record.hold.id, self._subject(record))
         self._changes.notify()
+
+    @property
+    def unwritten(self) -> int:
+        """The number of holds whose write is in progress, or waits for its turn."""
+        return len(self._tasks)
 
     @property
     def seen(self) -> int:
         """The number of holds that have a position in the stream."""
-        return len(self._places)
+        return len(self.positions)
 
     def some(self, after: bytes, count: int) -> list[tuple[bytes, str]]:
         """Ids and subjects of the next few holds that have a position in the stream."""
@@ -160,8 +143,9 @@ class HoldReplicator:
         An entry at a lower sequence came from a former leader, or the whole stream was rolled
         back: the renewal of the lease detects that.
         """
-        known, place = self._revocations.holds.get(key), self._places.get(key)
-        if known is None or place is None or place.message != known.message:
+        known = self._revocations.holds.get(key)
+        place = None if known is None else self.placed(known)
+        if known is None or place is None:
             return  # its write is in progress
         if stored is not None and stored.data == known.message:
             if stored.sequence > place.sequence:
@@ -177,7 +161,7 @@ class HoldReplicator:
             return
         known = self._revocations.holds.get(hold_id)
         at = 0 if known is None else self.place(known)
-        self._places.pop(hold_id, None)  # also for a hold that is not valid any more
+        self.positions.remove(hold_id)  # also for a hold that is not valid any more
         if known is not None:
             if stored is not None and 0 < at < stored.sequence:
                 self._missing.found(hold_id, stored)
@@ -185,22 +169,19 @@ class HoldReplicator:
 
     def _was_there(self, record: HoldState) -> bool:
         """Whether the stream had exactly this state before: to write it is then a repair."""
-        once = self._once.get(record.hold.id)
+        once = self.positions.last_seen(record.hold.id)
         return once is not None and once.message == record.message
 
     def ended(self, hold_id: bytes) -> int:
         """A page ended this hold: the sequence of its message, now unneeded; 0 if there is none."""
-        self._once.pop(hold_id, None)
         self._forgotten.discard(hold_id)
         self._missing.forget(hold_id)
-        place = self._places.pop(hold_id, None)
-        return 0 if place is None else place.sequence
+        return self.positions.ended(hold_id)
 
     def forget(self, above: int = 0) -> None:
         """Entries above a sequence may be lost: write again what the stream lacks."""
         for record in self._revocations.holds:
-            place = self._places.get(record.hold.id)
-            if not above or (place is not None and place.sequence > above):
+            if not above or self.positions.sequence(record.hold.id) > above:
                 self.lost(record.hold.id)
 
     @property
@@ -226,9 +207,7 @@ class HoldReplicator:
             return
         self._again[hold_id] = False
         wait = 0.0 if at_once else STAND_BACK_S * (1 + self._random.public(1)[0]) / 256
-        task = asyncio.get_running_loop().create_task(self._write(hold_id, wait))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._write(hold_id, wait))
 
     def replace(self, hold_id: bytes) -> None:
         """The stream has another form of a known state: write this form, after a delay.
@@ -261,7 +240,8 @@ class HoldReplicator:
     def close(self) -> None:
         """Stop writing."""
         self._closing = True
-        for task in [*self._tasks, *self._replacing.values()]:
+        self._tasks.close()
+        for task in list(self._replacing.values()):
             task.cancel()
         self._missing.close()
 
@@ -272,10 +252,10 @@ class HoldReplicator:
                 self._again[hold_id] = False
                 try:
                     if not wait:
-                        done = await self._try(hold_id)
+                        done = await self.attempt(hold_id)
                     else:
                         async with self._turns:
-                            done = await self._try(hold_id)
+                            done = await self.attempt(hold_id)
                 except KcmError as error:
                     done = False
                     if error.code is Code.CONFLICT:
@@ -292,8 +272,11 @@ class HoldReplicator:
         finally:
             del self._again[hold_id]
 
-    async def _try(self, hold_id: bytes) -> bool:
-        """Write the current state of the hold; ``False`` if it changed in the meantime."""
+    async def attempt(self, hold_id: bytes) -> bool:
+        """Write the current state of the hold once; ``False`` if it changed in the meantime.
+
+        Raises as ``StreamLog.put``.
+        """
         known = self._revocations.holds.get(hold_id)
         if known is None or self.place(known):
             return True
@@ -306,11 +289,11 @@ class HoldReplicator:
             said = self._says(stored.data)
             if self._revocations.holds.get(hold_id) != known:
                 return False
-            if said == known and hold_id in self._once:
+            if said == known and self.positions.was_seen(hold_id):
                 self.note(known, stored.sequence)
                 self.replace(hold_id)
                 return True
-        before = self._once.get(hold_id)
+        before = self.positions.last_seen(hold_id)
         sequence = await self._put(known, stored)
         back = await self._stream.last(subject)
         if back is None or back.sequence < sequence:
@@ -332,8 +315,8 @@ class HoldReplicator:
         if done:
             self.note(known, back.sequence)
             self._why = ""
-        elif self._once.get(hold_id) is before:
-            self._once[hold_id] = known
+        elif self.positions.last_seen(hold_id) is before:
+            self.positions.stored(known)
         if before is None or before.lifted != known.lifted:
             detail = "lifted" if known.lifted else ""
             self._emit(EventType.HOLD_DURABLE, **about(known), detail=detail)

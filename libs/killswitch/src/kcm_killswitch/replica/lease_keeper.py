@@ -208,7 +208,7 @@ class LeaseKeeper:
             if known.heard(lease.instance, lease.registry, ours, lease_s, now):
                 self._registry_differs()
         # The first lease entry of an incarnation is written before it has caught up.
-        if lease.role is Role.CORE and lease.first and not own and self._differs(lease, now):
+        if lease.role is Role.CORE and lease.first and not own and self.differs(lease, now):
             self.lost(f"{lease.instance} knows other holds than were read here")
 
     def _pause_s(self) -> float:
@@ -228,7 +228,8 @@ class LeaseKeeper:
         if key is not None and not (expired and not self.incarnations.knows(*key)):
             self.incarnations.tampered(*key, now)
 
-    def _differs(self, lease: Lease, now: float) -> bool:
+    def differs(self, lease: Lease, now: float) -> bool:
+        """Whether a Core has shown other holds than ours for longer than a difference may last."""
         ours = self._revocations.holds.digest
         # Under another roster, other holds count.
         theirs = lease.holds if lease.roster == self._judged() else ours

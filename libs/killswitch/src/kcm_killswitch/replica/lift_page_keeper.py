@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
-from itertools import islice
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
@@ -37,6 +36,8 @@ from kcm_killswitch.model import id_set
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Page, Pages, Place
 from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.replica.archived_holds import ArchivedHolds
+from kcm_killswitch.replica.ended_messages import EndedMessages
 from kcm_killswitch.replica.hold_store_port import HoldStore
 
 log = logging.getLogger(__name__)
@@ -47,21 +48,8 @@ STAND_BACK_S: Final = 0.1
 RETRY_S: Final = 1.0
 """Seconds between attempts of a write that failed."""
 
-BACK_AT_ONCE: Final = 16
-"""Holds that are restored in one step: their verification takes about 5 ms."""
-
 ASIDE_MAX: Final = 256
 """Pages of retired signers that are kept while no endorsement lists them: 33 MiB at most."""
-
-_ANYTHING: Final = b"?"
-"""Stands in for a message that expires, whose content is in the archive."""
-
-
-class Archived(NamedTuple):
-    """Holds from the archive, and the last id that was looked up, if there may be more."""
-
-    records: list[HoldState]
-    last: bytes | None
 
 
 class LiftPages:
@@ -89,10 +77,7 @@ class LiftPages:
         self._stream: Final = stream
         self._hold_store: Final = hold_store
         self._revocations: Final = state.revocations
-        self._learn: Final = learn
-        self._examine: Final = examine
         self._ended: Final = ended
-        self._expire: Final = expire
         self._random: Final = host.randomness
         self.pages: Final = Pages()
         self._aside: dict[bytes, bytes] = {}
@@ -100,12 +85,18 @@ class LiftPages:
         self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
         """The key and sequence of the page that was seen in the stream, by place."""
         self._missing: Final = Missing("a page of lifted holds", host.emit)
-        self._raws: dict[tuple[str, int], dict[bytes, Entry]] = {}
-        """Messages of ended holds that the stream still has, by group and first byte of the id."""
-        self._back: dict[bytes, None] = {}
-        """Holds that no page ends any more, and whose statements have to be restored."""
+        self.messages: Final = EndedMessages(
+            hold_store=hold_store,
+            stored_ids=lambda group, prefix: self.pages.ids(group, prefix, self.has),
+            expire=expire,
+        )
+        self.archive: Final = ArchivedHolds(
+            hold_store=hold_store,
+            learn=learn,
+            examine=examine,
+            revocations=state.revocations,
+        )
         self._writing: asyncio.Task[None] | None = None
-        self._bringing: asyncio.Task[None] | None = None
         self._closing = False
 
     @property
@@ -149,24 +140,9 @@ class LiftPages:
     def superseded(self, entry: Entry, record: HoldState) -> None:
         """A message of a hold that a page ends: it expires when the page is in the stream."""
         if self._core:
-            at = (record.group, record.hold.id[0])
-            entry = Entry(entry.sequence, entry.subject, _ANYTHING)
-            self._raws.setdefault(at, {})[record.hold.id] = entry
-            self._sweep(*at, (record.hold.id,))
-
-    def archived_now(self, hold_id: bytes) -> None:
-        """The archive has a hold: its message may expire."""
-        for at, waiting in self._raws.items():
-            if at[1] == hold_id[0] and hold_id in waiting:
-                self._sweep(*at, (hold_id,))
-                return
-
-    def sweep(self) -> None:
-        """There is room for more messages to expire: continue with the waiting ones."""
-        for at, waiting in list(self._raws.items()):
-            self._sweep(*at, list(waiting))
-            if not waiting:
-                del self._raws[at]
+            hold_id = record.hold.id
+            self.messages.add(record.group, hold_id, entry.sequence, entry.subject)
+            self.messages.sweep_some(record.group, hold_id[0], (hold_id,))
 
     def judge_again(self, names: frozenset[str]) -> None:
         """Re-evaluate the pages of these signers, whose roster entry or endorsements changed."""
@@ -216,8 +192,7 @@ class LiftPages:
     def forget(self, above: int = 0) -> None:
         """Entries above a sequence may be lost: write again what the stream lacks."""
         self._stored = {at: seen for at, seen in self._stored.items() if 0 < seen[1] <= above}
-        for at, waiting in self._raws.items():
-            self._raws[at] = {one: raw for one, raw in waiting.items() if raw.sequence <= above}
+        self.messages.forget(above)
         self.mend()
 
     @property
@@ -254,32 +229,12 @@ class LiftPages:
         """The first page that ends a hold; it is the same on every instance."""
         return next(iter(self.pages.ending(record.group, record.hold.id)), None)
 
-    async def archived(self, least: bytes, most: bytes, count: int) -> Archived:
-        """At most ``count`` holds that pages end, by id, both bounds included.
-
-        Only those whose statements this Core has, in the state in which they were archived.
-        """
-        try:
-            found = await asyncio.to_thread(self._hold_store.archived_between, least, most, count)
-        except OSError as error:
-            log.error("%s", error)
-            return Archived([], None)
-        records = []
-        for raw in found.values():
-            try:
-                record = self._examine(raw)
-            except Untrusted:
-                continue
-            if self._revocations.holds.ends(record):
-                records.append(record)
-        return Archived(records, max(found) if len(found) == count else None)
-
     def close(self) -> None:
         """Stop writing."""
         self._closing = True
-        for task in (self._writing, self._bringing):
-            if task is not None:
-                task.cancel()
+        if self._writing is not None:
+            self._writing.cancel()
+        self.archive.close()
         self._missing.close()
 
     def _read(self, raw: bytes) -> Page:
@@ -307,15 +262,16 @@ class LiftPages:
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
         gone = self._revocations.turned(prefix, group, paged)
-        waiting = self._raws.setdefault((group, prefix), {}) if gone and self._core else {}
         for record in gone:
             hold, sequence = record.hold, self._ended(record)
             self._hold_store.archive(hold.id, record.message)
-            if sequence:
+            if sequence and self._core:
                 subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
-                waiting[hold.id] = Entry(sequence, subject, _ANYTHING)
-        self._sweep(group, prefix, list(waiting))
-        self._bring_back(id_set.without(before, paged))
+                self.messages.add(group, hold.id, sequence, subject)
+        if gone:
+            self.messages.sweep_some(group, prefix)
+        if self._core:
+            self.archive.restore(id_set.each(id_set.without(before, paged)))
 
     def _subject(self, place: Place) -> str:
         return subjects.control_lifts(self._me.region, *place)
@@ -325,44 +281,7 @@ class LiftPages:
         self._stored[page.place] = (page.key, sequence)
         if self.has(page.place):
             self._missing.seen(page.place, self._subject(page.place))
-        at = (page.place.group, page.place.prefix)
-        self._sweep(*at, list(self._raws.get(at, ())))
-
-    def _sweep(self, group: str, prefix: int, hold_ids: Sequence[bytes]) -> None:
-        """Let the messages of holds that a stored page ends expire."""
-        waiting = self._raws.get((group, prefix), {})
-        if not waiting or not hold_ids:
-            return
-        stored = self.pages.ids(group, prefix, self.has)
-        for hold_id in hold_ids:
-            kept = id_set.has(stored, hold_id) and not self._hold_store.archiving(hold_id)
-            if kept and self._expire(waiting[hold_id]):
-                del waiting[hold_id]
-
-    def _bring_back(self, lost: bytes) -> None:
-        """Restore from a Core's archive the holds whose ids are in no page any more."""
-        if not self._core:
-            return
-        self._back.update(dict.fromkeys(id_set.each(lost)))
-        if self._back and (self._bringing is None or self._bringing.done()):
-            self._bringing = asyncio.get_running_loop().create_task(self._bring_all())
-
-    async def _bring_all(self) -> None:
-        while self._back and not self._closing:
-            some = list(islice(self._back, BACK_AT_ONCE))
-            try:
-                found = await asyncio.to_thread(self._hold_store.archived, some)
-            except Exception as error:  # noqa: BLE001 - a damaged archive must not end this task
-                log.critical("holds that no page ends any more are not read: %s", describe(error))
-                found = {}
-            for hold_id in some:
-                self._back.pop(hold_id, None)
-                if hold_id in found:
-                    try:
-                        self._learn(found[hold_id])
-                    except Untrusted as error:
-                        log.error("an archived hold is not believed: %s", error)
-            await asyncio.sleep(0)
+        self.messages.sweep_some(page.place.group, page.place.prefix)
 
     async def _write_all(self) -> None:
         await asyncio.sleep(STAND_BACK_S * self._random.public(1)[0] / 256)

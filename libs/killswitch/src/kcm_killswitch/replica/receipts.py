@@ -7,11 +7,11 @@ is received again. A lost receipt is therefore replaced without further action.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Final
 
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import PubSub
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import encode
@@ -25,9 +25,6 @@ from kcm_killswitch.replica.hold_store_port import HoldStore
 
 log = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
-"""Runs a coroutine in the background, without a waiting caller."""
-
 
 class ReceiptSender:
     """Signs and sends the receipts."""
@@ -40,7 +37,6 @@ class ReceiptSender:
         control_bus: PubSub,
         applier: HoldApplier,
         hold_store: HoldStore,
-        spawn: Spawn,
     ) -> None:
         self._me: Final = host.me
         self._bus: Final = control_bus
@@ -48,18 +44,27 @@ class ReceiptSender:
         self._applier: Final = applier
         self._hold_store: Final = hold_store
         self._emit: Final = host.emit
-        self._spawn: Final = spawn
+        self._tasks: Final = TaskSet()
         self._sending: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._unkept: set[bytes] = set()
         """Holds that a receipt reported as not stored on disk."""
+
+    @property
+    def unsent(self) -> int:
+        """The number of receipts that are being sent."""
+        return len(self._tasks)
+
+    def close(self) -> None:
+        """Stop sending."""
+        self._tasks.close()
 
     def answer(self, hold_id: bytes) -> None:
         """Send a receipt, one for any number of requests that arrive together."""
         if self._applier.receipt(hold_id) is not None and hold_id not in self._sending:
             self._sending.add(hold_id)
             self._answered.add(hold_id)
-            self._spawn(self._send(hold_id))
+            self._tasks.spawn(self._send(hold_id))
 
     def answer_once(self, hold_id: bytes) -> None:
         """Send a receipt unless one was sent; a repeated hold requests another one."""
@@ -91,7 +96,7 @@ class ReceiptSender:
         if receipt is None:
             self._answered.discard(hold_id)
             return
-        word = receipt.model_copy(update={"unkept": self._why_unkept(hold_id)})
+        word = receipt.model_copy(update={"unkept": self.why_unkept(hold_id)})
         body = encode(self._me.identity.sign(Kind.RECEIPT, word))
         try:
             await self._bus.publish(subjects.receipt(self._me.region, hold_id), body)
@@ -99,7 +104,7 @@ class ReceiptSender:
             self._answered.discard(hold_id)
             log.warning("a receipt could not be sent; it is sent again on request")
 
-    def _why_unkept(self, hold_id: bytes) -> str:
+    def why_unkept(self, hold_id: bytes) -> str:
         """Why this incarnation would lose a hold in a power failure; empty if it would not."""
         record = self._revocations.holds.get(hold_id)
         if record is None or self._hold_store.kept(hold_id, record.message):

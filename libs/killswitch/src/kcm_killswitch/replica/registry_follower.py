@@ -15,7 +15,7 @@ from typing import Final
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.ports import Entry
+from kcm_runtime.nats.ports import Entry, LogFollower, Subscription
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
 from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
@@ -30,6 +30,9 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.purge import purge_each
 
 log = logging.getLogger(__name__)
+
+Follow = Callable[[LogFollower], Subscription]
+"""Delivers the entries of the bucket to a follower."""
 
 OnLearned = Callable[[Key], None]
 """Called with the key of an entry that counts from now on."""
@@ -57,8 +60,13 @@ class RegistryFeed:
         purge: Callable[[str], int],
         lease: RegistryLease,
         clock: Clock,
+        *,
+        follow: Follow | None = None,
     ) -> None:
-        """``lease`` gets the digests of the registry's shards whenever one changes."""
+        """``lease`` gets the digests of the registry's shards whenever one changes.
+
+        ``follow`` makes the follower of the bucket; by default it reads from the connection.
+        """
         self._connection: Final = connection
         self._me: Final = membership
         self._revocations: Final = revocations
@@ -71,13 +79,7 @@ class RegistryFeed:
         self._lease: Final = lease
         self._started = False
         self._place: Final = SequentialFollower(self.receive)
-        self._follower: Final = Follower(
-            connection,
-            subjects.bucket_stream(subjects.REGISTRY_BUCKET),
-            subjects.bucket_all(subjects.REGISTRY_BUCKET),
-            self._place,
-            clock,
-        )
+        self._follower: Final = (follow or _from(connection, clock))(self._place)
         membership.rosters.listen(self._judge_again)
 
     async def start(self) -> None:
@@ -203,6 +205,12 @@ class RegistryFeed:
         if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
             raise Forged("the record lies under another name")
         return record
+
+
+def _from(connection: Connection, clock: Clock) -> Follow:
+    stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
+    every = subjects.bucket_all(subjects.REGISTRY_BUCKET)
+    return lambda follower: Follower(connection, stream, every, follower, clock)
 
 
 def _log(key: Key, what: str) -> None:

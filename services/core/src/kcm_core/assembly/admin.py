@@ -103,7 +103,7 @@ def _serve_roster(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts)
         ports.state,
         rosters=parts.switch.rosters,
         feed=ports.feed,
-        lift_pages=parts.switch.lifts.pages,
+        lift_pages=parts.switch.lift_pages,
         store=ports.store,
     )
     endpoint.serve("roster", rostering.verbs)

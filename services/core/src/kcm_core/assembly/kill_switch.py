@@ -57,8 +57,7 @@ def kill_switch(ports: Ports, switch: KillSwitch) -> KillSwitchParts:
     compaction = LiftCompaction(
         host,
         state,
-        since=switch.stored_since,
-        pages=switch.lifts,
+        switch=switch,
         regions=regions,
         every_s=ports.limits.pages.every_s,
         keep_s=ports.limits.pages.keep_s,

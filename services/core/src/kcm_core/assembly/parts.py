@@ -30,7 +30,7 @@ def assemble(ports: Ports, switch: KillSwitch) -> Parts:
     ``switch`` is this Core's replica of the kill switch, which is made of the same ports.
     """
     killing = kill_switch(ports, switch)
-    keys = key_service(ports, killing.monitor, switch.record.incarnations)
-    registry = registry_parts(ports, switch.record.renew)
+    keys = key_service(ports, killing.monitor, switch.registered)
+    registry = registry_parts(ports, switch.renew)
     switch.on_registry(registry.keeper.compare)
     return Parts(killing, keys, registry, admin_requests(ports, killing, keys, registry))
