@@ -9,6 +9,7 @@ which start first.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Generator, Iterator
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(lanes.lane_of(item.nodeid))
     if hasattr(config, "workerinput"):
         items[:] = scheduling.ordered(items)
+
+
+def pytest_collection_finish() -> None:
+    """Take the collected tests out of garbage collection, which would look through all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
