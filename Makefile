@@ -6,6 +6,10 @@ STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswitch \
            services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
+WORKERS ?= 4
+
+# What the tests start is compiled once, and not at every start of a process.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
 .PHONY: test-fast dist docs release-check
@@ -37,18 +41,18 @@ format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test:            ## every test but the long chaos runs and the containers
+test:            ## every test but the long chaos runs and the containers [WORKERS=4]
 	@tests/tools
 	@$(MAKE) --no-print-directory setup
-	$(BIN)/pytest -n auto --maxprocesses 4
+	$(PYTEST) -n $(WORKERS)
 
 test-fast: setup ## the logic alone, in less than a minute: no broker, no child process
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -q -n 2 -m fast --hypothesis-profile fast tests/unit tests/property tests/vectors
+	$(PYTEST) -q -n 2 -m fast --hypothesis-profile fast tests/unit tests/property tests/vectors
 
 test-containers: setup  ## the images and compose.yaml, on a Docker engine of its own (root of a Debian)
 	@tests/engine install
 	@tests/containers/materials .cache/containers $(BIN)/pip
-	tests/engine run $(BIN)/pytest tests/containers
+	tests/engine run $(BIN)/pytest --durations=20 tests/containers
 
 tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install

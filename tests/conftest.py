@@ -3,12 +3,13 @@
 Every test is marked with its lane (`tests/lanes.py`), and a test of the fast lane fails when it
 starts a child process.
 
-With several workers (``pytest -n 2``) the tests of real processes stay on one of them, one after
-the other: each of them takes the machine for itself. The others fill the rest, file by file.
+With several workers (``pytest -n 2``) `tests/scheduling.py` says which tests share a worker, and
+which start first.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Generator, Iterator
@@ -18,9 +19,8 @@ from typing import Final
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
-from tests import lanes
+from tests import lanes, scheduling
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever started this ignores Ctrl-C. What the tests start must not inherit that.
@@ -29,10 +29,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("kcm", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=10, database=None)
 settings.load_profile("kcm")
-
-
-SYSTEMS: Final = ("tests/integration/", "tests/chaos/")
-"""Directories whose tests start real processes."""
 
 
 CONTAINERS: Final = Path(__file__).parent / "containers"
@@ -48,14 +44,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> scheduling.Scheduler:
     """Say which tests share a worker (``xdist_group`` has no effect with pytest 9.2)."""
-    return _Lanes(config, log)
-
-
-class _Lanes(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return "systems" if nodeid.startswith(SYSTEMS) else nodeid.partition("::")[0]
+    return scheduling.Scheduler(config, log)
 
 
 guard = lanes.Guard()
@@ -68,10 +59,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its lane, before ``-m`` chooses among them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with its lane, before ``-m`` chooses among them; a worker sorts them, too."""
     for item in items:
         item.add_marker(lanes.lane_of(item.nodeid))
+    if hasattr(config, "workerinput"):
+        items[:] = scheduling.ordered(items)
+
+
+def pytest_collection_finish() -> None:
+    """Take the collected tests out of garbage collection, which would look through all of them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

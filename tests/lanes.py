@@ -154,10 +154,11 @@ STARTS: Final = frozenset(
 def lane_of(nodeid: str) -> str:
     """Return the lane of a test by its id; raises KeyError for a folder that has none."""
     test = nodeid.partition("[")[0]
-    return LISTED.get(test) or LISTED.get(test.partition("::")[0]) or LANES[_folder(test)]
+    return LISTED.get(test) or LISTED.get(test.partition("::")[0]) or LANES[folder_of(test)]
 
 
-def _folder(test: str) -> str:
+def folder_of(test: str) -> str:
+    """Return the folder that decides: the first one below ``tests``."""
     return "/".join(test.split("/")[:2]) + "/"
 
 

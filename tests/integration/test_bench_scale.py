@@ -54,8 +54,8 @@ def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert figures[f"{turns}: from a key's use to an answer's end"]["met"] is True
         assert figures[f"{turns}: keys in use in one Core"]["met"] is True
     few, many = QUICK.keys.steps[0], QUICK.keys.steps[-1]
-    assert figures[f"{few} keys opened: tenants sealed for it so far"]["value"] == 0
-    assert figures[f"{many} keys opened: tenants sealed for it so far"]["value"] > 0
+    assert figures[f"{few} keys opened: tenants unloaded for it so far"]["value"] == 0
+    assert figures[f"{many} keys opened: tenants unloaded for it so far"]["value"] > 0
     assert sum(figure["target"] is not None for figure in result["figures"]) >= 10
     assert list(home.iterdir()) == []
     assert running(home) == []

@@ -8,6 +8,7 @@ import struct
 import types
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import kcm_schemas
@@ -29,8 +30,9 @@ def models() -> list[type[Message]]:
     return sorted(ours, key=lambda model: model.__name__)
 
 
+@cache
 def message(model: type[Message]) -> SearchStrategy[Message]:
-    """Any valid message of a model."""
+    """Any valid message of a model; made once, because making one takes longer than a draw."""
     fields = {
         name: _any(field.annotation, field.metadata) for name, field in model.model_fields.items()
     }

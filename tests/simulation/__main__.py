@@ -19,7 +19,7 @@ from typing import Final
 
 from tests.simulation.coverage import RACES, Coverage
 from tests.simulation.noticing import searches
-from tests.simulation.run import Result, missing, run
+from tests.simulation.run import Result, run
 from tests.simulation.variants import VARIANTS
 
 RACES_FROM: Final = 500
@@ -117,7 +117,7 @@ def _report(results: list[Result], coverage: Coverage, alone: bool) -> int:
         f"\n{len(results)} seeds, {len(failed)} failed; {virtual / 3600:.1f} virtual hours, "
         f"{served} requests served, {cpu:.2f} s of CPU each"
     )
-    unseen = missing(coverage) if len(results) >= RACES_FROM else []
+    unseen = coverage.missing if len(results) >= RACES_FROM else []
     if unseen:
         print(f"never seen: {', '.join(unseen)}")
     return 1 if failed or unseen else 0

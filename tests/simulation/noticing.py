@@ -1,7 +1,8 @@
 """Whether the simulation can fail: every broken variant, until a seed notices it.
 
-A seed notices a variant when a run of it breaks an invariant, or never ends, and the unbroken
-system does neither on the very same seed. An error of the variant's own code does not count.
+A seed notices a variant when a run of it breaks an invariant, or does not end in time, and the
+unbroken system does neither on the very same seed. An error of the variant's own code does not
+count.
 """
 
 from __future__ import annotations
@@ -9,12 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from tests.simulation.run import run
 from tests.simulation.variants import VARIANTS
 
 COUNTED = ("Violation", "Stuck", "Runaway")
 """How a failure of the run itself begins."""
+
+ENDS_S: Final = 400.0
+"""Virtual seconds within which a run has to end, of the variant and of the unbroken system.
+
+Less than the bound of other runs, because variants that make no progress use all of it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +42,9 @@ def notice(variant: str, seeds: Iterable[int], *, focus: str = "") -> Noticed:
     tried = 0
     for seed in seeds:
         tried += 1
-        failure = run(seed, variant, True, focus).failure
+        failure = run(seed, variant, True, focus, ENDS_S).failure
         if failure.startswith(COUNTED):
-            unbroken = run(seed, "", True, focus).failure
+            unbroken = run(seed, "", True, focus, ENDS_S).failure
             return Noticed(variant, seed, tried, failure, unbroken)
     return Noticed(variant, None, tried)
 

@@ -23,7 +23,6 @@ from kcm_schemas.audit import EventType
 
 from tests.simulation.chaos import Chaos
 from tests.simulation.core import SimCore
-from tests.simulation.coverage import RACES, Coverage
 from tests.simulation.history import HoldFacts
 from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
@@ -302,15 +301,21 @@ def quiet() -> Iterator[None]:
         logging.disable(heard)
 
 
-def run(seed: int, variant: str = "", excuse_in_flight: bool = False, focus: str = "") -> Result:
-    """Carry out one seed."""
+def run(
+    seed: int,
+    variant: str = "",
+    excuse_in_flight: bool = False,
+    focus: str = "",
+    within_s: float = RUN_MAX_S,
+) -> Result:
+    """Carry out one seed, which has to end within so many virtual seconds."""
     began, result = time.process_time(), Result(seed)
     gc.disable()
     made = Run(draw(seed, variant, excuse_in_flight=excuse_in_flight, focus=focus))
     loop, world = made.world.loop, made.world
     try:
         with quiet():
-            loop.run(made.main(), RUN_MAX_S)
+            loop.run(made.main(), within_s)
         if loop.faults:
             result.failure = f"nobody caught {_describe(loop.faults[0])}"
     except (Violation, Stuck, Runaway) as error:
@@ -330,11 +335,6 @@ def run(seed: int, variant: str = "", excuse_in_flight: bool = False, focus: str
 def _describe(fault: dict[str, Any]) -> str:
     error = fault.get("exception")
     return f"{error!r} ({fault.get('message')}: {fault.get('task')})"
-
-
-def missing(coverage: Coverage) -> list[str]:
-    """Races that no run covered."""
-    return [race for race in RACES if not coverage[race]]
 
 
 async def _adopt(core: SimCore, bucket: Bucket) -> None:

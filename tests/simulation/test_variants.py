@@ -1,13 +1,11 @@
-"""Every system that is broken on purpose is noticed by a few seeds that aim at what is wrong."""
+"""Every system that is broken on purpose is noticed by a few seeds that aim at what is wrong.
 
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+With several workers each variant may run on another one (`tests/scheduling.py`).
+"""
 
 import pytest
 
-from tests.simulation.noticing import Noticed, in_focus
+from tests.simulation.noticing import in_focus
 from tests.simulation.variants import VARIANTS
 
 SEEDS = 40
@@ -30,22 +28,9 @@ def test_every_rule_that_was_given_up_is_tried():
     assert all(variant.rule.strip() for variant in VARIANTS.values())
 
 
-@pytest.fixture(scope="module")
-def noticed(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Noticed]]]:
-    """The search for every variant that is asked for, on all processors that are free."""
-    items = [one for one in request.session.items if isinstance(one, pytest.Function)]
-    mine = [one for one in items if "noticed" in one.fixturenames]
-    asked = [one.callspec.params["variant"] for one in mine]
-    context = multiprocessing.get_context("spawn")
-    others = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) - 1
-    free = max(1, (os.cpu_count() or 1) - others)
-    with ProcessPoolExecutor(free, mp_context=context) as pool:
-        yield {variant: pool.submit(in_focus, variant, SEEDS) for variant in asked}
-
-
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
-def test_what_is_broken_is_noticed(variant: str, noticed: dict[str, Future[Noticed]]) -> None:
-    found = noticed[variant].result()
+def test_what_is_broken_is_noticed(variant: str) -> None:
+    found = in_focus(variant, SEEDS)
     assert found.seed is not None, VARIANTS[variant].rule
     assert found.unbroken == ""
