@@ -122,7 +122,7 @@ HEAVY: Final = (
     "tests/unit/test_audit_answering.py::test_a_question_is_recorded_once_and_further_ones_are_counted",
     "tests/unit/test_audit_ledger.py::test_what_is_older_than_the_memory_is_a_duplicate",
     "tests/unit/test_audit_recorder.py::test_heads_come_with_entries_or_with_time",
-    "tests/unit/test_audit_trimming.py::test_a_journal_that_was_put_back_behind_a_trim_is_found_out",
+    "tests/unit/test_audit_trimming_losses.py::test_a_journal_that_was_put_back_behind_a_trim_is_found_out",
     "tests/unit/test_bench_kill.py::test_rows_become_a_time_for_the_baseline_and_ratios_for_the_others",
     "tests/unit/test_bench_measure.py",
     "tests/unit/test_cli_columns.py::test_a_long_table_goes_in_batches",
