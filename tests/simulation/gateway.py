@@ -1,4 +1,13 @@
-"""A simulated Gateway: production's switch and permits; keys from the region's Cores, in pools."""
+"""A simulated Gateway: production's kill switch and admission, and an engine that is a model.
+
+The engine is not the one that ``kcm_gateway.assembly`` makes. Production's engine works in locked
+memory and encrypts with AES-GCM, which the simulation does not model and which would take most of a
+run's time. The model keeps what the simulation checks: an operation is admitted once, its permit is
+passed down and checked again after each wait and before the output, keys are pooled and end with
+their lease, and a purge drops them. The oracle is told of each operation, which production has no
+place for. The real engine's races with a kill are tested in ``tests/unit/test_gateway_kills`` and
+``tests/unit/switch/test_races``, over the production composition.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +15,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kcm_killswitch.model.admission import Permit
 from kcm_schemas import subjects
 from kcm_schemas.codec import pack
 from kcm_schemas.codes import Code, KcmError
@@ -68,7 +78,7 @@ class SimGateway(Instance):
         operation = self.began(asked.tenant)
         try:
             if asked.operation == "encrypt":
-                pooled = await self._take(asked.tenant)
+                pooled = await self._take(permit)
                 done = [pooled.wrapped, xor(payload, pooled.key)]
             else:
                 wrapped, sealed = payload
@@ -89,22 +99,23 @@ class SimGateway(Instance):
         # Whoever asked counts from the sending, which was no later than the arrival.
         return [int((left + now - arrived) * 1000), done]
 
-    async def _take(self, tenant: str) -> Pooled:
+    async def _take(self, permit: Permit) -> Pooled:
         """A key of the pool, as old as its lease allows: ``KeyPool`` keeps a reserve of it."""
         for _ in range(3):
-            pool = self._pools.get(tenant, [])
+            pool = self._pools.get(permit.tenant, [])
             while pool:
                 pooled = pool.pop()
                 if self.clock.elapsed() < pooled.until:
                     return pooled
-            await self._join(tenant)
+            await self._join(permit)
         raise KcmError(Code.BUSY)
 
-    async def _join(self, tenant: str) -> None:
+    async def _join(self, permit: Permit) -> None:
         """Wait for the tenant's refill, which is begun unless one is under way."""
+        tenant = permit.tenant
         joined, task = self.clock.elapsed(), self._refills.get(tenant)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._refill(tenant))
+            task = asyncio.get_running_loop().create_task(self._refill(permit))
             self._refills[tenant] = task
             task.add_done_callback(lambda done: self._refilled(tenant, done))
         made = await asyncio.shield(task)
@@ -118,8 +129,9 @@ class SimGateway(Instance):
         if not task.cancelled():
             task.exception()  # whoever waits sees it
 
-    async def _refill(self, tenant: str) -> list[Pooled]:
-        permit, sent = self.admission.admit(tenant, self.clock.elapsed()), self.clock.elapsed()
+    async def _refill(self, permit: Permit) -> list[Pooled]:
+        tenant, sent = permit.tenant, self.clock.elapsed()
+        self.admission.recheck(permit, sent)  # the operation may have waited since its admission
         keys = [self.randomness.public(KEY_SIZE) for _ in range(BATCH)]
         until, blobs = await self._ask("wrap", tenant, keys)
         self.admission.recheck(permit, self.clock.elapsed())

@@ -1,7 +1,7 @@
 """One incarnation of an instance: production's kill switch over simulated brokers, clocks and keys.
 
 What a Core and a Gateway have in common. The parts are composed as ``kcm_core.assembly`` and
-``kcm_gateway.embedded`` compose them; what is simulated comes in through the ports alone.
+``kcm_gateway.assembly`` compose them; what is simulated comes in through the ports alone.
 """
 
 from __future__ import annotations
