@@ -1,53 +1,37 @@
 """The registry as a region's Cores keep it: in two stores, repaired, and never set back."""
 
 import errno
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 import pytest
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.registry.floors import Floors
 from kcm_core.registry.stores import PREFIX
-from kcm_runtime.config import ConfigError
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Accepted, RegistryEntry
-from kcm_schemas.signed import Kind, read_signed
-from kcm_trust.envelopes import statement_digest
+from kcm_schemas.registry import RegistryEntry
+from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
 from tests.fakes.bus import nothing
-from tests.unit.admin_requests import put, put_all
+from tests.unit.admin_requests import put
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
-from tests.unit.test_core_rostering import signed_roster, without
-
-TENANT_KEY = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", "acme")
-NEWER = TENANT.model_copy(update={"revision": 2, "region_quorum": "local"})
+from tests.unit.registry_rig import (
+    NEWER,
+    TENANT_KEY,
+    kept,
+    lay,
+    lay_in_second_store,
+    stored,
+    word,
+)
+from tests.unit.roster_changes import signed_roster, without
 
 
 @pytest.fixture
 def world(tmp_path):
     return World(tmp_path)
-
-
-def stored(world):
-    return world.bus.stream.stored[TENANT_KEY][1]
-
-
-def lay(world, data, subject=TENANT_KEY):
-    """Somebody with the broker's password puts this there."""
-    world.bus.stream.sequence += 1
-    world.bus.stream.stored[subject] = (world.bus.stream.sequence, data)
-
-
-async def kept(world, name="core-eu"):
-    core = world.core(name)
-    assert await put_all(core) == [Code.OK] * 3
-    return core
 
 
 async def test_what_no_core_accepted_counts_nowhere(world):
@@ -67,11 +51,6 @@ async def test_what_no_core_accepted_counts_nowhere(world):
             VERIFIER.registered(data, "eu")
     good = RegistryEntry(statement=refused, accepted=word(refused, "core-eu-2"))
     assert VERIFIER.registered(encode(good), "eu") == NEWER
-
-
-def word(statement, who, region="eu"):
-    body = Accepted(statement=statement_digest(read_signed(statement)), region=region, roster=3)
-    return signed(Kind.ACCEPTED, body, who)
 
 
 async def test_what_no_core_would_accept_is_checked_by_everybody(world):
@@ -157,12 +136,6 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     assert again.registry.below_floor == []
 
 
-def lay_in_second_store(world, name, revision, data):
-    place = world.directory / f"{PREFIX}{name}"
-    place.mkdir(exist_ok=True)
-    (place / f"{revision:020d}").write_bytes(data)
-
-
 async def comparing(world):
     """A Core that is to compare its registry with both stores."""
     core = await kept(world)
@@ -220,6 +193,31 @@ async def test_a_second_store_that_was_set_back_gets_what_counts(world, monkeypa
     assert newest.read_bytes() == stored(world)
 
 
+async def test_a_record_that_cannot_be_put_back_yet_is_put_back_by_the_next_round(world):
+    core = await kept(world)
+    old = stored(world)
+    assert await put(core, NEWER) is Code.OK
+    new = stored(world)
+    lay(world, old)
+    late = world.core("core-eu-2")
+    await late.feed.fetch("tenant", "acme")
+
+    async def fail(operation, subject):
+        if operation == "put" and subject == TENANT_KEY:
+            raise KcmError(Code.UNAVAILABLE)
+
+    world.bus.stream.before = fail
+    await late.keeper.reconcile()
+    assert late.registry.tenant("acme") == NEWER
+    await late.keeper.round()
+    assert late.keeper.repairs.pending == [("tenant", "acme")]
+    assert not late.keeper.idle
+    world.bus.stream.before = nothing
+    await late.keeper.round()
+    assert late.keeper.repairs.pending == []
+    assert stored(world) == new
+
+
 async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
     caplog.set_level("WARNING", logger="kcm_core.registry.repair")
     core = await kept(world)
@@ -273,158 +271,6 @@ async def test_a_core_that_still_has_what_a_roster_took_out_of_force_is_not_behi
     ours = core.revocations.registry_digests
     assert ours != before
     assert lease.heard("core-eu-2", before, ours, 10.0, now=0.0)
-
-
-def test_floors_come_back_and_only_rise(tmp_path):
-    path = tmp_path / "floors"
-    floors = Floors(path)
-    assert floors.fresh
-    with pytest.raises(RuntimeError, match="begin"):
-        floors.raise_to([(("link", "l"), (1, b"a" * 32))])
-    assert Floors(path).fresh
-    floors.begin([])
-    key = ("tenant", "acme")
-    floors.raise_to([(key, (2, b"b" * 32)), (("link", "l"), (1, b"a" * 32))])
-    floors.raise_to([(key, (1, b"z" * 32))])
-    again = Floors(path)
-    assert dict(again.items())[key] == (2, b"b" * 32)
-    assert not again.fresh
-    with path.open("a") as file:
-        file.write("tenant.acme 3 ")  # a crash in the middle of a line
-    torn = Floors(path)
-    assert dict(torn.items())[key] == (2, b"b" * 32)
-    torn.raise_to([(key, (4, b"d" * 32))])
-    assert dict(Floors(path).items())[key] == (4, b"d" * 32)
-
-
-@pytest.mark.parametrize(
-    "content", [b"tenant.acme two 00\n", b"tenant.actenant.b 1 00\n", b"\xff\n"]
-)
-def test_what_stops_a_core_names_no_command_that_does_not_exist(tmp_path, content):
-    path = tmp_path / "floors"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="restore it from a backup") as caught:
-        Floors(path)
-    assert "kcm " not in str(caught.value)
-
-
-def test_damaged_floors_stop_a_core(tmp_path):
-    path = tmp_path / "floors"
-    path.write_text("tenant.acme two 00\n")
-    with pytest.raises(ConfigError, match="damaged"):
-        Floors(path)
-
-
-def test_floors_that_were_cut_stop_a_core(tmp_path):
-    """At a line's end, too, and to nothing: what is left is no memory of what there was."""
-    path = tmp_path / "floors"
-    floors = begun(path)
-    for number in range(3):
-        floors.raise_to([(("tenant", f"t{number}"), (1, b"a" * 32))])
-    content = path.read_bytes()
-    assert len(Floors(path).items()) == 3
-    for length in range(len(content)):
-        path.write_bytes(content[:length])
-        with pytest.raises(ConfigError, match=r"was cut.*restore it from a backup; without one re"):
-            Floors(path)
-    path.write_bytes(content + b"tenant.t3 1 00")  # a crash before the line was in use
-    assert len(Floors(path).items()) == 3
-    assert path.read_bytes() == content
-
-
-def test_a_crash_before_the_first_line_was_written_again_loses_nothing(tmp_path):
-    path = tmp_path / "floors"
-    floors = begun(path)
-    first = path.read_bytes()
-    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
-    path.write_bytes(first + path.read_bytes()[len(first) :])
-    assert Floors(path).items() == floors.items()
-
-
-def test_floors_of_an_earlier_version_count_and_get_their_first_line(tmp_path):
-    path = tmp_path / "floors"
-    path.write_text(f"tenant.acme 3 {'ab' * 32}\n")
-    floors = Floors(path)
-    assert not floors.fresh
-    assert dict(floors.items()) == {("tenant", "acme"): (3, b"\xab" * 32)}
-    floors.raise_to([(("link", "l"), (1, b"a" * 32))])
-    assert sorted(Floors(path).items()) == sorted(floors.items())
-    assert len(floors.items()) == 2
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match="was cut"):
-        Floors(path)
-
-
-class Disk:
-    """A disk that is full once, in the middle of a line."""
-
-    def __init__(self, path, fits):
-        self.path, self.fits, self.full = path, fits, True
-
-    def fsync(self, fd):
-        if self.full:
-            self.full = False
-            os.truncate(self.path, self.fits)
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def begun(path, *sync):
-    floors = Floors(path, *sync)
-    floors.begin([])
-    return floors
-
-
-def test_floors_that_did_not_fit_leave_nothing_of_their_line(tmp_path, monkeypatch):
-    path = tmp_path / "floors"
-    floors = begun(path)
-    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
-    disk = Disk(path, path.stat().st_size + 30)
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", disk.fsync)
-        with pytest.raises(OSError, match="space"):
-            floors.raise_to([(("tenant", "acme"), (5, b"b" * 32))])
-    assert path.read_bytes().count(b"\n") == 2
-    assert path.read_bytes().endswith(b"\n")
-    assert ("tenant", "acme") not in dict(floors.items())
-    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
-    assert sorted(Floors(path).items()) == sorted(floors.items())
-
-
-def test_what_a_failed_write_left_is_cut_off_before_the_next_one(tmp_path):
-    """Also where it could not be cut off at once."""
-    path = tmp_path / "floors"
-    floors = begun(path)
-    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
-    with path.open("a") as file:
-        file.write("tenant.acme 5 0202")
-    floors.raise_to([(("tenant", "bank"), (7, b"c" * 32))])
-    assert sorted(Floors(path).items()) == sorted(floors.items())
-
-
-def test_two_threads_that_raise_floors_do_not_cut_each_other_off(tmp_path, monkeypatch):
-    path = tmp_path / "floors"
-    floors = begun(path)
-    both = threading.Barrier(2)
-
-    def meet(fd):
-        with suppress(threading.BrokenBarrierError):
-            both.wait(0.05)  # only where both may write at once
-
-    monkeypatch.setattr("os.fsync", meet)
-    keys = [("tenant", name) for name in ("a", "b")]
-    with ThreadPoolExecutor(2) as pool:
-        done = [pool.submit(floors.raise_to, [(key, (1, b"a" * 32))]) for key in keys]
-    assert [one.result() for one in done] == [None, None]
-    assert sorted(dict(Floors(path).items())) == keys
-
-
-def test_the_name_of_a_new_file_of_floors_outlives_a_power_cut(tmp_path):
-    synced = []
-    floors = begun(tmp_path / "state" / "floors", synced.append)
-    floors.raise_to([(("tenant", "a"), (1, b"a" * 32))])
-    assert synced == [tmp_path / "state"]
-    floors.raise_to([(("tenant", "a"), (2, b"a" * 32))])
-    assert len(synced) == 1
 
 
 class Info:

@@ -9,7 +9,6 @@ from kcm_schemas.admin.requests import Empty, PutStatement
 from kcm_schemas.admin.roster import LastingPage, LastingQuery, RosterView, SignedPage, SignedQuery
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Roster
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.endorsements import PAGE_BYTES, Endorsements, pages
 from kcm_trust.envelopes import statement_digest
@@ -19,6 +18,7 @@ from kcm_trust.statements import lift
 from tests.unit import core_rig, trust_rig
 from tests.unit.admin_requests import ask, request
 from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, entry, signed
+from tests.unit.roster_changes import signed_roster, without
 from tests.vectors.families.messages import identity
 
 
@@ -30,25 +30,6 @@ def world(tmp_path):
 @pytest.fixture
 def core(world):
     return world.core()
-
-
-def signed_roster(roster: Roster) -> bytes:
-    return encode(identity(ROOT).sign(Kind.ROSTER, roster))
-
-
-def without(name, lasting=None):
-    entry = (lasting or Endorsements()).retirement()
-    people = {
-        "instances": [
-            one.model_copy(update={"retired": entry}) if one.instance == name else one
-            for one in ROSTER.instances
-        ],
-        "operators": [
-            one.model_copy(update={"retired": entry}) if one.operator == name else one
-            for one in ROSTER.operators
-        ],
-    }
-    return ROSTER.model_copy(update={"version": ROSTER.version + 1, **people})
 
 
 async def ask_for(core, world, verb, payload, signer="admin"):

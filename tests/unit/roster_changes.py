@@ -1,0 +1,29 @@
+"""Rosters that follow the rig's, signed by the root."""
+
+from kcm_schemas.codec import encode
+from kcm_schemas.roster import Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.endorsements import Endorsements
+from kcm_trust.identity import ROOT
+
+from tests.unit.core_rig import ROSTER
+from tests.vectors.families.messages import identity
+
+
+def signed_roster(roster: Roster) -> bytes:
+    return encode(identity(ROOT).sign(Kind.ROSTER, roster))
+
+
+def without(name, lasting=None):
+    entry = (lasting or Endorsements()).retirement()
+    people = {
+        "instances": [
+            one.model_copy(update={"retired": entry}) if one.instance == name else one
+            for one in ROSTER.instances
+        ],
+        "operators": [
+            one.model_copy(update={"retired": entry}) if one.operator == name else one
+            for one in ROSTER.operators
+        ],
+    }
+    return ROSTER.model_copy(update={"version": ROSTER.version + 1, **people})
