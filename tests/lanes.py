@@ -131,7 +131,7 @@ HEAVY: Final = (
     "tests/unit/test_cli_layout.py::test_no_word_is_cut_and_no_line_too_long",
     "tests/unit/test_cli_table_bytes.py::test_any_json_comes_back",
     "tests/unit/test_cli_tables.py::test_what_waits_for_a_field_has_a_bound",
-    "tests/unit/test_control_boots.py::test_the_boots_of_a_region_are_bounded",
+    "tests/unit/test_control_incarnations.py::test_the_incarnations_of_a_region_are_bounded",
     "tests/unit/test_core_admin_copies.py::test_nobody_pushes_out_what_another_operator_asked",
     "tests/unit/test_core_opening.py::test_a_failure_that_nobody_waits_for_any_more_is_silent",
     "tests/unit/test_core_relinking.py::test_whatever_dies_in_between_one_of_the_two_opens_it",

@@ -143,7 +143,7 @@ async def test_a_region_that_hangs_keeps_nobody_from_hearing_of_the_other_one(
         os.kill(pid, signal.SIGCONT)
 
 
-def test_what_happened_is_on_record(kcm: Shell, living: Living) -> None:
+def test_what_happened_is_recorded(kcm: Shell, living: Living) -> None:
     kcm("tenant", "list")
     events = json.loads(kcm("audit", "tail", "-n", "500", "--all").stdout)
     assert any(event["event"] == "admin.tenant-list" for event in events)

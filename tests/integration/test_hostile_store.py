@@ -114,7 +114,7 @@ async def test_an_empty_bucket_is_no_empty_system(living):
         assert (await last(bus, REGISTRY, subject)).data == good.data
 
 
-async def test_junk_in_the_control_stream_delays_no_boot_and_goes(living):
+async def test_junk_in_the_control_stream_delays_no_incarnation_and_goes(living):
     """Bombs and forged statements, under the subjects of holds and leases."""
     tenant = await living.tenant(kind="softkey")
     signature = Signature(signer=f"core-{EU}-1", signature=os.urandom(64))

@@ -58,7 +58,7 @@ async def test_a_kill_is_heard_everywhere_and_by_nobody_else(living):
         assert (await decrypt(us, killed, abroad, region=US)).plaintexts == [b"b"]
 
 
-async def test_every_boot_sends_a_signed_receipt(living):
+async def test_every_incarnation_sends_a_signed_receipt(living):
     tenant = await living.tenant(kind="softkey")
     verifier, seen = living.context.verifier(), {}
     async with living.control(EU) as control:

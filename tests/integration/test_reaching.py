@@ -20,7 +20,13 @@ from kcm.exit_codes import Exit
 from kcm_runtime.config import BusAddress
 
 from tests.integration.auditor_rig import SERVER
-from tests.integration.test_bus import broker  # noqa: F401 - a fixture
+from tests.integration.bus.broker import running
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with running(tmp_path) as one:
+        yield one
 
 
 @dataclass
@@ -130,7 +136,7 @@ async def refusal(address):
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):
     (tmp_path / "wrong").write_text("wrong")
     address = broker.address().model_copy(update={"password_file": tmp_path / "wrong"})
     error = await refusal(address)
@@ -145,7 +151,7 @@ async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):  # noqa
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_password_file_that_is_missing_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+async def test_a_password_file_that_is_missing_is_the_contexts_fault(broker, tmp_path):
     """It is a failure of that region alone, as every other one is."""
     address = broker.address().model_copy(update={"password_file": tmp_path / "none"})
     error = await refusal(address)
@@ -155,7 +161,7 @@ async def test_a_password_file_that_is_missing_is_the_contexts_fault(broker, tmp
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, tmp_path):  # noqa: F811
+async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, tmp_path):
     (tmp_path / "odd").write_bytes(b"\xff\xfe")
     error = await refusal(broker.address().model_copy(update={"password_file": tmp_path / "odd"}))
     assert isinstance(error, ContextError)

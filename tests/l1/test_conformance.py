@@ -65,7 +65,7 @@ async def test_the_same_is_never_wrapped_alike(unsealer, stand):
     assert first.mechanism == second.mechanism
 
 
-async def test_a_canary_is_proof_of_life(unsealer, stand):
+async def test_a_probe_of_the_canary_shows_the_key_state(unsealer, stand):
     made = await wrapped(unsealer, stand)
     digest = hashlib.sha256(INNER).digest()
     told = await unsealer.probe(stand.uri, made.blob, CONTEXT, made.mechanism, digest, deadline_s=D)

@@ -78,7 +78,7 @@ def leased(*writes):
     return lease
 
 
-def test_a_fence_is_dated_by_the_readers_own_clock():
+def test_a_peer_lease_is_dated_by_the_readers_own_clock():
     peer_leases, lease = PeerLeases(), leased((100.0, 5), (103.0, 8))
     peer_leases.learn("us", 7)
     assert peer_leases.until("all", ["us"], lease, 60) == 160.0
@@ -88,7 +88,7 @@ def test_a_fence_is_dated_by_the_readers_own_clock():
     assert peer_leases.until("all", ["us"], lease, 60) == 163.0
 
 
-def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
+def test_a_peer_lease_from_before_the_first_own_write_is_worth_nothing():
     peer_leases, lease = PeerLeases(), leased((100.0, 5))
     peer_leases.learn("us", 4)
     assert peer_leases.until("all", ["us"], lease, 60) == EXPIRED

@@ -51,7 +51,7 @@ def receipts(*names, unkept="", reached=bytes(32)):
     }  # fmt: skip
 
 
-def test_complete_when_every_boot_on_record_has_receipted():
+def test_complete_when_every_registered_incarnation_has_sent_a_receipt():
     facts = {"eu": RegionFacts(10, [incarnation("a", 1), incarnation("b", 2)], watched_s=WATCHED)}
     status = status_of(facts, receipts("a", "b"))
     assert status.complete
@@ -76,16 +76,16 @@ SILENT_MS = int(WATCHED * 1000 / (1 - TIMING.clock_error)) + 1
 """Milliseconds of silence, told by a clock that may run fast, in which a lease surely ends."""
 
 
-def test_a_boot_with_no_record_below_the_hold_began_after_it():
+def test_an_incarnation_with_no_entry_below_the_hold_began_after_it():
     assert how_of(incarnation("b", 11, silent_ms=SILENT_MS)) == ("started-after", True)
 
 
-def test_a_boot_that_was_silent_for_its_lease_has_ended_whenever_the_hold_came():
+def test_an_incarnation_that_was_silent_for_its_lease_has_ended_whenever_the_hold_came():
     assert how_of(incarnation("a", 1, silent_ms=SILENT_MS)) == ("lease-ended", True)
     assert how_of(incarnation("a", 1, silent_ms=SILENT_MS - 20)) == ("waiting", False)
 
 
-def test_that_a_boot_began_after_the_hold_is_not_believed_of_its_word_alone():
+def test_an_incarnation_s_own_statement_that_it_began_after_the_hold_does_not_suffice():
     """It may have begun in a stream that was lost, where sequences were higher."""
     assert how_of(incarnation("b", 11)) == ("waiting", False)
 
@@ -105,16 +105,16 @@ def test_a_region_that_cannot_tell_who_is_missing_says_so():
     assert [one.how for one in status_of(facts, receipts("a")).regions] == ["watching"]
 
 
-def test_the_longest_lease_on_record_has_to_have_ended():
+def test_the_longest_stated_lease_has_to_have_ended():
     """An incarnation that is missing may have had one as long."""
     longer = incarnation("a", 1, lease_ms=20_000)
     assert not how_of(longer, watched=WATCHED, arrivals=receipts("a"))[1]
     assert how_of(longer, watched=TIMING.incarnation_bound_s(20), arrivals=receipts("a"))[1]
 
 
-def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
+def test_a_receipt_of_another_incarnation_of_the_same_instance_does_not_count():
     facts = {"eu": RegionFacts(10, [incarnation("a", 1)])}
-    other = {("a", b"another-boot-id-"): receipts("a")["a", b"a".ljust(16)]}
+    other = {("a", b"incarnation-two-"): receipts("a")["a", b"a".ljust(16)]}
     assert not status_of(facts, other).complete
 
 
@@ -137,14 +137,14 @@ def test_without_durability_everywhere_nothing_is_complete(facts):
     assert not status_of(facts, receipts("a")).complete
 
 
-def test_a_receipt_by_somebody_else_for_this_boot_does_not_count():
+def test_a_receipt_by_somebody_else_for_this_incarnation_does_not_count():
     """An instance signs its own name, and may write any incarnation id beside it."""
     facts = {"eu": RegionFacts(10, [incarnation("a", 1)])}
     foreign = {("mallory", b"a".ljust(16)): receipts("a")["a", b"a".ljust(16)]}
     assert not status_of(facts, foreign).complete
 
 
-def test_a_boot_that_has_not_said_when_it_began_began_before():
+def test_an_incarnation_that_has_not_stated_its_start_began_before():
     assert how_of(incarnation("a", 0)) == ("waiting", False)
     assert how_of(incarnation("a", 0, silent_ms=SILENT_MS)) == ("lease-ended", True)
 
@@ -271,7 +271,7 @@ def test_for_how_long_is_waited_at_most_is_told():
 
 
 @pytest.mark.parametrize(("policy", "left_s"), [("all", 50), ("local", 0)])
-def test_a_region_that_is_cut_off_is_waited_for_until_its_fences_end(policy, left_s):
+def test_a_region_that_is_cut_off_is_waited_for_until_its_peer_leases_end(policy, left_s):
     reach = Reach([QuorumNeed(frozenset({"eu", "us"}), policy, "byok")], closed=True)
     since = TIMING.peer_lease_bound_s("byok") - 50
     facts = {"eu": RegionFacts(10, [incarnation("a", 1)], since, since), "us": None}

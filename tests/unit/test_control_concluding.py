@@ -74,7 +74,7 @@ def test_as_many_receipts_go_with_it_as_there_is_room_for(count):
         assert found.left_out == 0
 
 
-def test_no_more_boots_go_into_one_than_there_is_room_for():
+def test_no_more_incarnations_go_into_one_than_there_is_room_for():
     status, receipts = crowd(limits.RESULT_INCARNATIONS_MAX + 1)
     with pytest.raises(KcmError) as refused:
         result_of(status, receipts)

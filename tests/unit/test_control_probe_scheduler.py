@@ -59,7 +59,7 @@ def test_a_state_has_a_meaning_or_this_fails():
     assert {state for state, _ in TABLE} == set(L1State)
 
 
-def test_used_before_is_of_the_same_link_and_this_boot():
+def test_used_before_is_of_the_same_link_and_this_incarnation():
     plan = watching(A, B)
     assert plan.ended(A, L1State.FORBIDDEN, 0.0, 0.0) is Verdict.UNLOAD_HERE
     assert plan.ended(A, L1State.ENABLED, 1.0, 1.0) is Verdict.KEY_USE
@@ -100,7 +100,7 @@ def test_a_key_that_did_not_answer_is_asked_again_soon():
     assert plan.next_due() == pytest.approx(120.5)
 
 
-def test_somebody_elses_proof_postpones_and_an_older_one_does_not_hasten():
+def test_another_cores_attestation_postpones_and_an_older_one_does_not_hasten():
     plan = watching(A, chance=lambda: 0.0)
     plan.ended(A, L1State.ENABLED, 100.0, 100.0)
     plan.proven(A, 104.0)

@@ -168,11 +168,11 @@ def how(found, region):
     return next(one.how for one in found.regions if one.region == region)
 
 
-def fenced(*regions, policy: Any = "all", retired=0):
+def needs(*regions, policy: Any = "all", retired=0):
     return Reach([QuorumNeed(frozenset(regions), policy, "byok", retired)], closed=True)
 
 
-def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
+def test_a_receipt_of_another_incarnation_of_the_same_instance_does_not_count():
     found = status({"eu": durable("a")}, got=receipts("a", as_incarnation="another"))
     assert not found.complete
     assert found.incarnations[0].how == "waiting"
@@ -180,10 +180,10 @@ def test_a_receipt_of_another_boot_of_the_same_instance_does_not_count():
 
 def test_nothing_is_complete_that_is_durable_nowhere():
     for facts in (RegionFacts(0, [incarnation("a")], 1e9), RegionFacts(10, [], 1e9), None):
-        assert not status({"eu": facts}, "a", reach=fenced("eu")).complete
+        assert not status({"eu": facts}, "a", reach=needs("eu")).complete
 
 
-def test_a_boot_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
+def test_an_incarnation_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
     def one(first, since, *names):
         silent_ms = int(2000 * BOUND) if first > 10 else 0
         facts = RegionFacts(10, [incarnation("a", first, silent_ms)], since, watched_s=BOUND)
@@ -209,16 +209,16 @@ def test_a_boot_counts_by_receipt_by_a_later_start_or_by_timer_and_not_before():
         ("majority", 1e9, "waiting"),
     ],
 )
-def test_a_region_that_is_silent_ends_with_its_fences(policy, since, expected):
+def test_a_region_that_is_silent_ends_with_its_peer_leases(policy, since, expected):
     """Of two regions, none is most of them without the other."""
     regions = {"eu": durable("a", since), "us": None}
-    found = status(regions, "a", reach=fenced("eu", "us", policy=policy))
+    found = status(regions, "a", reach=needs("eu", "us", policy=policy))
     assert how(found, "us") == expected
     assert found.complete == (expected == "leases-ended")
 
 
 def test_under_majority_a_silent_region_ends_a_grace_after_most_have_the_hold():
-    reach = fenced("eu", "us", "ap", policy="majority")
+    reach = needs("eu", "us", "ap", policy="majority")
 
     def silent(eu, us):
         regions = {"eu": durable("a", eu), "us": durable("b", us), "ap": None}
@@ -228,15 +228,15 @@ def test_under_majority_a_silent_region_ends_a_grace_after_most_have_the_hold():
     assert silent(GRACE, GRACE) == "leases-ended"
 
 
-def test_a_region_where_the_hold_is_stored_but_nobody_is_on_record_did_not_answer():
+def test_a_region_where_the_hold_is_stored_but_no_incarnation_is_registered_did_not_answer():
     regions = {"eu": RegionFacts(10, [], 1e9), "us": None}
-    assert how(status(regions, reach=fenced("eu", "us")), "us") == "waiting"
+    assert how(status(regions, reach=needs("eu", "us")), "us") == "waiting"
 
 
 @pytest.mark.parametrize("scope", ["link", "region", "unknown tenant"])
 def test_what_may_reach_somebody_unknown_waits_for_the_region_itself(scope):
     """A link, and whatever else is not closed."""
-    reach = Reach(fenced("eu", "us").tenants, closed=False) if scope == "link" else Reach()
+    reach = Reach(needs("eu", "us").tenants, closed=False) if scope == "link" else Reach()
     found = status({"eu": durable("a", 1e9), "us": None}, "a", reach=reach)
     assert how(found, "us") == "unbounded"
     assert not found.complete
@@ -256,15 +256,17 @@ def test_of_several_tenants_the_slowest_decides():
     assert how(status(facts, "a", reach=reach), "us") == "leases-ended"
 
 
-def test_boots_of_a_region_that_ended_by_its_fences_are_not_waited_for():
+def test_incarnations_of_a_region_that_ended_by_its_peer_leases_are_not_waited_for():
     regions = {"eu": durable("a", GRACE), "us": RegionFacts(0, [incarnation("z")], 0.0)}
-    found = status(regions, "a", reach=fenced("eu", "us"))
+    found = status(regions, "a", reach=needs("eu", "us"))
     assert found.complete
     assert [one.instance for one in found.incarnations] == ["a"]
 
 
 @pytest.mark.parametrize("count", range(2, 9))
-def test_a_silent_region_that_has_not_heard_of_a_retirement_still_has_to_be_out_of_fences(count):
+def test_a_silent_region_that_has_not_heard_of_a_retirement_still_has_to_be_without_peer_leases(
+    count,
+):
     """It still counts the retired region, and may hear nobody but that one."""
     names = [f"r{n}" for n in range(count)]
     for retired in range(1, count - 1):
@@ -274,7 +276,7 @@ def test_a_silent_region_that_has_not_heard_of_a_retirement_still_has_to_be_out_
             regions = {
                 name: durable(name, 1e9) if name in having_it else None for name in in_service
             }
-            reach = fenced(*in_service, policy="majority", retired=retired)
+            reach = needs(*in_service, policy="majority", retired=retired)
             found = status(regions, *having_it, reach=reach)
             may_hear = count - 1 - having  # the retired ones, and others without the hold
             if silent not in having_it and may_hear >= needed_others(count):

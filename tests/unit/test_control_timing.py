@@ -44,7 +44,7 @@ def test_what_cannot_be_renewed_twice_before_it_ends_is_refused(changes):
         Timing(**changes)
 
 
-def test_a_control_lease_that_outlives_the_record_of_its_boot_is_refused():
+def test_a_control_lease_that_outlives_its_lease_entry_is_refused():
     """Without a lease entry an instance would serve on, and a kill be complete without it."""
     longest = replace(Timing(), control_lease_s=54.0)
     assert longest.incarnation_bound_s(0) < GONE_S
@@ -54,7 +54,7 @@ def test_a_control_lease_that_outlives_the_record_of_its_boot_is_refused():
         replace(Timing(), control_lease_s=3600.0)
 
 
-def test_the_bound_covers_the_slowest_boot_and_the_fastest_watch():
+def test_the_bound_covers_the_slowest_incarnation_and_the_fastest_watch():
     timing = Timing(clock_error=0.1)
     longest = (timing.control_lease_s + ANSWER_MAX_S) / (1 - timing.clock_error)  # true time
     assert timing.incarnation_bound_s(0) / (1 + timing.clock_error) == pytest.approx(longest)

@@ -131,7 +131,7 @@ async def is_dark(world, core, caplog):
     await until(lambda: not core.memory.has and not core.region_bus.subscriptions)
     assert served(core) == (Code.UNAVAILABLE, NO_MEMORY)
     assert not floors_of(world).exists()
-    assert "not there at the start" in caplog.text
+    assert "absent at the start" in caplog.text
     assert emitted(core, "registry.forgotten")
     assert await put(core, LINK) is Code.UNAVAILABLE
 

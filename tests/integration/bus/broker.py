@@ -1,7 +1,10 @@
 """One region's broker, which a test stops and starts."""
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from kcm_devsystem import processes, topology
 from kcm_devsystem.brokers import Account, Role, login_name
@@ -31,6 +34,16 @@ class Broker:
 
     def start(self):
         self.process = topology.start_broker(self.topology, REGION, die_with_parent=True)
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Broker]:
+    """A system of one region, whose broker runs until the end of the block."""
+    made, entries = topology.start(directory, [REGION], die_with_parent=True)
+    one = Broker(made, entries[1].process, entries[0].process)
+    yield one
+    processes.stop([one.process])
+    processes.stop([one.backbone])
 
 
 SUBJECT = {

@@ -1,19 +1,15 @@
 """A real broker for each test, and a connection to it."""
 
 import pytest
-from kcm_devsystem import processes, topology
 from kcm_runtime.nats.connection import Connection
 
-from tests.integration.bus.broker import REGION, Broker
+from tests.integration.bus.broker import running
 
 
 @pytest.fixture
 def broker(tmp_path):
-    made, entries = topology.start(tmp_path, [REGION], die_with_parent=True)
-    one = Broker(made, entries[1].process, entries[0].process)
-    yield one
-    processes.stop([one.process])
-    processes.stop([one.backbone])
+    with running(tmp_path) as one:
+        yield one
 
 
 @pytest.fixture

@@ -180,6 +180,6 @@ async def test_what_a_roster_does_to_holds_is_on_record_and_says_so(system):
         lasting.id: (
             EventType.HOLD_RELEASED,
             None,
-            "nobody who counts by the roster has signed it",
+            "by the roster, no signature of the hold counts",
         ),
     }

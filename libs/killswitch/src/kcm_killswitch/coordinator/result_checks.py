@@ -54,7 +54,9 @@ class ResultChecks:
             if found.result.hold_id != hold_id:
                 raise Untrusted("the result of another hold")
             if not (found.by_author or self.is_signed(found)):
-                raise Untrusted("who is said to have concluded it has not signed it")
+                raise Untrusted(
+                    "the Core that the result names has not signed it", found.result.instance
+                )
             finished(found.result)
             receipts = []
             for count, one in enumerate(found.result.receipts, 1):

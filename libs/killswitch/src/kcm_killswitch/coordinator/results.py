@@ -144,7 +144,7 @@ class Results:
         hold_id = record.hold.id
         place = await self._switch.looked_up(hold_id)
         if not place:
-            return status.model_copy(update={"unstored": "the hold is being written anew"})
+            return status.model_copy(update={"unstored": "the hold is being written again"})
         places = {name: one.durable_at for name, one in facts.items() if one is not None}
         places[self._me.region] = place
         others = await self._believed(hold_id, places, offered)

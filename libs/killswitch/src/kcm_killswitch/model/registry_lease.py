@@ -30,8 +30,9 @@ PATIENCE_S: Final = 2.0
 """Seconds for which an incarnation that agreed before may differ, while a change arrives."""
 
 NO_MEMORY: Final = (
-    "this Core has no memory of its region's registry: it serves once a Core that has knows the "
-    "same; where none has, look with `kcm registry show`, then `kcm registry adopt`"
+    "this Core has no memory of its region's registry: it serves again when a Core that has one "
+    "knows the same registry; if no Core has one, run `kcm registry show`, then "
+    "`kcm registry adopt`"
 )
 """The refusal of a Core without memory, and what an operator does about it."""
 

@@ -215,7 +215,7 @@ class ControlReader:
             try:
                 await self.caught_up()
             except KcmError as error:
-                log.warning("this incarnation is not on record yet: %s", error.code.value)
+                log.warning("not registered yet, trying again: %s", error.code.value)
                 await asyncio.sleep(RETRY_S)
             else:
                 return

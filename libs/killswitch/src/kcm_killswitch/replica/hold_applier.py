@@ -197,7 +197,7 @@ class HoldApplier:
             self._believed[now.message] = now
             self._tell(known, now, reached, dropped, "its lift does not count any more; ")
         elif self.live and not known.lifted:
-            detail = "nobody who counts by the roster has signed it"
+            detail = "by the roster, no signature of the hold counts"
             self._emit(EventType.HOLD_RELEASED, **about(known), detail=detail)
 
     def _lift_again(self) -> list[bytes]:

@@ -157,7 +157,7 @@ class LeaseKeeper:
             except KcmError:
                 if self._clock.elapsed() + RETRY_S >= until:
                     log.warning(
-                        "the end of this incarnation could not be put on record; it will expire"
+                        "the last lease entry was not stored: kills wait until the lease has ended"
                     )
                     return
                 await asyncio.sleep(RETRY_S)
@@ -191,7 +191,7 @@ class LeaseKeeper:
             if entry.subject != subjects.control_lease(
                 lease.region, lease.instance, lease.incarnation
             ):
-                raise Forged("the lease entry lies under another name")
+                raise Forged("the lease entry has the subject of another one", lease.instance)
         except Untrusted:
             self._tampered(entry.subject, now)
             raise

@@ -120,7 +120,7 @@ class LiftPages:
                 return  # it expires: its content could never be valid
             page = self._read(entry.data)
             if entry.subject != self._subject(page.place):
-                raise Forged("the page lies under another name")
+                raise Forged("the lift page has the subject of another one")
             self._accept(page)
             self._note(page, entry.sequence)
         finally:

@@ -203,7 +203,7 @@ class RegistryFeed:
         """The record, if it belongs under its key and its signers may sign it; or ``Untrusted``."""
         record = self._me.verifier.registered(entry.data, self._me.region)
         if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
-            raise Forged("the record lies under another name")
+            raise Forged("the registry entry has the key of another one", ".".join(key_of(record)))
         return record
 
 

@@ -133,7 +133,7 @@ class RosterRequests:
         """List the statements of a signer that may be endorsed, in order, from a given position."""
         query = decode(SignedQuery, request.payload)
         if query.name not in map(name_of, entries(self._me.verifier.roster)):
-            raise KcmError(Code.MALFORMED, "nobody on the roster has this name")
+            raise KcmError(Code.MALFORMED, f"the roster has no {query.name}; see `kcm roster show`")
         found: list[SignedEntry] = []
         known: dict[str, bytes | tuple[str, ...]] = {}
         everything: Iterable[tuple[str, bytes | tuple[str, ...]]] = chain(

@@ -212,7 +212,7 @@ class KeyLoader:
         except L1Error as error:
             self._watch.answered(ask, error.state)
             self._revocations.raise_if_killed(tenant)  # a refusal has placed a hold by now
-            log.warning("the root of a tenant stays sealed: %s", error)
+            log.warning("a root key did not unwrap the root of a tenant: %s", error)
             self._emit(
                 EventType.ROOT_OPEN,
                 tenant=tenant,

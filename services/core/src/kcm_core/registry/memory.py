@@ -132,9 +132,10 @@ class RegistryMemory:
             self._began.clear()
             self._lease.without_memory()
             log.critical(
-                "this Core began where nothing was stored, and the second key store has records "
-                "that no Core accepted since: it was not there at the start, or somebody put back "
-                "old ones; this Core has no memory of the registry any more"
+                "this Core started with an empty registry, but the second key store has entries "
+                "that no Core has accepted since: the store was absent at the start, or old files "
+                "were restored; this Core now has no memory of the registry, and `kcm registry "
+                "show` says what to do"
             )
             try:
                 await asyncio.to_thread(self._floors.forget)

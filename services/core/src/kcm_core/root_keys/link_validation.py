@@ -53,7 +53,9 @@ class LinkValidator:
             raise _refusal(uri, checked)
         if link.model == "hyok" and checked.lacks:
             lacks = "; ".join(checked.lacks)
-            detail = f"the root key is none for hyok: {lacks}. Next: {fix_lack(checked.lacks)}"
+            detail = (
+                f"the root key does not qualify for hyok: {lacks}. Next: {fix_lack(checked.lacks)}"
+            )
             raise KcmError(Code.FORBIDDEN, detail)
         return LinkView(
             link=link.link,

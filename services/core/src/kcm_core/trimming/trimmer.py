@@ -161,7 +161,7 @@ class Trimmer:
             try:
                 head = self._me.verifier.stream_head(entry.data)
                 if (head.auditor, head.region) != (name, self._me.region):
-                    raise Untrusted("the head lies under another name")
+                    raise Untrusted("the stream head has the subject of another one", head.auditor)
             except Untrusted as error:
                 self._refusals.record(error)
                 continue

@@ -76,7 +76,9 @@ class Google:
             or said.get("email") != self._account
             or not isinstance(key_id, str)
         ):
-            raise ValueError("the token is for somebody else, or names no key")
+            raise ValueError(
+                "the token is not Google's for this audience and account, or names no key"
+            )
         claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
             token,
             certs=self._certificates(key_id),

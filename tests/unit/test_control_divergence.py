@@ -1,4 +1,4 @@
-"""Who keeps on differing from a Core reads everything again, once for each difference."""
+"""An instance that keeps diverging from a Core replays the stream, once for each difference."""
 
 import pytest
 from kcm_killswitch.model.divergence import PATIENCE_S, Divergence

@@ -1,4 +1,4 @@
-"""Who is on record, since when nobody was missed, and for how long each was silent."""
+"""Registered incarnations: how long each was silent, and since when none was missed."""
 
 import pytest
 from kcm_killswitch.model.incarnations import (
@@ -20,7 +20,7 @@ BOUND = Timing().incarnation_bound_s(0)
 
 
 class Stream:
-    """Feeds incarnation records as a consumer would: everything is delivered at its sequence."""
+    """Feeds lease entries as a consumer would: everything is delivered at its sequence."""
 
     def __init__(self):
         self.records = Incarnations()
@@ -111,7 +111,7 @@ def test_a_watch_says_how_long_it_had_lasted_when_something_in_it_was_noted():
 # How long an incarnation was silent
 
 
-def test_a_boot_is_silent_since_its_last_record(stream):
+def test_an_incarnation_is_silent_since_its_last_entry(stream):
     stream.lease(3.0)
     stream.lease(9.0)
     assert stream.silent(20.0) == 11.0
@@ -124,13 +124,13 @@ def test_only_records_below_the_hold_count(stream):
     assert stream.silent(20.0, place) == 17.0
 
 
-def test_a_boot_without_a_record_below_the_hold_is_silent_for_as_long_as_the_watch(stream):
+def test_an_incarnation_without_an_entry_below_the_hold_is_silent_for_as_long_as_the_watch(stream):
     place = stream.pass_by(5.0)
     stream.lease(9.0)
     assert stream.silent(20.0, place) == 20.0
 
 
-def test_a_boot_that_writes_above_the_hold_is_not_quiet(stream):
+def test_an_incarnation_that_writes_above_the_hold_is_not_quiet(stream):
     """Though it is silent, for what it wrote below is long ago."""
     stream.records.resumed(0, 0.0)
     stream.lease(9.0)
@@ -178,14 +178,14 @@ def test_a_record_that_is_delivered_again_is_not_heard_again(stream):
 # What somebody else put into an incarnation's place
 
 
-def test_an_old_record_in_another_place_marks_its_boot(stream):
+def test_an_old_entry_in_another_place_marks_its_incarnation(stream):
     first = stream.lease(3.0, first=0)
     stream.lease(6.0)
     stream.lease(9.0, nonce=first.nonce, first=0)
     assert stream.silent(60.0) == 0.0
 
 
-def test_an_old_record_keeps_no_boot_on_record(stream):
+def test_an_old_entry_keeps_no_incarnation_registered(stream):
     old = stream.lease(3.0)
     for now in range(10, int(GONE_S), 10):
         stream.lease(float(now), nonce=old.nonce)
@@ -193,13 +193,13 @@ def test_an_old_record_keeps_no_boot_on_record(stream):
     assert stream.records.on_record(3.0 + GONE_S) == []
 
 
-def test_a_record_that_says_it_began_later_than_it_lies_marks_its_boot(stream):
+def test_an_entry_that_states_a_later_start_than_its_place_marks_its_incarnation(stream):
     """It was written in a stream that was lost, where sequences were higher."""
     stream.lease(3.0, first=500)
     assert stream.silent(60.0) == 0.0
 
 
-def test_what_cannot_be_verified_marks_the_boot_under_whose_name_it_lies(stream):
+def test_what_cannot_be_verified_marks_the_incarnation_whose_subject_it_has(stream):
     stream.lease(3.0)
     stream.records.tampered("gw", INCARNATION, 5.0)
     assert stream.silent(60.0) == 0.0
@@ -235,7 +235,7 @@ def test_a_lease_that_no_timing_allows_counts_as_the_longest(stream):
     assert stream.records.on_record(1.0)[0].lease_ms == LEASE_MAX_MS
 
 
-def test_no_boot_is_pushed_out_by_others_of_its_instance(stream):
+def test_no_incarnation_is_pushed_out_by_others_of_its_instance(stream):
     stream.lease(0.0)
     for number in range(5 * INCARNATIONS_PER_INSTANCE_MAX):
         stream.lease(1.0, incarnation=number.to_bytes(16, "big"))
@@ -254,7 +254,7 @@ def test_while_somebody_was_refused_whose_lease_may_run_the_list_is_not_whole(st
     assert stream.records.whole(5.0 + GONE_S)
 
 
-def test_boots_that_ended_make_room(stream):
+def test_incarnations_that_ended_make_room(stream):
     for number in range(3 * INCARNATIONS_PER_INSTANCE_MAX):
         stream.lease(0.0, incarnation=number.to_bytes(16, "big"))
         stream.lease(0.0, incarnation=number.to_bytes(16, "big"), ended=True)
@@ -263,7 +263,7 @@ def test_boots_that_ended_make_room(stream):
     assert stream.records.whole(1.0)
 
 
-def test_the_boots_of_a_region_are_bounded(stream):
+def test_the_incarnations_of_a_region_are_bounded(stream):
     for number in range(INCARNATIONS_MAX + 10):
         stream.lease(0.0, instance=f"gw-{number}")
     assert len(stream.records.on_record(0.0)) == INCARNATIONS_MAX

@@ -121,7 +121,7 @@ def test_a_resume_clamps_what_was_delivered_and_keeps_own_writes():
     assert lease.position == 9
 
 
-def test_however_often_a_boot_writes_it_can_date_what_is_a_grace_old():
+def test_however_often_an_incarnation_writes_it_can_date_what_is_a_grace_old():
     """Every question about a kill makes it write; other tenants must not go dark by that."""
     lease, every = ControlLease(10), 0.01
     for number in range(1, 20_001):
@@ -162,7 +162,7 @@ def test_marks_above_a_resume_are_forgotten_and_the_oldest_make_room():
 # Peer leases
 
 
-def test_a_fence_is_dated_by_the_readers_own_latest_write_before_it():
+def test_a_peer_lease_is_dated_by_the_readers_own_latest_write_before_it():
     peer_leases, lease = PeerLeases(), leased((100.0, 5), (103.0, 8))
     peer_leases.learn("us", 7)
     assert peer_leases.until("all", ["us"], lease, 60) == 160.0
@@ -172,7 +172,7 @@ def test_a_fence_is_dated_by_the_readers_own_latest_write_before_it():
     assert peer_leases.until("all", ["us"], lease, 60) == 163.0
 
 
-def test_a_fence_from_before_the_first_own_write_is_worth_nothing():
+def test_a_peer_lease_from_before_the_first_own_write_is_worth_nothing():
     peer_leases = PeerLeases()
     peer_leases.learn("us", 4)
     assert peer_leases.until("all", ["us"], leased((100.0, 5)), 60) == EXPIRED
@@ -196,7 +196,7 @@ def test_whoever_knows_enough_others_meets_every_majority_that_has_the_kill(coun
     assert reader + durable_majority(count) > count
 
 
-def test_a_late_fence_after_a_rollback_is_worth_nothing():
+def test_a_late_peer_lease_after_a_rollback_is_worth_nothing():
     incarnation = Incarnation()
     old = incarnation.write(100.0, 50)
     incarnation.known.forget()
@@ -213,7 +213,7 @@ def test_a_late_fence_after_a_rollback_is_worth_nothing():
 # Attestations
 
 
-def test_a_proof_serves_only_the_very_same_key():
+def test_an_attestation_serves_only_the_very_same_key():
     attestations, lease = Attestations(30), leased((100.0, 5))
     attestations.learn(KEY, 5)
     assert attestations.until(KEY, lease) == 130.0
@@ -226,7 +226,7 @@ def test_a_proof_serves_only_the_very_same_key():
         assert attestations.until(other, lease) == EXPIRED
 
 
-def test_an_older_proof_changes_nothing_and_a_refusal_ends_all_of_the_link():
+def test_an_older_attestation_changes_nothing_and_a_refusal_ends_all_of_the_link():
     attestations, lease = Attestations(30), leased((100.0, 5), (103.0, 8))
     attestations.learn(KEY, 8)
     attestations.learn(KEY, 5)

@@ -1,4 +1,4 @@
-"""Which tenants a customer's key opened, and which of them have to be sealed."""
+"""Which tenants a customer's root key opened, and which of them have to be unloaded."""
 
 import os
 

@@ -92,11 +92,11 @@ def test_a_tenant_that_is_known_here_and_heard_of_is_served_for_the_smallest_rem
 
 
 @pytest.mark.parametrize("now", [110.0, 110.5, 1e9])
-def test_a_boot_without_a_control_lease_serves_nobody(now):
+def test_an_incarnation_without_a_control_lease_serves_nobody(now):
     assert ready().refusal(now) is Code.UNAVAILABLE
 
 
-def test_a_boot_that_never_wrote_serves_nobody():
+def test_an_incarnation_that_never_wrote_serves_nobody():
     assert Incarnation(regions=("eu",)).refusal(0.0) is Code.UNAVAILABLE
 
 
@@ -163,7 +163,7 @@ def test_what_began_before_a_kill_and_its_lift_has_no_output():
 @pytest.mark.parametrize(
     ("model", "grace"), [("byok", 60.0), ("hyok", 10.0)]
 )  # fmt: skip
-def test_fences_end_after_the_grace_of_the_links_model(model, grace):
+def test_peer_leases_end_after_the_grace_of_the_links_model(model, grace):
     incarnation = ready(model=model)
     for now in range(103, 100 + int(grace) + 1, 3):
         incarnation.write(float(now))
