@@ -43,7 +43,7 @@ def group_of(nodeid: str) -> str:
     path, _, test = nodeid.partition("[")[0].partition("::")
     if path in ALONE:
         return nodeid
-    return SHARED if test in _users(path) else path
+    return SHARED if test in users(path) else path
 
 
 def waits(nodeid: str) -> bool:
@@ -71,7 +71,7 @@ def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 @cache
-def _users(path: str) -> frozenset[str]:
+def users(path: str) -> frozenset[str]:
     """Functions of the file that take the shared system, or a fixture of the file that takes it."""
     if lanes.LANES[lanes.folder_of(path)] not in WAITING or not (ROOT / path).is_file():
         return frozenset()
