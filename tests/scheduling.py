@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
@@ -91,6 +92,10 @@ def users(path: str) -> frozenset[str]:
 
 class Scheduler(LoadScopeScheduling):
     """Gives groups to workers in the order of the tests, and each worker the kind it prefers."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # which would start files with many tests first
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)

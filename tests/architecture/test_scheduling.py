@@ -108,7 +108,7 @@ class Node:
 def test_each_worker_takes_the_kind_that_it_prefers_and_then_the_other():
     tests = [*SYSTEMS, *COMPUTED]
     config = SimpleNamespace(
-        getvalue=lambda _: ["2*popen"], option=SimpleNamespace(loadscopereorder=False)
+        getvalue=lambda _: ["2*popen"], option=SimpleNamespace(loadscopereorder=True)
     )
     scheduler = scheduling.Scheduler(cast("pytest.Config", config))
     waiting, computing = Node(scheduler, tests), Node(scheduler, tests)
