@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
@@ -43,7 +44,7 @@ def group_of(nodeid: str) -> str:
     path, _, test = nodeid.partition("[")[0].partition("::")
     if path in ALONE:
         return nodeid
-    return SHARED if test in _users(path) else path
+    return SHARED if test in users(path) else path
 
 
 def waits(nodeid: str) -> bool:
@@ -71,7 +72,7 @@ def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 @cache
-def _users(path: str) -> frozenset[str]:
+def users(path: str) -> frozenset[str]:
     """Functions of the file that take the shared system, or a fixture of the file that takes it."""
     if lanes.LANES[lanes.folder_of(path)] not in WAITING or not (ROOT / path).is_file():
         return frozenset()
@@ -91,6 +92,10 @@ def _users(path: str) -> frozenset[str]:
 
 class Scheduler(LoadScopeScheduling):
     """Gives groups to workers in the order of the tests, and each worker the kind it prefers."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # which would start files with many tests first
 
     def _split_scope(self, nodeid: str) -> str:
         return group_of(nodeid)
