@@ -84,7 +84,7 @@ async def test_it_ends_in_order_without_a_broker(rig: Rig) -> None:
     await rig.start_auditor()
     await until(lambda: rig.events("auditor"))
     rig.broker.stop(kill=True)
-    await until(lambda: ": lost " in rig.log)
+    await until(lambda: "lost the broker" in rig.log)
     assert rig.end_auditor() == 0
     assert rig.entries()[-1].content.kind == "head"
 

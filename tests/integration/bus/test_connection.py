@@ -5,6 +5,7 @@ import signal
 
 import pytest
 from kcm_devsystem import topology
+from kcm_runtime.logs import LineFormatter
 from kcm_runtime.nats.connection import Connection
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -107,22 +108,25 @@ async def test_each_change_of_a_connection_is_one_line_with_the_address(broker, 
 
     def lines():
         return [
-            one.getMessage() for one in caplog.records if one.name == "kcm_runtime.nats.connection"
+            LineFormatter("text").format(one).partition(" ")[2]
+            for one in caplog.records
+            if one.name == "kcm_runtime.nats.connection"
         ]
 
     await connection.start()
     try:
         await broker.stop()
-        await eventually(holds(lambda: any(": no broker" in line for line in lines())))
+        await eventually(holds(lambda: any("no broker" in line for line in lines())))
         broker.start()
         await eventually(holds(lambda: connection.connected))
         await eventually(holds(lambda: "again" in lines()[-1]))
     finally:
         await connection.close()
     said = lines()
-    assert said[0] == f"test-core: connected to {host}"
-    assert said[-1] == f"test-core: connected again to {host}"
-    assert said.count(f"test-core: lost {host}; connecting again") == 1
+    named = f"instance=test-core broker={host}"
+    assert said[0] == f"INFO connected to the broker {named}"
+    assert said[-1] == f"INFO connected to the broker again {named}"
+    assert said.count(f"WARNING lost the broker; connecting again {named}") == 1
     assert len(said) == len(set(said))
     assert all(host in line for line in said)
     assert broker.address().password_file.read_text().strip() not in caplog.text

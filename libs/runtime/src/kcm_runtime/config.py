@@ -9,6 +9,8 @@ from typing import Annotated, TypeVar
 from kcm_schemas.names import Name
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kcm_runtime.logs import LogFormat
+
 
 class ConfigError(Exception):
     """The configuration is not usable; the text says what to change."""
@@ -37,6 +39,12 @@ class BusAddress(Section):
         return (self.url, *self.also)
 
 
+class LogSection(Section):
+    """The log, which goes to the standard error stream."""
+
+    format: LogFormat = "text"
+
+
 class InstanceConfig(Section):
     """The settings of every instance; each component adds its own sections."""
 
@@ -50,6 +58,7 @@ class InstanceConfig(Section):
     state_dir: Path
     ready_file: Path | None = None
     region_bus: BusAddress
+    log: LogSection = LogSection()
 
 
 C = TypeVar("C", bound=Section)

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -17,11 +16,13 @@ from typing import Any, Final, Protocol, TypeVar
 import uvloop
 from kcm_schemas.codes import KcmError
 
+from kcm_runtime import logs
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.config import ConfigError, InstanceConfig, load
 from kcm_runtime.error_text import describe
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.hardening import make_undumpable
+from kcm_runtime.logs import Fields, fields
 from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.stream_protection import Unfit
 
@@ -49,12 +50,12 @@ def run(name: str, model: type[C], build: Callable[[C, Clock], Runnable]) -> int
     parser.add_argument("--config", required=True, help="the instance's TOML file")
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
     arguments = parser.parse_args()
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logs.configure()
     protect()
     try:
         config = load(model, arguments.config)
+        named = Fields(instance=config.instance, region=config.region)
+        logs.configure(config.log.format, named)
         runnable = build(config, SystemClock())
     except (ConfigError, SecretFileError, FileNotFoundError) as error:
         log.error("%s", error)
@@ -70,6 +71,7 @@ def protect() -> None:
 
 
 async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
+    named = fields(instance=config.instance, region=config.region)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report)
@@ -82,23 +84,21 @@ async def _serve(config: InstanceConfig, runnable: Runnable) -> int:
         if starting.done():
             starting.result()
             mark_ready(config.ready_file, config.instance)
-            log.info("%s (region %s) serves", config.instance, config.region)
+            log.info("serves", extra=named)
             await stop.wait()
         else:
             starting.cancel()
     except (StreamMissing, Unfit, KcmError, ConfigError) as error:
-        log.error("%s (region %s) cannot start: %s", config.instance, config.region, error)
+        log.error("cannot start: %s", error, extra=named)
         return EXIT_FAULT
     except Exception as error:  # noqa: BLE001 - the last line: no traceback leaves the process
-        log.error(
-            "%s (region %s) cannot start: %s", config.instance, config.region, describe(error)
-        )
+        log.error("cannot start: %s", describe(error), extra=named)
         return EXIT_FAULT
     finally:
         stopping.cancel()
         unmark_ready(config.ready_file)
         await runnable.close()
-    log.info("%s (region %s) ended", config.instance, config.region)
+    log.info("ended", extra=named)
     return 0
 
 
@@ -118,7 +118,9 @@ def mark_ready(path: Path | None, text: str) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n")
         except OSError as error:
-            log.error("cannot write the ready file: %s", error.strerror)
+            log.error(
+                "cannot write the ready file: %s", error.strerror, extra=fields(path=str(path))
+            )
 
 
 def unmark_ready(path: Path | None) -> None:
@@ -127,4 +129,6 @@ def unmark_ready(path: Path | None) -> None:
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
-            log.error("cannot remove the ready file: %s", error.strerror)
+            log.error(
+                "cannot remove the ready file: %s", error.strerror, extra=fields(path=str(path))
+            )

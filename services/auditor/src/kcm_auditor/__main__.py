@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
+from kcm_runtime import logs
 from kcm_runtime.clock import SystemClock, SystemRandomness
 from kcm_runtime.config import ConfigError, load
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.instance import load_instance
 from kcm_runtime.nats.stream_protection import Unfit
-from kcm_runtime.process import protect
+from kcm_runtime.process import protect, report
 from kcm_schemas.roster import Role
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
@@ -58,9 +59,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     protect()
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    logs.configure()
     try:
         if arguments.verify is not None:
             report = verify(arguments.verify, _verifier(arguments.config), arguments.anchor)
@@ -69,6 +68,9 @@ def main() -> int:
         if arguments.config is None:
             parser.error("give --config or --verify")
         config = load(AuditorConfig, arguments.config)
+        logs.configure(
+            config.log.format, logs.Fields(instance=config.instance, region=config.region)
+        )
         if arguments.accept_loss is not None:
             return uvloop.run(_accept_loss(config, arguments.accept_loss))
         return uvloop.run(_serve(config))
@@ -84,6 +86,7 @@ async def _serve(config: AuditorConfig) -> int:
     membership = load_instance(config, Role.AUDITOR, SystemRandomness())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(report)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await Auditor(config, membership, SystemClock()).run(stop)

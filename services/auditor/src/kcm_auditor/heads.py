@@ -21,6 +21,7 @@ from kcm_runtime.config import ConfigError
 from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
@@ -128,7 +129,11 @@ class HeadPublisher:
             try:
                 await self.publish(await self._feed.look())
             except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
-                log.info("region %s: no head is published: %s", self._region, describe(error))
+                log.info(
+                    "no head is published: %s",
+                    describe(error),
+                    extra=fields(region=self._region),
+                )
             await asyncio.sleep(HEAD_S)
 
     async def publish(self, facts: StreamFacts) -> None:

@@ -24,6 +24,7 @@ from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.stream_chain import created_us
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.provision import check_streams
@@ -84,6 +85,7 @@ class RegionFeed:
         self._stopping: Final = stopping
         self._connection: Final = connection
         self._region: Final = region
+        self._named: Final = fields(region=region)
         self._durable: Final = durable
         self._sink: Final = sink
         self._emit: Final = emit
@@ -106,17 +108,17 @@ class RegionFeed:
                     with contextlib.suppress(nats_errors.Error, KcmError):
                         await subscription.unsubscribe()
             except _RebindError as reason:
-                log.info("region %s: %s", self._region, reason)
+                log.info("the consumer is bound again: %s", reason, extra=self._named)
                 await asyncio.sleep(RETRY_S)
                 continue
             except js_errors.NotFoundError:
                 log.warning(
-                    "region %s has no stream %s: provision the region, or restore its backup",
-                    self._region,
+                    "the region has no stream %s: provision the region, or restore its backup",
                     subjects.AUDIT_STREAM,
+                    extra=self._named,
                 )
             except (nats_errors.Error, KcmError, TimeoutError, OSError) as error:
-                log.warning("region %s cannot be read: %s", self._region, describe(error))
+                log.warning("the region cannot be read: %s", describe(error), extra=self._named)
             self._sink.reachable(self._region, up=False)
             await backoff.wait()
 
@@ -163,7 +165,7 @@ class RegionFeed:
         except StreamMissing:
             raise js_errors.NotFoundError from None
         if weak and weak != self._weak:
-            log.error("region %s: %s", self._region, weak)
+            log.error("%s", weak, extra=self._named)
             self._emit(EventType.STREAM_WEAK, code=Code.UNAVAILABLE, detail=self._region)
         self._weak = weak
 
@@ -189,7 +191,7 @@ class RegionFeed:
         except KcmError:
             if facts.first > self._sink.position(self._region) + 1:
                 raise
-            log.warning("region %s: the last trim cannot be read", self._region)
+            log.warning("the last trim cannot be read", extra=self._named)
             return
         if entry is not None and entry.data:
             await self._sink.trimmed(self._region, entry.data, facts)

@@ -15,6 +15,7 @@ from typing import Final
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditor import AuditHead
 from kcm_schemas.codec import encode
@@ -252,10 +253,10 @@ class Recorder:
             self.recent.add(seq, self._clock.unix_ms(), content)
             if isinstance(content, Incident):
                 log.error(
-                    "incident %s in region %s: %s",
+                    "incident %s: %s",
                     content.incident.value,
-                    content.region,
                     describe_incident(content),
+                    extra=fields(region=content.region, sequence=seq),
                 )
                 self._alarm(content)
         return done

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
+from kcm_runtime.logs import fields
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codes import KcmError
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier
@@ -47,11 +48,17 @@ class RosterReload:
             with self._path.open("rb") as file:
                 self._rosters.take(file.read(STATEMENT_MAX + 1))
         except Untrusted as error:
-            log.error("the changed roster %s is rejected: %s", self._path, error)
+            log.error(
+                "the changed roster is rejected: %s", error, extra=fields(path=str(self._path))
+            )
         except (OSError, KcmError) as error:
             if type(error).__name__ != self._told:
                 self._told = type(error).__name__
-                log.error("the changed roster %s is not used yet: %s", self._path, self._told)
+                log.error(
+                    "the changed roster is not used yet: %s",
+                    self._told,
+                    extra=fields(path=str(self._path)),
+                )
             return False
         self._told = ""
         return True

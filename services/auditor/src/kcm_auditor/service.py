@@ -19,6 +19,7 @@ from kcm_runtime.clock import Clock, SystemRandomness
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.nats.stream_protection import Unfit
@@ -110,7 +111,10 @@ class Auditor:
     def _judge_again(self, membership: InstanceContext) -> None:
         """Leave operators' requests to others once this Auditor may not act any more."""
         if not membership.acts and not self._left:
-            log.critical("%s may not act any more, by the roster", membership.name)
+            log.critical(
+                "this Auditor may not act any more, by the roster",
+                extra=fields(instance=membership.name),
+            )
             self._left = True
             self._leaving.spawn(self._service.drain())
 
@@ -151,7 +155,11 @@ class Auditor:
             )
             await self._service.announce()
             mark_ready(self._config.ready_file, "ready")
-            log.info("%s records %s", self._config.instance, ", ".join(self._regions))
+            log.info(
+                "records the regions %s",
+                ", ".join(self._regions),
+                extra=fields(instance=self._config.instance),
+            )
 
     def _read(
         self, group: asyncio.TaskGroup, region: str, connection: Connection, stop: asyncio.Event
@@ -193,7 +201,7 @@ class Auditor:
             try:
                 await connection.start()
             except Unfit as error:  # the other regions are recorded nevertheless
-                log.error("region %s is not recorded: %s", region, error)
+                log.error("a region is not recorded: %s", error, extra=fields(region=region))
                 await asyncio.sleep(UNFIT_S)
             else:
                 break
@@ -222,7 +230,7 @@ class Auditor:
         await self._journal.close()
         for connection in (self._own, *self._others.values()):
             await connection.close()
-        log.info("%s ended", self._config.instance)
+        log.info("ended", extra=fields(instance=self._config.instance))
 
 
 def _first(error: BaseException) -> BaseException:

@@ -28,7 +28,8 @@ class _Process:
         randomness = SystemKeyRandomness()
         membership = load_instance(config, Role.CORE, randomness)
         development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
-        self._unsealer = Unsealer({**config.unsealer_environment, **development})
+        log = {"KCM_LOG_FORMAT": config.log.format}
+        self._unsealer = Unsealer({**config.unsealer_environment, **development, **log})
         self._core = Core(config, membership, self._unsealer, clock, randomness)
 
     async def start(self) -> None:

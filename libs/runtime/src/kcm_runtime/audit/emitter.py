@@ -36,6 +36,7 @@ from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.store_health import Trouble
 from kcm_runtime.nats.streams import StoreFull, put
@@ -86,6 +87,7 @@ class AuditEmitter:
         buffer: EventBuffer | None = None,
     ) -> None:
         self._membership: Final = membership
+        self._named: Final = fields(instance=membership.name, region=membership.region)
         self._clock: Final = clock
         self._subject: Final = subjects.audit(membership.region, membership.name)
         self._buffer: Final = buffer if buffer is not None else EventBuffer()
@@ -152,7 +154,7 @@ class AuditEmitter:
         payloads or contexts.
         """
         if self._closed:
-            log.error("%s: an event of type %s came after the end", self._membership.name, type)
+            log.error("an event of type %s came after the end", type, extra=self._named)
             return
         self._report_loss()
         self._add(
@@ -185,9 +187,7 @@ class AuditEmitter:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self.pending:
             log.error(
-                "%s: %d audit events were not stored before the end",
-                self._membership.name,
-                self.pending,
+                "%d audit events were not stored before the end", self.pending, extra=self._named
             )
 
     def _encode(  # noqa: PLR0913, PLR0917 - the same
@@ -226,7 +226,7 @@ class AuditEmitter:
             if self._buffer.fills_batch:
                 self._hurry.set()
         elif self._buffer.dropped == 1:
-            log.error("%s: audit events are dropped: the buffer is full", self._membership.name)
+            log.error("audit events are dropped: the buffer is full", extra=self._named)
 
     def _report_loss(self) -> None:
         lost = self._buffer.dropped
@@ -286,14 +286,14 @@ class AuditEmitter:
             except StoreFull:
                 if not self._full:
                     log.error(
-                        "region %s: the audit stream is full: data requests are refused meanwhile",
-                        self._membership.region,
+                        "the audit stream is full: data requests are refused meanwhile",
+                        extra=self._named,
                     )
                 self._full = True
             except KcmError as error:
-                log.warning("audit events wait: %s", error)
+                log.warning("audit events wait: %s", error, extra=self._named)
             except Exception as error:  # noqa: BLE001 - an unexpected reply must not end recording
-                log.warning("audit events wait: %s", describe(error))
+                log.warning("audit events wait: %s", describe(error), extra=self._named)
             else:
                 self._full = False
                 return True

@@ -16,6 +16,7 @@ from kcm_trust.envelopes import Untrusted
 
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.repeat_counter import REST, Repeats, What
+from kcm_runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,12 @@ class RejectionLog:
         """Record the rejections that are only counted so far."""
         self._repeats.close()
 
-    def _tell(self, type: EventType, **fields: Any) -> None:  # noqa: A002 - the name of the field
-        detail = fields["detail"]
-        log.warning("rejected (%d times): %s", fields["count"], self._latest.get(detail, detail))
-        self._emit(type, **fields)
+    def _tell(self, type: EventType, **event: Any) -> None:  # noqa: A002 - the name of the field
+        detail = event["detail"]
+        log.warning(
+            "rejected (%d times): %s",
+            event["count"],
+            self._latest.get(detail, detail),
+            extra=fields(count=event["count"], instance=event["actor"], tenant=event.get("tenant")),
+        )
+        self._emit(type, **event)

@@ -18,6 +18,7 @@ from nats.js import JetStreamContext
 from nats.js import errors as js_errors
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.jetstream_errors import is_full
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ async def add_audit_stream(
             )
         size //= 2
     await js.add_stream(audit_config(region, replicas, size))
-    log.info("region %s: the audit stream has room for %d bytes", region, size)
+    log.info("the audit stream has room for %d bytes", size, extra=fields(region=region))
 
 
 def reserve(size: int) -> int:

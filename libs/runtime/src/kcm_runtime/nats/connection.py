@@ -36,6 +36,7 @@ from nats.js import JetStreamContext
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.secret_file import read_password
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.client import ReadingClient
 from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
 from kcm_runtime.nats.ports import OnDelivery
@@ -152,7 +153,10 @@ class Connection:
             return
         url = self._client.connected_url
         self._left = "" if url is None else url.netloc.rpartition("@")[2]
-        log.warning("%s: leaving the node %s, which does not serve", self._name, self._left)
+        log.warning(
+            "leaving a node of the broker, which does not serve",
+            extra=fields(instance=self._name, broker=self._left),
+        )
         await _abandon(self._client)  # its end makes a new one
 
     async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
@@ -234,7 +238,7 @@ class Connection:
                 self._failure = None
                 self._times += 1
                 if self._times == 1:
-                    log.info("%s: connected to %s", self._name, self._place)
+                    log.info("connected to the broker", extra=self._named)
                 for wanted in list(self._wanted):
                     await self._make(wanted)
                 if client.is_closed:
@@ -259,7 +263,7 @@ class Connection:
         said = client._server_info.get("version")  # noqa: SLF001 - the library parses, and raises
         warning = check_version(said, allow_old=self._address.allow_old_broker)
         if warning:
-            log.warning("%s: %s", self._name, warning)
+            log.warning("%s", warning, extra=self._named)
 
     def _servers(self) -> list[str]:
         urls = list(self._address.urls)
@@ -283,6 +287,10 @@ class Connection:
             self._last = url.netloc.rpartition("@")[2]
         return self._last
 
+    @property
+    def _named(self) -> dict[str, object]:
+        return fields(instance=self._name, broker=self._place)
+
     def _failed(self, error: BaseException) -> None:
         """Remember why an attempt failed; a broker may truncate the reason of a rejection."""
         failure = failure_of(error)
@@ -293,18 +301,18 @@ class Connection:
         """Log that there is no broker, once for each reason until there is one."""
         if reason not in self._reasons:
             self._reasons.add(reason)
-            log.warning("%s: no broker at %s (%s)", self._name, self._place, reason)
+            log.warning("no broker (%s)", reason, extra=self._named)
 
     async def _on_error(self, error: Exception) -> None:
         if self.connected:
-            log.warning("%s: %s at %s", self._name, type(error).__name__, self._place)
+            log.warning("the broker reports %s", type(error).__name__, extra=self._named)
         else:
             self._failed(error)
             self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
         if not self._closing:
-            log.warning("%s: lost %s; connecting again", self._name, self._place)
+            log.warning("lost the broker; connecting again", extra=self._named)
 
     async def _on_reconnected(self) -> None:
         client = self._client
@@ -313,20 +321,20 @@ class Connection:
         try:
             self._check(client)
         except Unfit as error:
-            log.error("%s: leaving the broker at %s: %s", self._name, self._place, error)
+            log.error("leaving the broker: %s", error, extra=self._named)
             # Its end makes a new one. Not from here: closing ends the task that calls this.
             self._leaving.spawn(_abandon(client))
             return
         self._times += 1
         self._failure = None
         self._reasons.clear()
-        log.info("%s: connected again to %s", self._name, self._place)
+        log.info("connected to the broker again", extra=self._named)
         for callback in self._on_reconnect:
             callback()
 
     async def _on_closed(self) -> None:
         if not self._closing and not self._building:
-            log.warning("%s: closed by the broker; connecting again", self._name)
+            log.warning("the broker closed the connection; connecting again", extra=self._named)
             self._rebuilding.spawn(self._rebuild())
 
     async def _rebuild(self) -> None:

@@ -19,6 +19,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,11 @@ class Missing:
             if code is Code.TAMPERED
             else f"{self._what} was missing"
         )
-        log.error("the region's stream was repaired (%d times): %s: %s", count, lacked, subject)
+        log.error(
+            "the region's stream was repaired (%d times): %s",
+            count,
+            lacked,
+            extra=fields(subject=subject, count=count),
+        )
         detail = f"{lacked}: {subject}"
         self._emit(EventType.STREAM_REPAIRED, code=code, count=count, detail=detail)

@@ -23,6 +23,7 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 
 from kcm_runtime.audit.stream_size import AUDIT_BYTES, add_audit_stream, audit_config
 from kcm_runtime.backoff import Backoff
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import NO_STREAM, StreamMissing
 from kcm_runtime.nats.server_version import LEAST
@@ -94,7 +95,7 @@ async def await_streams(connection: Connection, region: str, names: Sequence[str
         except (StreamMissing, KcmError) as error:
             if str(error) != told:
                 told = str(error)
-                log.error("region %s: waiting at the start: %s", region, told)
+                log.error("waiting at the start: %s", told, extra=fields(region=region))
         else:
             return
         await backoff.wait()
@@ -127,7 +128,10 @@ async def provision_region(
         else:
             wanted = _sized(config, found).as_dict()
             if any(one.unsafe for one in differences(wanted, found)):
-                log.warning("region %s: %s lacks protection, which is added", region, name)
+                log.warning(
+                    "a stream lacks protection, which is added",
+                    extra=fields(region=region, stream=name),
+                )
                 await _update(connection, name, mended(wanted, found))
         found = await acknowledged(connection, name)
         _judge(_sized(config, found), found, replicas)

@@ -26,6 +26,7 @@ from kcm_schemas.data import Failure
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Delivery
 from kcm_runtime.nats.work_slots import Turns
@@ -110,7 +111,7 @@ class RequestServer:
         except KcmError as error:
             body, code = _failure(error), error.code
         except Exception as error:  # noqa: BLE001 - the last line: a fault becomes a code
-            log.error("%s: %s", endpoint.name, describe(error))
+            log.error("a request failed: %s", describe(error), extra=fields(endpoint=endpoint.name))
             body, code = _failure(KcmError(Code.INTERNAL)), Code.INTERNAL
         endpoint.busy_s += self.clock.elapsed() - started
         await self._answer(message, endpoint, body, code)
@@ -125,7 +126,7 @@ class RequestServer:
         try:
             await self.connection.publish(message.reply, body)
         except KcmError:
-            log.warning("%s: a reply could not be sent", endpoint.name)
+            log.warning("a reply could not be sent", extra=fields(endpoint=endpoint.name))
 
     def _tell(self, view: Callable[[], dict[str, Any]]) -> Callable[[Delivery], Awaitable[None]]:
         async def answer(message: Delivery) -> None:

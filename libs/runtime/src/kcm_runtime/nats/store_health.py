@@ -17,6 +17,8 @@ from typing import Final
 
 from kcm_schemas import subjects
 
+from kcm_runtime.logs import fields
+
 log = logging.getLogger(__name__)
 
 SILENT_AFTER: Final = 3
@@ -68,7 +70,7 @@ class Stores:
         stream = stream_of(subject)
         self._silent.pop(stream, None)
         if self._troubles.pop(stream, None) is not None:
-            log.warning("%s is stored again", stream)
+            log.warning("the stream is stored again", extra=fields(stream=stream))
             self._tell(stream, None)
 
     def full(self, subject: str) -> None:
@@ -86,7 +88,7 @@ class Stores:
     def _note(self, stream: str, trouble: Trouble) -> None:
         if self._troubles.get(stream) is not trouble:
             self._troubles[stream] = trouble
-            log.error("%s is not stored: %s", stream, CAUSE[trouble])
+            log.error("the stream is not stored: %s", CAUSE[trouble], extra=fields(stream=stream))
             self._tell(stream, trouble)
 
     def _tell(self, stream: str, trouble: Trouble | None) -> None:

@@ -27,6 +27,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing, is_no_stream
 from kcm_runtime.nats.ports import Entry, LogFollower
@@ -92,6 +93,7 @@ class Follower:
         """``bytes_per_s`` limits the broker's rate; ``None`` means no limit."""
         self._connection: Final = connection
         self._stream: Final = stream
+        self._named: Final = fields(stream=stream)
         self._subject: Final = subject
         self._follower: Final = follower
         self._clock: Final = clock
@@ -161,9 +163,9 @@ class Follower:
                 if is_no_stream(error) and not self._caught_up.is_set():
                     raise StreamMissing(self._stream) from None
                 level = logging.CRITICAL if is_no_stream(error) else logging.WARNING
-                log.log(level, "the broker lacks the stream %s, or its consumer", self._stream)
+                log.log(level, "the broker lacks the stream, or its consumer", extra=self._named)
             except Exception as error:  # noqa: BLE001 - without following there are no kills
-                log.warning("following %s: %s", self._stream, describe(error))
+                log.warning("following a stream: %s", describe(error), extra=self._named)
             await backoff.wait()
 
     async def _listen(self) -> None:
@@ -174,7 +176,9 @@ class Follower:
             if self._again.is_set():
                 return
         if not self._closing:
-            log.warning("following %s: no heartbeat; recreating the consumer", self._stream)
+            log.warning(
+                "following a stream: no heartbeat; recreating the consumer", extra=self._named
+            )
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[None]:
@@ -217,7 +221,7 @@ class Follower:
         self._created = info.created
         self._stored = info.state.last_seq
         if recreated or info.state.last_seq < behind:
-            log.error("the stream %s was rolled back: reading it from its start", self._stream)
+            log.error("the stream was rolled back: reading it from its start", extra=self._named)
             self._follower.went_back()
             behind = 0
         self._last = behind
@@ -238,7 +242,11 @@ class Follower:
             stored_ms = int(message.metadata.timestamp.timestamp() * 1000)
             self._follower.receive(Entry(sequence.stream, message.subject, message.data, stored_ms))
         except Exception as error:  # noqa: BLE001 - the client library would hide it
-            log.critical("an entry of %s had no effect: %s", self._stream, describe(error))
+            log.critical(
+                "an entry had no effect: %s",
+                describe(error),
+                extra=fields(stream=self._stream, sequence=sequence.stream),
+            )
         self._last = sequence.stream
         self._progress.set()
         if message.metadata.num_pending == 0:
@@ -257,8 +265,8 @@ class Follower:
                 self._again.set()  # a new consumer has a new count
                 return
             log.warning(
-                "the broker counts messages of %s that it does not deliver: they expired meanwhile "
-                "or are damaged on its disk (Storage faults in docs/deployment.md)",
-                self._stream,
+                "the broker counts messages that it does not deliver: they expired meanwhile or "
+                "are damaged on its disk (Storage faults in docs/deployment.md)",
+                extra=self._named,
             )
             self._caught_up.set()

@@ -14,6 +14,7 @@ from nats.js import errors as js_errors
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import is_conflict, is_full, is_no_message
 from kcm_runtime.nats.ports import Entry, Leading, LogFollower
@@ -126,7 +127,11 @@ async def keep(
     sequence = await put(connection, subject, body, expected=expected)
     stored = await last(connection, stream, subject)
     if stored is None or stored.sequence < sequence:
-        log.critical("%s lost the acknowledged message %d; %s", stream, sequence, FORGOTTEN)
+        log.critical(
+            "an acknowledged message is lost: %s",
+            FORGOTTEN,
+            extra=fields(stream=stream, sequence=sequence),
+        )
         raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
     return sequence
 

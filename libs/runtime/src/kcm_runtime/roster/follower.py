@@ -26,6 +26,7 @@ from kcm_runtime.audit.port import Emit
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -207,9 +208,8 @@ class RosterFeed:
                 self._refusals.record(error)
         except KcmError:
             log.warning(
-                "region %s: roster version %d is in force and not on the disk yet",
-                self._me.region,
-                rosters.version,
+                "the roster is in force and not on the disk yet",
+                extra=fields(region=self._me.region, version=rosters.version),
             )
 
     async def _keep(self) -> None:
@@ -283,10 +283,9 @@ class RosterFeed:
                     await asyncio.sleep(STAND_BACK_S)
                 else:
                     log.warning(
-                        "region %s: roster version %d is not in the stream yet: %s",
-                        self._me.region,
-                        self._me.rosters.version,
+                        "the roster is not in the stream yet: %s",
                         error.detail,
+                        extra=fields(region=self._me.region, version=self._me.rosters.version),
                     )
                     await asyncio.sleep(RETRY_S)
 

@@ -24,6 +24,7 @@ from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from kcm_runtime.config import ConfigError
 from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place
+from kcm_runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +142,11 @@ class Rosters:
             and (found := self._list(name_of(one), one.retired)) is not None
         }
         self._raw, self._kept = raw, False
-        log.warning("roster version %d is in force after %d", roster.version, known.version)
+        log.warning(
+            "another roster is in force; the last version was %d",
+            known.version,
+            extra=fields(version=roster.version),
+        )
         names, gone = changed(known, roster), left(known, roster)
         self._count(Verifier(roster, lasting), names, gone, more=more(known, roster))
         self.keep()
@@ -240,9 +245,9 @@ class Rosters:
                 told(names)
             except Exception as error:  # noqa: BLE001 - the other listeners have to be called
                 log.critical(
-                    "roster version %d did not have all of its effect: %s",
-                    verifier.roster.version,
+                    "a roster did not have all of its effect: %s",
                     describe(error),
+                    extra=fields(version=verifier.roster.version),
                 )
 
 
@@ -269,10 +274,9 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
             ) from None
         if known.version > roster.version:
             log.warning(
-                "the roster %s has version %d, older than version %d, which is in force",
-                path,
-                roster.version,
+                "the roster's file is older than version %d, which is in force",
                 known.version,
+                extra=fields(path=str(path), version=roster.version),
             )
             raw, roster = kept, known
         follows(known, roster)

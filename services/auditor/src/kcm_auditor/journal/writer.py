@@ -24,6 +24,7 @@ from typing import Final
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import sync_directory
+from kcm_runtime.logs import fields
 from kcm_runtime.tasks import TaskSet
 
 from kcm_auditor.journal.format import START, Content, Entry, Positions, write
@@ -179,7 +180,11 @@ class Journal:
                 await asyncio.to_thread(self._flush, groups)
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing more is written
                 self.failed.set()
-                log.critical("%s cannot be written: %s", self._directory, describe(error))
+                log.critical(
+                    "the journal cannot be written: %s",
+                    describe(error),
+                    extra=fields(path=str(self._directory)),
+                )
                 for future in (*waiting, *self._waiting):
                     if not future.done():
                         future.set_exception(JournalError("the journal cannot be written"))

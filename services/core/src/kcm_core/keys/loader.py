@@ -18,6 +18,7 @@ from kcm_keymem.arena import Arena
 from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, RootKeys, WrappedRoot
@@ -212,7 +213,11 @@ class KeyLoader:
         except L1Error as error:
             self._watch.answered(ask, error.state)
             self._revocations.raise_if_killed(tenant)  # a refusal has placed a hold by now
-            log.warning("a root key did not unwrap the root of a tenant: %s", error)
+            log.warning(
+                "the root key did not unwrap the tenant's root: %s",
+                error,
+                extra=fields(tenant=tenant, link=wrapped.link),
+            )
             self._emit(
                 EventType.ROOT_OPEN,
                 tenant=tenant,

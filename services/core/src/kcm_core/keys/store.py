@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import keep, last, put
@@ -194,7 +195,7 @@ class KeyStore:
                 return  # another Core was faster
         except KcmError as error:
             # The bucket has what is needed; the next read tries the copy again.
-            log.error("the second key store lacks a record: %s", error.code.value)
+            log.error("the second key store lacks a record: %s", error.detail, extra=_named(key))
         else:
             self._healed(key, "the second key store", garbage=damaged is not None)
 
@@ -206,7 +207,12 @@ class KeyStore:
 
     def _tell_healed(self, key: Key, told: str, count: int, *, garbage: bool) -> None:
         noun, tenant, *service = key
-        log.error("%s a record; it was healed from the other store (%d times)", told, count)
+        log.error(
+            "%s a record; it was healed from the other store (%d times)",
+            told,
+            count,
+            extra=_named(key),
+        )
         self._emit(
             EventType.STORE_HEALED,
             tenant=tenant if count == 1 else None,
@@ -228,7 +234,7 @@ class KeyStore:
         except KcmError as error:
             if kept is None:
                 raise
-            log.error("the second key store is of no use: %s", error.detail)
+            log.error("the second key store is of no use: %s", error.detail, extra=_named(key))
             return _Second()
         if found is None:
             return _Second()
@@ -238,7 +244,9 @@ class KeyStore:
             return _Second(copy=found, keys=copied)
         if kept is None:
             raise _not_believed()
-        log.error("the second key store has something else in the place of a record")
+        log.error(
+            "the second key store has something else in the place of a record", extra=_named(key)
+        )
         return _Second(damaged=found)
 
     def _if_believed(self, key: Key, data: bytes) -> RootKeys | ServiceKeys | None:
@@ -271,3 +279,9 @@ def _revision(keys: RootKeys | ServiceKeys) -> int:
 
 def _not_believed() -> KcmError:
     return KcmError(Code.UNAVAILABLE, f"no Core of this region signed what is stored as a {_LOST}")
+
+
+def _named(key: Key) -> dict[str, object]:
+    """Name the tenant and service of a record in the log."""
+    _, tenant, *service = key
+    return fields(tenant=tenant, service=service[0]) if service else fields(tenant=tenant)

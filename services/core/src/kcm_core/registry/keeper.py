@@ -30,7 +30,7 @@ from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.registry.acceptance import Acceptance
 from kcm_core.registry.inspection import RegistryInspection
 from kcm_core.registry.memory import RegistryMemory, unkept
-from kcm_core.registry.repair import RegistryRepair
+from kcm_core.registry.repair import RegistryRepair, key_fields
 from kcm_core.registry.stores import RegistryStores
 
 log = logging.getLogger(__name__)
@@ -233,6 +233,7 @@ class RegistryKeeper:
                 ".".join(key),
                 _COMMANDS[key[0]],
                 self._registry.highest(key),
+                extra=key_fields(key),
             )
             self._emit(
                 EventType.REGISTRY_LOST,

@@ -17,6 +17,7 @@ from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
@@ -81,7 +82,9 @@ class RegistryRepair:
             try:
                 await self.repair(key, what)
             except Exception as error:  # noqa: BLE001 - the others must be repaired, too
-                log.warning("the registry is not repaired yet: %s", describe(error))
+                log.warning(
+                    "the registry is not repaired yet: %s", describe(error), extra=key_fields(key)
+                )
                 self._wrong.setdefault(key, what)
 
     async def repair(self, key: Key, what: str) -> None:
@@ -90,9 +93,9 @@ class RegistryRepair:
         if raw is None:
             if not await self.restore(key):
                 log.warning(
-                    "no entry of the registry's %s verifies in any store: %s",
-                    ".".join(key),
+                    "no entry of a record of the registry verifies in any store: %s",
                     what,
+                    extra=key_fields(key),
                 )
             return
         stored = await self._stores.stored(key)
@@ -114,7 +117,9 @@ class RegistryRepair:
         try:
             record = self._feed.verify(Entry(0, subject_of(key), copy.data))
         except Untrusted as error:
-            log.error("a record in the second store is not believed: %s", error)
+            log.error(
+                "a record in the second store is not believed: %s", error, extra=key_fields(key)
+            )
             return False
         if self._memory.unused:
             await self._memory.lose()
@@ -127,7 +132,11 @@ class RegistryRepair:
             await self.put_in_bucket(key, copy.data)
         except KcmError as error:
             # It counts here from now on; readers of the bucket differ until it is there, too.
-            log.error("a record of the registry cannot be put back yet: %s", error.detail)
+            log.error(
+                "a record of the registry cannot be put back yet: %s",
+                error.detail,
+                extra=key_fields(key),
+            )
             self.add(key, what)
         else:
             self._incident(key, what)
@@ -167,7 +176,11 @@ class RegistryRepair:
             await self._stores.create_copy(key, revision, raw)
         except KcmError as error:
             if error.code is not Code.CONFLICT:
-                log.error("the second key store lacks a record: %s", error.code.value)
+                log.error(
+                    "the second key store lacks a record: %s",
+                    error.detail,
+                    extra=key_fields(key),
+                )
                 return False
         return True
 
@@ -182,7 +195,9 @@ class RegistryRepair:
                 return
             healed = await self._stores.replace_copy(key, copy.revision, raw, copy.data)
         except KcmError as error:
-            log.warning("the second key store cannot be looked at: %s", error.detail)
+            log.warning(
+                "the second key store cannot be looked at: %s", error.detail, extra=key_fields(key)
+            )
             return
         if healed:
             self._incident(key, "the second store had a damaged record")
@@ -208,7 +223,7 @@ class RegistryRepair:
         self._incidents.record("repaired", partial(self._tell_repaired, key, what))
 
     def _tell_repaired(self, key: Key, what: str, count: int) -> None:
-        log.error("the registry was repaired (%d times): %s", count, what)
+        log.error("the registry was repaired (%d times): %s", count, what, extra=key_fields(key))
         self._emit(
             EventType.REGISTRY_REPAIRED,
             tenant=key[1] if key[0] != "link" and count == 1 else None,
@@ -216,3 +231,11 @@ class RegistryRepair:
             count=count,
             detail=f"{'.'.join(key)}: {what}",
         )
+
+
+def key_fields(key: Key) -> dict[str, object]:
+    """Name the tenant, service or link of a record in the log; the key passed the grammar."""
+    noun, name, *service = key
+    if noun == "link":
+        return fields(link=name)
+    return fields(tenant=name, service=service[0]) if service else fields(tenant=name)

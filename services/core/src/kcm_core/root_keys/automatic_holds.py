@@ -14,6 +14,7 @@ from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codes import KcmError
@@ -123,9 +124,12 @@ class AutomaticHolds:
                 await self._switch.broadcast(record)
             except KcmError as error:
                 log.warning(
-                    "hold %s on link %s could not be broadcast: %s",
-                    record.hold.id.hex(), record.hold.target, error.code.value,
-                )  # fmt: skip
+                    "a hold or lift could not be broadcast: %s",
+                    error.detail,
+                    extra=fields(
+                        hold=record.hold.id, link=record.hold.target, code=error.code.value
+                    ),
+                )
                 await asyncio.sleep(TELL_AGAIN_S)
             else:
                 return

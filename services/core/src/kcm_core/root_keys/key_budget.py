@@ -14,6 +14,7 @@ from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.audit import EventType
 
@@ -58,6 +59,7 @@ class KeysInUse:
                 "more customers' keys are in use than may be probed (probes_per_s): %d tenants "
                 "that were not used for longest were unloaded",
                 self._untold,
+                extra=fields(count=self._untold),
             )
             self._emit(
                 EventType.KEY_CROWDED, count=self._untold, detail=f"{self._of()}: see probes_per_s"

@@ -28,6 +28,7 @@ from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.purge import purge_each
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import StreamLog
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import labels, subjects
@@ -129,7 +130,7 @@ class KeyMonitor:
         """Probe a key at once, because of a hint; ``key`` is its provider's name for it."""
         now = self._clock.elapsed()
         for link in self._watched.hinted(key, now):
-            log.info("a hint about link %s: its key is asked now", link)
+            log.info("a hint about a key: the key is probed now", extra=fields(link=link))
             self._plan.soon(link, now)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
@@ -225,7 +226,11 @@ class KeyMonitor:
             )
         except L1Error as error:
             if not error.state.refused:
-                log.warning("a customer's key was probed: %s", error)
+                log.warning(
+                    "a probe of a customer's key had no answer: %s",
+                    error,
+                    extra=fields(tenant=canary.tenant, link=root.link),
+                )
             return error.state, ""
         return L1State.ENABLED, probe.principal
 
@@ -259,7 +264,7 @@ class KeyMonitor:
             self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)
 
     def _incident(self, link: str, what: str) -> None:
-        log.error("link %s: %s", link, what)
+        log.error("%s", what, extra=fields(link=link))
         self._emit(EventType.KEY_INCIDENT, code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
 
     async def _write(self, key: AttestedKey, state: L1State, mark: LogPosition) -> None:
@@ -277,7 +282,11 @@ class KeyMonitor:
         try:
             await self._stream.put(self._place(key), body)
         except KcmError as error:
-            log.warning("an attestation was not stored: %s", error.code.value)
+            log.warning(
+                "an attestation was not stored: %s",
+                error.detail,
+                extra=fields(link=key.target.link, code=error.code.value),
+            )
 
     def _place(self, key: AttestedKey) -> str:
         target = key.target

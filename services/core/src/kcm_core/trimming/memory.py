@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.atomic import place
+from kcm_runtime.logs import fields
 
 from kcm_core.trimming.policy import Claim
 from kcm_core.trimming.reader import Reading
@@ -92,7 +93,10 @@ class TrimFiles:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
-            log.warning("%s cannot be used: the audit stream is read again", self._reading.name)
+            log.warning(
+                "a file cannot be used: the audit stream is read again",
+                extra=fields(path=str(self._reading)),
+            )
             return None
 
     def save_reading(self, reading: Reading) -> None:

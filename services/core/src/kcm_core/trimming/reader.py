@@ -10,7 +10,9 @@ import logging
 from dataclasses import dataclass
 
 from kcm_runtime.audit.stream_chain import Marks, Place
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry
+from kcm_schemas import subjects
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +86,10 @@ class AuditReader:
             return
         if entry.sequence != place.sequence + 1:
             log.warning(
-                "the audit stream has no messages %d to %d", place.sequence + 1, entry.sequence - 1
+                "the audit stream has no messages %d to %d",
+                place.sequence + 1,
+                entry.sequence - 1,
+                extra=fields(stream=subjects.AUDIT_STREAM),
             )
             self.forget()
             return

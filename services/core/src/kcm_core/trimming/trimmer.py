@@ -17,6 +17,7 @@ from kcm_runtime.audit.stream import AuditStore, StoreFacts
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
@@ -69,6 +70,7 @@ class Trimmer:
     ) -> None:
         """Raises ``ConfigError`` if the stored heads cannot be read."""
         self._me: Final = host.me
+        self._named: Final = fields(region=host.me.region, stream=subjects.AUDIT_STREAM)
         self._emit: Final = host.emit
         self._clock: Final = host.clock
         self._control: Final = control
@@ -132,7 +134,9 @@ class Trimmer:
                 if self._clock.elapsed() - self._saved >= SAVE_S:
                     await self._save_reading()
             except Exception as error:  # noqa: BLE001 - the next round may succeed
-                log.warning("the audit stream was not looked at: %s", describe(error))
+                log.warning(
+                    "the audit stream was not looked at: %s", describe(error), extra=self._named
+                )
             await asyncio.sleep(ROUND_S)
         if reading is not None:
             reading.cancel()
@@ -196,7 +200,7 @@ class Trimmer:
             self._reader.forget()
             self.why = f"messages up to {facts.first - 1} vanished without a signed trim"
             if not self._vanished:
-                log.error("the audit stream is not trimmed: %s", self.why)
+                log.error("the audit stream is not trimmed: %s", self.why, extra=self._named)
                 self._emit(EventType.AUDIT_DISPUTED, code=Code.TAMPERED, detail=self.why)
             self._vanished = True
             return False
@@ -259,20 +263,23 @@ class Trimmer:
         await self._store.purge(through)
         self._reader.trimmed(through)
         self.why = ""
-        log.info("the audit stream is emptied up to message %d", through)
+        log.info("the audit stream is emptied up to message %d", through, extra=self._named)
         self._emit(EventType.AUDIT_TRIMMED, count=through, detail=detail)
 
     def _warn(self, facts: StoreFacts) -> None:
         """Warn once when a threshold is crossed."""
         if not facts.room and not self._unbounded:
-            log.error("the audit stream has no bound: it can take the control stream's room")
+            log.error(
+                "the audit stream has no bound: it can take the control stream's room",
+                extra=self._named,
+            )
         self._unbounded = not facts.room
         before, self.level = self.level, level(self.level, facts.fill)
         if self.level is before:
             return
         percent = int(facts.fill * 100)
         if self.level.value < before.value:
-            log.info("the audit stream has room again: %d %% are used", percent)
+            log.info("the audit stream has room again: %d %% are used", percent, extra=self._named)
             return
         log.log(
             logging.ERROR if self.level is Level.NEARLY_FULL else logging.WARNING,
@@ -280,6 +287,7 @@ class Trimmer:
             "Not trimmed because: %s",
             percent,
             self.why or "it was, just now",
+            extra=self._named,
         )
         self._emit(EventType.AUDIT_FILLING, count=percent, detail=self.why)
 
@@ -292,7 +300,11 @@ class Trimmer:
         }
         for name, found in grave.items():
             if self._told.get(name) != found:
-                log.error("Auditor %s %s (message %d)", name, found[0].value, found[1])
+                log.error(
+                    "an Auditor %s",
+                    found[0].value,
+                    extra=fields(region=self._me.region, instance=name, sequence=found[1]),
+                )
                 self._emit(
                     EventType.AUDIT_DISPUTED,
                     actor=name,
@@ -303,7 +315,10 @@ class Trimmer:
         self._told = grave
 
     def _tell_trim(self, through: int) -> None:
-        log.error("a signed trim up to message %d is not carried out: it is disputed", through)
+        log.error(
+            "a signed trim is not carried out: it is disputed",
+            extra=fields(region=self._me.region, sequence=through),
+        )
         self._emit(
             EventType.AUDIT_DISPUTED,
             code=Code.TAMPERED,
@@ -319,4 +334,8 @@ class Trimmer:
         try:
             await asyncio.to_thread(self._memory.save_reading, reading)
         except OSError as error:
-            log.warning("how far the audit stream was read is not kept: %s", error.strerror)
+            log.warning(
+                "how far the audit stream was read is not kept: %s",
+                error.strerror,
+                extra=self._named,
+            )

@@ -1,8 +1,8 @@
 """``python -m kcm_core.unsealer FD``: the fork server, which only the Core starts.
 
 ``FD`` is the inherited end of a SEQPACKET socket pair. The environment contains only what the Core
-passed: ``KCM_DEVELOPMENT=1`` allows softkeys; libraries read ``SOFTHSM2_CONF`` and the variables of
-the cloud SDKs.
+passed: ``KCM_DEVELOPMENT=1`` allows softkeys, and ``KCM_LOG_FORMAT`` is the format of the log.
+Libraries read ``SOFTHSM2_CONF`` and the variables of the cloud SDKs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import sys
 
 from kcm_runtime.hardening import make_undumpable
+from kcm_runtime.logs import LineFormatter
 
 from kcm_core.unsealer.server import Server
 
@@ -34,9 +35,11 @@ def log_our_own() -> None:
     """Drop third-party logging: messages of a vendor's library may contain input data."""
     handler = logging.StreamHandler()
     handler.addFilter(logging.Filter("kcm_core"))
-    logging.basicConfig(
-        format="unsealer %(levelname)s %(name)s: %(message)s", handlers=[handler], force=True
-    )
+    if os.environ.get("KCM_LOG_FORMAT") == "json":
+        handler.setFormatter(LineFormatter("json"))
+    else:
+        handler.setFormatter(logging.Formatter("unsealer %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
     logging.captureWarnings(True)
 
 

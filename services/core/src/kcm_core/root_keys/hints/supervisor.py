@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,14 @@ class Listeners:
                 heard = await self._listen(command)
                 failed = 0 if heard else failed + 1
             except Exception as error:  # noqa: BLE001 - without hints a probe comes later, no more
-                log.warning("a listener for hints: %s", describe(error))
+                log.warning(
+                    "a listener for hints: %s", describe(error), extra=fields(endpoint=command[0])
+                )
                 failed += 1
-            log.warning("the listener %s ended and is started again", command[0])
+            log.warning(
+                "a listener for hints ended and is started again",
+                extra=fields(endpoint=command[0]),
+            )
             await asyncio.sleep(BACK_OFF_S[min(failed, len(BACK_OFF_S) - 1)])
 
     async def _listen(self, command: Sequence[str]) -> int:
