@@ -187,13 +187,19 @@ class Incarnation:
         name: str,
         *,
         verifier: Verifier = VERIFIER,
+        rosters: Rosters | None = None,
+        hold_store: HoldStore | None = None,
         chance: Any = lambda: 0.5,
     ) -> None:
+        """``rosters``: those that it was started with; without, it takes no other roster."""
         self.system = system
         self.clock = VirtualClock(1_000.0 * next(_incarnations))
         incarnation = next(_incarnations).to_bytes(16, "big")
         self.me = InstanceContext(
-            identity(name), verifier.instance(name), Rosters(verifier), incarnation
+            identity(name),
+            (rosters.verifier if rosters else verifier).instance(name),
+            rosters or Rosters(verifier),
+            incarnation,
         )
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
@@ -209,7 +215,7 @@ class Incarnation:
         self.randomness = SystemKeyRandomness()
         self.host = Host(self.me, self.clock, self.randomness, self.emit, chance)
         core = self.me.role is Role.CORE
-        self.hold_store: HoldStore = (
+        self.hold_store = hold_store or (
             FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
         )
         self.switch = KillSwitch(
@@ -294,9 +300,10 @@ class CoreIncarnation(Incarnation):
         unsealer: FakeUnsealer | None = None,
         chance: Callable[[], float] = lambda: 0.5,
         verifier: Verifier = VERIFIER,
+        rosters: Rosters | None = None,
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        super().__init__(system, name, verifier=verifier, chance=chance)
+        super().__init__(system, name, verifier=verifier, rosters=rosters, chance=chance)
         self.unsealer = unsealer or system.unsealers[self.me.region]
         ports = self._ports(Limits(l1_deadline_s=5.0, probes_per_s=probes_per_s))
         parts = assemble(ports, self.switch)

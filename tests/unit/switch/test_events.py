@@ -12,7 +12,7 @@ from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.rig import held, hold, lifted
-from tests.unit.switch.test_rosters import follows_rosters, removed, signed, without
+from tests.unit.switch.roster_rig import removed, rosters, signed, without
 from tests.vectors.families.messages import identity
 
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}
@@ -107,7 +107,7 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
 
 async def test_no_order_is_in_the_name_of_somebody_retired_who_signed_beside_others(system):
     """Whoever has the old key of ``security``, first by name, puts it under others' statements."""
-    core = follows_rosters(system.core("core-eu-1"))
+    core = system.core("core-eu-1", rosters=rosters())
     await core.start()
     core.me.rosters.take(signed(without("security")))
     stolen, one = identity("security"), hold()
@@ -159,7 +159,7 @@ async def test_a_hold_that_is_signed_or_lifted_once_more_stands_as_it_did(core):
 
 
 async def test_what_a_roster_does_to_holds_is_on_record_and_says_so(system):
-    core = follows_rosters(system.core("core-eu-1"))
+    core = system.core("core-eu-1", rosters=rosters())
     await core.start()
     ended, lasting, shared = hold(), hold(), hold()
     raws = [held(ended), lifted(ended, "security-2"), held(lasting, "security-2")]

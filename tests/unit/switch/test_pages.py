@@ -5,73 +5,20 @@ import asyncio
 import pytest
 from kcm_killswitch.model import id_set
 from kcm_killswitch.model.lift_pages import FORMS_MAX, Place
-from kcm_schemas import subjects
-from kcm_trust.statements import lift, lifts
+from kcm_trust.statements import lifts
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch import rig
+from tests.unit.switch.page_rig import at, data, held, lifted, page, page_at, put, some
 from tests.unit.switch.rig import LINK, hold, tenant
-from tests.unit.switch.test_rosters import (
-    follows_rosters,
-    listing,
-    removed,
-    signed,
-    without,
+from tests.unit.switch.roster_rig import (
+    rosters,
 )
 from tests.vectors.families.messages import identity
-
-KEYS = {"scope": "link", "target": "acme-root", "cause": "l1"}
-
-
-def placer(one):
-    return f"core-{one.origin}-1" if one.cause == "l1" else "security"
-
-
-def held(one, signer=None):
-    return rig.held(one, signer or placer(one))
-
-
-def lifted(one, signer=None):
-    raw = held(one, signer)
-    return lift(identity(signer or placer(one)), raw, issued_ms=9, reason="over")
-
-
-def some(count=3, prefix=0, **changes):
-    """Holds of a customer's key whose ids begin with one byte."""
-    found = []
-    while len(found) < count:
-        one = hold(**(KEYS | changes))
-        if one.id[0] == prefix:
-            found.append(one)
-    return sorted(found, key=lambda one: one.id)
-
-
-def page(holds, signer="core-eu-1", cause="l1", origin="eu"):
-    them = id_set.of(one.id for one in holds)
-    return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
-
-
-def at(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
-
-
-def page_at(signer="core-eu-1", cause="l1", prefix=0):
-    return subjects.control_lifts("eu", cause, "eu", signer, prefix)
-
-
-def put(incarnation, holds, make=lifted):
-    for one in holds:
-        incarnation.stream.store(at(one), make(one))
-
-
-def data(incarnation, subject):
-    entry = incarnation.stream.entries.get(subject)
-    return None if entry is None else entry.data
 
 
 @pytest.fixture
 def incarnation(system):
-    made = follows_rosters(system.incarnation("core-eu-1"))
+    made = system.incarnation("core-eu-1", rosters=rosters())
     made.learn(LINK, tenant())
     return made
 
@@ -253,43 +200,6 @@ async def test_the_messages_expire_only_once_the_page_is_stored(incarnation):
     assert wrote == [page_at()]
 
 
-async def test_a_page_of_somebody_removed_brings_its_holds_back(system, incarnation):
-    """A stolen key lifts a kill and puts it into a page: when the key goes, the kill counts."""
-    gateway = follows_rosters(system.incarnation("gw-eu-1"))
-    gateway.learn(LINK, tenant())
-    one, other = some(2)
-    put(incarnation, [one, other], make=held)
-    await asyncio.gather(incarnation.start(), gateway.start())
-    incarnation.switch.learn(page([one, other], "core-eu-2"))
-    await until(lambda: data(incarnation, at(one)) == b"")
-    await until(lambda: not gateway.revocations.killed("acme"))
-    incarnation.switch.learn(page([other]))
-    incarnation.me.rosters.take(signed(removed("core-eu-2")))
-    await until(
-        lambda: incarnation.revocations.killed("acme") and gateway.revocations.killed("acme")
-    )
-    await until(lambda: data(incarnation, at(one)) == held(one))
-    await until(lambda: incarnation.revocations.holds.digest == gateway.revocations.holds.digest)
-    for member in (incarnation, gateway):
-        assert [record.hold.id for record in member.revocations.holds] == [one.id]
-
-
-@pytest.mark.parametrize("listed", [False, True])
-async def test_of_somebody_retired_a_page_counts_that_the_root_lists(incarnation, listed):
-    one = some(1)[0]
-    put(incarnation, [one], make=held)
-    await incarnation.start()
-    incarnation.switch.learn(page([one], "core-eu-2"))
-    lasting = listing(page([one], "core-eu-2")) if listed else listing()
-    incarnation.me.rosters.take(signed(without("core-eu-2", lasting)))
-    if listed:
-        await until(lambda: incarnation.revocations.killed("acme"))
-        incarnation.me.rosters.take_list("core-eu-2", lasting.raw())
-        assert not incarnation.revocations.killed("acme")
-    await let_pass(2)
-    assert incarnation.revocations.killed("acme") != listed
-
-
 async def test_other_regions_get_pages_though_they_know_the_same(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     holds = some()
@@ -318,44 +228,6 @@ async def test_a_region_that_was_away_gets_pages_and_not_what_they_end(system):
     await until(lambda: not us.revocations.killed("acme"))
     assert us.revocations.holds.digest == eu.revocations.holds.digest
     assert len(eu.revocations.holds) == 0
-
-
-async def test_what_comes_back_is_stored_at_once_also_over_its_own_message(
-    system, incarnation, monkeypatch
-):
-    """The message of a paged hold may be there still: others have read it, and read it no more."""
-    gateway = follows_rosters(system.incarnation("gw-eu-1"))
-    gateway.learn(LINK, tenant())
-    one = some(1)[0]
-    monkeypatch.setattr("kcm_killswitch.replica.entry_expiry.WAITING_MAX", 0)
-    put(incarnation, [one], make=lambda one: lifted(one, "core-eu-2"))
-    await asyncio.gather(incarnation.start(), gateway.start())
-    incarnation.switch.learn(page([one], "core-eu-2"))
-    await until(lambda: gateway.revocations.holds.paged_count)
-    incarnation.me.rosters.take(signed(without("core-eu-2")))
-    await until(lambda: gateway.me.rosters.version > 1)
-    await until(lambda: gateway.revocations.killed("acme"))
-
-
-async def test_a_hold_that_came_while_its_page_counted_is_read_again(system, incarnation):
-    """A Core has the roster first and writes the hold; a Gateway reads that, and then the roster.
-
-    It has ended for the Gateway when it comes. The Core's records show that it knows another one.
-    """
-    gateway = follows_rosters(system.incarnation("gw-eu-1"))
-    gateway.learn(LINK, tenant())
-    one = some(1)[0]
-    put(incarnation, [one], make=held)
-    await asyncio.gather(incarnation.start(), gateway.start())
-    incarnation.switch.learn(page([one], "core-eu-2"))
-    await until(lambda: data(incarnation, at(one)) == b"")
-    gateway.stream.store(at(one), held(one))
-    await until(lambda: data(incarnation, at(one)) == b"")
-    for member in (incarnation, gateway):
-        member.me.rosters.take(signed(without("core-eu-2")))
-    await until(
-        lambda: incarnation.revocations.killed("acme") and gateway.revocations.killed("acme")
-    )
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -3,21 +3,19 @@
 import asyncio
 
 import pytest
-from kcm_killswitch.coordinator import region_sync as regions_module
-from kcm_schemas import limits, subjects
-from kcm_schemas.codec import encode
+from kcm_killswitch.coordinator.pull_answers import PAGE_BYTES
+from kcm_killswitch.coordinator.region_knowledge import FIRST
+from kcm_killswitch.coordinator.region_sync import PAGES_MAX, SLICE
+from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import PullReply, PullRequest
+from kcm_schemas.control import PullReply
 from kcm_schemas.signed import Kind
 from kcm_trust.statements import lift
 
-from tests.fakes.virtual import let_pass, settled, until
+from tests.fakes.virtual import let_pass, until
+from tests.unit.switch.region_rig import place
 from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
 from tests.vectors.families.messages import identity
-
-
-def place(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
 
 
 def peer_leases(stream, other="us"):
@@ -98,7 +96,7 @@ async def test_others_have_their_turn_while_thousands_of_holds_are_learned(syste
     eu.switch.holds.applier.learn = counted
     await eu.start(watch=False)
     assert len(eu.revocations.holds) == len(known)
-    assert max(spans) <= regions_module.SLICE
+    assert max(spans) <= SLICE
     first = learned[: len(known) // 3]
     assert not any(record.lifted for record in first)
     assert {record.hold.target for record in first} <= set(eu.purged)
@@ -178,7 +176,7 @@ async def test_there_is_no_fence_after_anything_that_is_not_believed(system, wha
 
 async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
     def answer(request):
-        if request.after == regions_module.FIRST:
+        if request.after == FIRST:
             return {"holds": [held(hold(origin="us"))], "more": True}
         raise ValueError("the second page is lost")
 
@@ -196,7 +194,7 @@ async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
     await eu.start(watch=False)  # asks once
     assert peer_leases(eu.stream) == []
     asked = [m for m in system.wire.sent if m.subject == subjects.pull("us", "eu")]
-    assert len(asked) <= regions_module.PAGES_MAX
+    assert len(asked) <= PAGES_MAX
 
 
 async def test_holds_come_in_several_pages_by_cursor(system):
@@ -207,7 +205,7 @@ async def test_holds_come_in_several_pages_by_cursor(system):
     many = [hold(origin="us", target=f"t{n}", reason=reason) for n in range(400)]
     for one in many:
         us.switch.learn(held(one))
-    assert sum(len(held(one)) for one in many) > 2 * regions_module.PAGE_BYTES
+    assert sum(len(held(one)) for one in many) > 2 * PAGE_BYTES
     await eu.start(watch=False)
     assert {record.hold.id for record in eu.revocations.holds} == {one.id for one in many}
     asked = [
@@ -215,7 +213,7 @@ async def test_holds_come_in_several_pages_by_cursor(system):
         for m in system.wire.sent
         if m.subject == subjects.pull("us", "eu") and VERIFIER.pull(m.data).region == "eu"
     ]
-    pages = [after for after in asked if after != regions_module.FIRST]
+    pages = [after for after in asked if after != FIRST]
     assert len(pages) >= 2
     assert pages == sorted(pages)
 
@@ -236,70 +234,6 @@ async def test_regions_that_hold_the_same_send_no_holds(system):
     ]
     assert replies
     assert all(one.same and not one.holds for one in replies)
-
-
-async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arrived(system):
-    us = system.core("core-us-1")
-    await us.start(watch=False)
-    member = system.wire.join("core-eu-1")
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
-    us.follower.paused = True
-    one = hold(origin="us")
-    us.stream.store(place(one, "us"), held(one))
-    before = us.stream.sequence
-    asking = asyncio.create_task(
-        member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), 4.0)
-    )
-    await let_pass(1)
-    assert not asking.done()
-    us.follower.resume()
-    reply = VERIFIER.pull_reply(await asking)
-    assert reply.position > before
-    assert reply.holds == [held(one)]
-
-
-@pytest.mark.parametrize("who", ["gw-eu-1", "security"])
-async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
-    us = system.core("core-us-1")
-    await us.start(watch=False)
-    member = system.wire.join(who)
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
-    with pytest.raises(KcmError):
-        await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, who), 1.0)
-
-
-async def test_an_answer_goes_to_an_inbox_only(system):
-    """Elsewhere it would be written with this Core's permissions."""
-    us = system.core("core-us-1")
-    await us.start(watch=False)
-    member = system.wire.join("core-eu-1")
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
-    target = subjects.broadcast_hold("us", "tenant", bytes(16))
-    system.wire.sent.clear()
-    await member.publish(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), target)
-    await settled()
-    assert [m.subject for m in system.wire.sent if m.subject == target] == []
 
 
 async def test_the_cores_of_a_region_share_their_questions(system):
@@ -366,35 +300,6 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
     us.switch.learn(lifted(one))
     await until(lambda: not eu.revocations.killed("acme"), 20)
     await until(lambda: eu.stream.entries[place(one)].data == lifted(one))
-
-
-def test_the_largest_reply_fits_into_a_message():
-    from kcm_killswitch.model.incarnations import INCARNATIONS_MAX
-    from kcm_schemas.control import Incarnation
-    from kcm_schemas.roster import Role
-
-    incarnations = [
-        Incarnation(
-            instance="i" * 63,
-            incarnation=bytes(16),
-            role=Role.GATEWAY,
-            first=1 << 62,
-            latest=1 << 62,
-            lease_ms=1 << 31,
-            silent_ms=1 << 31,
-            quiet_ms=1 << 31,
-            roster=1,
-        )
-    ] * INCARNATIONS_MAX
-    reply = PullReply(
-        region="eu", nonce=bytes(16), roster=1 << 31, same=False, more=True, position=1,
-        durable_at=1, held_ms=1 << 31, watched_ms=1 << 31, reached=bytes(32), settled=True,
-        lifted=False,
-        holds=[bytes(limits.SIGNED_HOLD_MAX)]
-        * (regions_module.PAGE_BYTES // limits.SIGNED_HOLD_MAX),
-        incarnations=incarnations,
-    )  # fmt: skip
-    assert len(encode(reply)) < limits.BODY_MAX
 
 
 async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being_fenced(system):

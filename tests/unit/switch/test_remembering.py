@@ -1,15 +1,14 @@
 """What a region forgot, its Cores remember; what one incarnation missed, it reads again."""
 
-import asyncio
 import errno
 
-from kcm_core.root_keys.automatic_holds import AutomaticHolds
 from kcm_killswitch.model.divergence import PATIENCE_S
 from kcm_killswitch.replica.hold_store import FileHoldStore, write_hold
 from kcm_schemas import subjects
+from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import held, hold, lifted
+from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 
 
 def place(one, region="eu"):
@@ -90,7 +89,7 @@ async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
     core, gateway = system.incarnation("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start()
     await gateway.start()
-    receive, missed = gateway.switch.receive, []
+    receive, missed = gateway.switch.reader.receive, []
 
     def misses(entry):
         if entry.subject == place(one) and not missed:
@@ -98,7 +97,7 @@ async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
         else:
             receive(entry)
 
-    gateway.switch.receive = misses
+    gateway.switch.reader.receive = misses
     core.switch.issue(core.switch.verify(held(one)))
     await until(lambda: missed)
     await let_pass(PATIENCE_S / 2)
@@ -160,8 +159,8 @@ async def test_a_gateway_keeps_nothing_and_says_its_word_once(system):
 
 async def test_a_core_whose_disk_is_full_says_so_and_says_when_it_has_the_hold(system):
     one, disk = hold(), FullDisk()
-    core = system.incarnation("core-eu-1")
-    core.hold_store._write = disk.write
+    store = FileHoldStore(system.path / "state" / "core-eu-1", write=disk.write)
+    core = system.incarnation("core-eu-1", hold_store=store)
     await core.start()
     core.switch.issue(core.switch.verify(held(one)))
     assert core.revocations.killed("acme")
@@ -186,10 +185,10 @@ async def test_a_hold_of_a_key_is_broadcast_again_while_that_cannot_be_sent(syst
     await core.start()
     await other.start()
     core.bus.connected = False
-    holds = AutomaticHolds(core.host, core.state, core.switch)
-    task = asyncio.create_task(holds._broadcast(core.switch.verify(held(hold()))))
+    for one in (core, other):
+        one.learn(LINK, tenant(regions=["eu", "us"]))
+    core.holds.place("acme-root", L1State.DISABLED)
     await let_pass(2.0)
     assert not other.revocations.killed("acme")
     core.bus.connected = True
     await until(lambda: other.revocations.killed("acme"))
-    await task

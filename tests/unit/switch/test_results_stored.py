@@ -148,15 +148,14 @@ async def test_a_later_result_that_is_put_there_changes_no_word(system, ended):
 
 async def test_a_region_out_of_scope_keeps_its_words_when_the_roster_changes(system):
     """Its own place is in no result: where the hold lies in the others says that it is the same."""
-    from tests.unit.switch.test_rosters import follows_rosters, signed, without
+    from tests.unit.switch.roster_rig import rosters, signed, without
 
-    home = await started(system, "core-eu-1", regions=True)
-    abroad = follows_rosters(await started(system, "core-us-1", regions=True))
+    home = await started(system, "core-eu-1", regions=True, rosters=rosters())
+    abroad = await started(system, "core-us-1", regions=True, rosters=rosters())
     one, status = await finished(system, home)
     await until(lambda: abroad.switch.durable_at(one.id))
     before = await abroad.kills.status(one.id)
     assert before.concluded == status.concluded
-    follows_rosters(home)
     for core in (home, abroad):
         core.me.rosters.take(signed(without("gw-ap-1")))
     await watched(system)

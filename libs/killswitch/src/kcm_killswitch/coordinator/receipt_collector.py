@@ -70,11 +70,16 @@ class ReceiptCollector:
     async def start(self) -> None:
         """Subscribe to receipts."""
         self._me.rosters.listen(lambda _: self.forget())
-        await self._bus.subscribe(subjects.receipts(), self._on_receipt)
+        await self._bus.subscribe(subjects.receipts(), self.receive)
 
     def close(self) -> None:
         """Emit the refusals that are only counted so far."""
         self._refusals.close()
+
+    @property
+    def unread(self) -> int:
+        """The number of receipts that were received and not read yet."""
+        return len(self._unread)
 
     def placed(self, hold_id: bytes) -> None:
         """A hold is placed: receipts count from now."""
@@ -94,7 +99,7 @@ class ReceiptCollector:
         """The receipts for a hold that were read so far."""
         return self._arrivals.get(hold_id, {})
 
-    async def _on_receipt(self, message: Delivery) -> None:
+    async def receive(self, message: Delivery) -> None:
         """Queue a receipt. It is read once the rush of the kill is over, or when a caller asks.
 
         Every instance receives the receipts of all others at the very moment when its processors

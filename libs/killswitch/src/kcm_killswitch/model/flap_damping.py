@@ -55,6 +55,10 @@ class FlapDamping:
         """A Core in this region was refused: reset the run of successes."""
         self._runs.pop(link, None)
 
+    def counting(self, link: str) -> bool:
+        """Whether a run of successes of a link's key has begun."""
+        return link in self._runs
+
     def ripe(self, link: str, at_least_s: float = 0.0) -> bool:
         """Whether the holds on the link may be lifted now.
 

@@ -42,6 +42,10 @@ class Attestations:
         self.shortened = 0
         """Raised whenever the lease of any key may have become shorter."""
 
+    def __len__(self) -> int:
+        """Return the number of keys of which an attestation counts."""
+        return sum(map(len, self._positions.values()))
+
     def learn(self, key: AttestedKey, position: int) -> None:
         """Take an accepted attestation; an older one changes nothing."""
         known = self._positions.setdefault(key.target.link, {})

@@ -42,6 +42,7 @@ class StreamReplay:
         self._renew: Final = renew
         self._judged = rosters.version
         self._reading = False
+        self._begun = 0
         self._closing = False
         self._task: asyncio.Task[None] | None = None
 
@@ -49,6 +50,11 @@ class StreamReplay:
     def judged(self) -> int:
         """The roster version by which everything in the stream was evaluated here."""
         return self._judged
+
+    @property
+    def begun(self) -> int:
+        """The number of times that a roster has made this incarnation replay the stream."""
+        return self._begun
 
     def begin(self) -> None:
         """The first replay starts now: no second one is needed for rosters that counted before."""
@@ -60,6 +66,7 @@ class StreamReplay:
         if not self._reading or (idle and not self._rosters.more):
             self._judged = self._rosters.version
         elif idle and not self._closing:
+            self._begun += 1
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def close(self) -> None:
