@@ -1,7 +1,7 @@
 """Messages of ended holds that the region's stream still has: a Core lets them expire.
 
 A message may expire once a page that ends its hold is in the stream, and the hold's statement is in
-this Core's archive. Until then it stays: it is the only proof that the hold ever existed.
+this Core's archive. Until then it stays: it is the only evidence that the hold ever existed.
 """
 
 from __future__ import annotations
