@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from kcm_runtime.nats.ports import Entry
@@ -12,7 +12,7 @@ from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import Link, Service, Tenant
-from kcm_schemas.roster import Role
+from kcm_schemas.roster import Role, Roster
 
 from tests.simulation.core import SimCore
 from tests.simulation.coverage import Coverage
@@ -50,41 +50,22 @@ class World:
         self.streams: Final = {
             region: ControlStream(self.loop, region, plan.store) for region in plan.regions
         }
-        self.keys: Final = CustomerKeys(self.loop, plan.regions)
-        links = plan.links
-        for uri in sorted({LINKS[link][0] for link in links}):
-            self.keys.create(uri)
+        uris = {link: LINKS[link][0] for link in plan.links}
+        self.keys: Final = _keys(self.loop, plan.regions, uris)
         self.stores: Final = {
             region: SimStore(region, plan.tenants, OTHER if plan.registry else None)
             for region in plan.regions
         }
         self.records: Final = [] if plan.registry else _records(plan)
-        first = roster(
-            [(one.name, Role(one.role), one.region) for one in plan.members],
-            OPERATORS,
-            plan.regions,
-        )
+        first = _roster(plan)
         self.verifier: Final = SimVerifier(first)
         self.rosters: Final = RosterRequests(self, first)
-        uris = {link: LINKS[link][0] for link in links}
         self.oracle: Final = Oracle(
-            self.loop,
-            self.verifier,
-            plan.tenants,
-            plan.bounds,
-            self.keys,
-            uris,
+            self.loop, self.verifier, plan.tenants, plan.bounds, self.keys, uris,
             apart=plan.registry,
-        )
+        )  # fmt: skip
         self.buckets: Final = {
-            region: Bucket(
-                self.loop,
-                region,
-                _records(plan, region),
-                f"core-{region}-0",
-                OPERATORS[0],
-                plan.store,
-            )
+            region: _bucket(self.loop, plan, region)
             for region in (plan.regions if plan.registry else ())
         }
         """Every region's registry, where it can change; else everybody has it from the start."""
@@ -106,9 +87,9 @@ class World:
         self.gone_s = 0.0
         """Seconds for which the next Core is gone that has just accepted a record; 0: none is."""
         self.muted = False
+        """Whether broadcasts of holds never leave."""
         self.unheard: set[str] = set()
         """Regions whose Cores answer nobody elsewhere."""
-        """Whether broadcasts of holds never leave."""
         self.answers_s = 0.0
         """Seconds by which every answer of a Core is late."""
         self.stuck: Final[dict[str, list[Instance]]] = {}
@@ -294,6 +275,23 @@ class World:
             if stale and self.verifier.hold_or_lift(packet.data).raw == packet.data:
                 is_hold = not hasattr(self.verifier.hold_or_lift(packet.data), "lift")
                 self.coverage.saw("a stale message after its lift", int(is_hold))
+
+
+def _keys(loop: SimLoop, regions: Sequence[str], uris: Mapping[str, str]) -> CustomerKeys:
+    keys = CustomerKeys(loop, regions)
+    for uri in sorted(set(uris.values())):
+        keys.create(uri)
+    return keys
+
+
+def _roster(plan: Plan) -> Roster:
+    members = [(one.name, Role(one.role), one.region) for one in plan.members]
+    return roster(members, OPERATORS, plan.regions)
+
+
+def _bucket(loop: SimLoop, plan: Plan, region: str) -> Bucket:
+    records = _records(plan, region)
+    return Bucket(loop, region, records, f"core-{region}-0", OPERATORS[0], plan.store)
 
 
 def _records(plan: Plan, region: str = "") -> list[Any]:
