@@ -98,6 +98,10 @@ class World:
         """Told of every hold whose lift does not count any more."""
         self.stops_again: Final[Counter[str]] = Counter()
         self._replied: dict[str, float] = {}
+        self._listen()
+
+    def _listen(self) -> None:
+        """Learn what the streams store and lose, and what the network sends and delivers."""
         for stream in self.streams.values():
             stream.on_stored.append(self._stored)
             stream.on_lost.append(self._lost)
