@@ -70,7 +70,7 @@ def make(
     return AuditEmitter(unused, membership, clock, deliver=stream, buffer=buffer)
 
 
-async def test_a_boot_from_start_to_stop(system: System, stream: FakeStream) -> None:
+async def test_an_incarnation_from_start_to_stop(system: System, stream: FakeStream) -> None:
     emitter = make(system, stream, FakeClock())
     emitter.emit(EventType.DATA_ENCRYPT, actor="app", tenant="acme", service="billing", count=7)
     await emitter.start()

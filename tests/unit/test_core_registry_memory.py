@@ -43,7 +43,7 @@ def _asked_again_at_once(monkeypatch):
     monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
 
 
-def test_a_boot_without_memory_believes_nothing_until_it_remembers():
+def test_an_incarnation_without_memory_believes_nothing_until_it_remembers():
     lease, told = RegistryLease(), []
     lease.listen(lambda: told.append(1))
     lease.without_memory()
