@@ -33,7 +33,7 @@ ALONE: Final = ("tests/simulation/test_variants.py",)
 WAITING: Final = frozenset({"broker", "chaos"})
 """Lanes whose tests start real systems."""
 LANES: Final = (
-    "chaos", "broker", "simulation", "providers", "security", "processes", "heavy",
+    "chaos", "broker", "providers", "simulation", "security", "processes", "heavy",
     "architecture", "fast",
 )  # fmt: skip
 """Lanes in the order in which their groups start: long tests first."""
@@ -56,17 +56,17 @@ def ordered(items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the tests in the order in which their groups start.
 
     First the group of the shared system, then the groups with a test that is marked ``slow``, then
-    the others; each of these by lane and by the number of tests.
+    the others; each by lane, the tests of ``ALONE`` first in it, and by the number of tests.
     """
     groups: dict[str, list[pytest.Item]] = {}
     for item in items:
         groups.setdefault(group_of(item.nodeid), []).append(item)
 
-    def rank(name: str) -> tuple[bool, bool, int, int]:
+    def rank(name: str) -> tuple[bool, bool, int, bool, int]:
         tests = groups[name]
         slow = any(test.get_closest_marker("slow") for test in tests)
         lane = min(LANES.index(lanes.lane_of(test.nodeid)) for test in tests)
-        return name != SHARED, not slow, lane, -len(tests)
+        return name != SHARED, not slow, lane, not name.startswith(ALONE), -len(tests)
 
     return [item for name in sorted(groups, key=rank) for item in groups[name]]
 
