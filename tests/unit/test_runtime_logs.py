@@ -6,13 +6,16 @@ import json
 import logging
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from kcm_runtime import logs
+from kcm_runtime import logs, process
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.config import ConfigError, InstanceConfig, LogSection
 from kcm_runtime.logs import Fields, LineFormatter, fields
 from kcm_trust.verify import Untrusted
+from pydantic import ValidationError
 
 SECRET = "text-of-a-customer"
 
@@ -74,6 +77,45 @@ def test_lines_of_the_process_go_to_standard_error(capsys: pytest.CaptureFixture
     logging.getLogger("kcm_gateway").debug("not this")
     said = json.loads(capsys.readouterr().err)
     assert (said["message"], said["instance"]) == ("serves", "gw-eu")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_configuration_selects_the_format(
+    form: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "instance.toml"
+    path.write_text(f"""
+        instance = "gw-eu"
+        region = "eu"
+        root_public = "{"0" * 64}"
+        roster = "r"
+        identity = "i"
+        state_dir = "s"
+        region_bus = {{ url = "nats://127.0.0.1:1", user = "u", password_file = "p" }}
+        log.format = "{form}"
+    """)
+    monkeypatch.setattr(sys, "argv", ["service", "--config", str(path)])
+    monkeypatch.setattr(process, "protect", lambda: None)
+
+    def build(_config: object, _clock: object) -> Any:
+        raise ConfigError("the roster has another public key")
+
+    assert process.run("service", InstanceConfig, build) == process.EXIT_CONFIG
+    (line,) = capsys.readouterr().err.splitlines()
+    if form == "json":
+        said = json.loads(line)
+        assert (said["instance"], said["region"], said["level"]) == ("gw-eu", "eu", "ERROR")
+        assert said["message"] == "the roster has another public key"
+    else:
+        assert line.endswith(" ERROR the roster has another public key")
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        LogSection.model_validate({"format": "xml"})
 
 
 async def test_a_rejection_names_the_requester_and_the_tenant(

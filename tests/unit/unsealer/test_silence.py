@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from textwrap import dedent
@@ -59,3 +60,17 @@ def test_of_what_is_logged_before_the_fork_only_our_own_is_heard():
     """)
     assert done.stderr == b"unsealer WARNING kcm_core.providers.softkey.provider: ours\n"
     assert done.stdout == b""
+
+
+def test_a_line_is_json_if_the_core_says_so():
+    done = run("""
+        import logging, os
+        from kcm_core.unsealer.__main__ import log_our_own
+        os.environ["KCM_LOG_FORMAT"] = "json"
+        log_our_own()
+        logging.getLogger("botocore.credentials").critical("s3cret")
+        logging.getLogger("kcm_core.unsealer").warning("ours")
+    """)
+    (line,) = done.stderr.decode().splitlines()
+    said = json.loads(line)
+    assert (said["logger"], said["message"]) == ("kcm_core.unsealer", "ours")

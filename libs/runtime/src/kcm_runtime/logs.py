@@ -32,8 +32,7 @@ class Fields(TypedDict, total=False):
     link: str
     region: str | None
     instance: str | None
-    incarnation: bytes
-    operator: str
+    signer: str
     stream: str
     endpoint: str
     broker: str

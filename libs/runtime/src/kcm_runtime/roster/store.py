@@ -190,7 +190,7 @@ class Rosters:
         if said is None:
             return
         found = Endorsements.read(raw, said)
-        self._keep_list(said, raw)
+        self._keep_list(name, said, raw)
         now = self._verifier
         names = frozenset({name})
         self._count(Verifier(now.roster, {**now.lasting, name: found}), names, names)
@@ -201,19 +201,22 @@ class Rosters:
         known = self._verifier.lasting.get(name)
         if known is not None and known.retirement() == said:
             return known
-        kept = read_list(self._files, said)
+        kept = read_list(self._files, name, said)
         raw = self._find(name, said) if kept is None else None
         if raw is None:
             return kept
         found = Endorsements.read(raw, said)
-        self._keep_list(said, raw)
+        self._keep_list(name, said, raw)
         return found
 
-    def _keep_list(self, said: Retirement, raw: bytes) -> None:
+    def _keep_list(self, name: str, said: Retirement, raw: bytes) -> None:
         try:
             self._keep(lambda files: files.write_list(said, raw))
         except KcmError:
-            log.error("endorsements are not saved to the disk; a restart fetches them again")
+            log.error(
+                "endorsements are not saved to the disk; a restart fetches them again",
+                extra=fields(signer=name),
+            )
 
     def _keep(self, write: Callable[[RosterFiles], None]) -> None:
         if self._files is None:
@@ -288,12 +291,13 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
     lasting = {
         name_of(one): found
         for one in entries(roster)
-        if one.retired is not None and (found := read_list(files, one.retired)) is not None
+        if one.retired is not None
+        and (found := read_list(files, name_of(one), one.retired)) is not None
     }
     return Rosters(Verifier(roster, lasting), raw=raw, root_public=root_public, files=files)
 
 
-def read_list(files: RosterFiles | None, said: Retirement) -> Endorsements | None:
+def read_list(files: RosterFiles | None, name: str, said: Retirement) -> Endorsements | None:
     """Return a list from the state directory; a damaged one counts as absent."""
     if not said.count:
         return NOTHING
@@ -301,7 +305,10 @@ def read_list(files: RosterFiles | None, said: Retirement) -> Endorsements | Non
     try:
         return None if raw is None else Endorsements.read(raw, said)
     except ValueError:
-        log.error("a list of endorsements is damaged on disk; it is fetched again")
+        log.error(
+            "a list of endorsements is damaged on disk; it is fetched again",
+            extra=fields(signer=name),
+        )
         return None
 
 
