@@ -33,7 +33,7 @@ class Rig:
         self.registry, self.revocations = self.state.registry, self.state.revocations
         self.events = []
         self.me = InstanceContext(
-            identity(name), VERIFIER.instance(name), Rosters(VERIFIER), b"boot-of-" + b"m" * 8
+            identity(name), VERIFIER.instance(name), Rosters(VERIFIER), b"member-s" + b"m" * 8
         )
         self.host = Host(self.me, self.clock, SystemKeyRandomness(), self.emit, lambda: 0.5)
         self.switch = KillSwitch(

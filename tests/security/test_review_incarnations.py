@@ -56,10 +56,10 @@ def on_record(rig):
     }
 
 
-VICTIM = b"boot-of-" + b"v" * 8
+VICTIM = b"victim-s" + b"v" * 8
 
 
-async def test_nobody_ends_or_dates_the_boot_of_somebody_else():
+async def test_nobody_ends_or_dates_the_incarnation_of_somebody_else():
     """core-eu-2 plays the insider: it signs its own name beside the incarnation of the Gateway."""
     rig = Rig()
     put_lease(rig, lease("gw-eu", VICTIM, first=5))
@@ -83,7 +83,7 @@ def test_an_expiry_that_nobody_signed_removes_nobody():
     assert on_record(rig) == {}
 
 
-def test_the_first_record_of_a_boot_replayed_does_not_make_it_begin_later():
+def test_the_first_entry_of_an_incarnation_replayed_does_not_make_it_begin_later():
     rig = Rig()
     replayed = lease("gw-eu", VICTIM)
     put_lease(rig, replayed)
@@ -93,7 +93,7 @@ def test_the_first_record_of_a_boot_replayed_does_not_make_it_begin_later():
     assert on_record(rig)["gw-eu", VICTIM].first == 0  # unknown: never after a hold
 
 
-def test_an_ended_boot_does_not_come_back_by_a_replay():
+def test_an_ended_incarnation_does_not_come_back_by_a_replay():
     rig = Rig()
     put_lease(rig, lease("gw-eu", VICTIM, first=1))
     put_lease(rig, lease("gw-eu", VICTIM, first=1, ended=True))
@@ -101,7 +101,7 @@ def test_an_ended_boot_does_not_come_back_by_a_replay():
     assert on_record(rig) == {}
 
 
-def test_an_instance_that_invents_boots_pushes_out_only_its_own():
+def test_an_instance_that_invents_incarnations_pushes_out_only_its_own():
     records = Incarnations()
     records.take(lease("gw-us", VICTIM), 1, 0.0)
     for number in range(5000):
@@ -111,7 +111,7 @@ def test_an_instance_that_invents_boots_pushes_out_only_its_own():
     assert any(incarnation.incarnation == VICTIM for incarnation in known)
 
 
-async def test_a_boot_says_when_it_began_and_after_a_rollback_that_it_cannot_say():
+async def test_an_incarnation_says_when_it_began_and_after_a_rollback_that_it_cannot_say():
     rig = Rig()
     stream = rig.region.stream
     subject = subjects.control_lease("eu", "core-eu", rig.me.incarnation)
@@ -178,7 +178,7 @@ def receipt(kill, who, incarnation, role=Role.GATEWAY, region="eu"):
     return Message(raw, subject=subjects.receipt(region, kill.id))
 
 
-async def test_nobody_receipts_for_the_boot_of_somebody_else():
+async def test_nobody_receipts_for_the_incarnation_of_somebody_else():
     rig, kill = Rig(), hold()
     watcher = kills(rig)
     await watcher.receipts.receive(receipt(kill, "gw-us", VICTIM, region="us"))
@@ -187,7 +187,7 @@ async def test_nobody_receipts_for_the_boot_of_somebody_else():
     assert set(watcher.receipts.of(kill.id)) == {("gw-us", VICTIM), ("gw-eu", VICTIM)}
 
 
-async def test_receipts_for_invented_boots_do_not_pile_up():
+async def test_receipts_for_invented_incarnations_do_not_pile_up():
     rig, kill = Rig(), hold()
     watcher = kills(rig)
     await watcher.receipts.receive(receipt(kill, "gw-eu", VICTIM))
@@ -223,7 +223,7 @@ def test_pages_of_holds_fit_into_a_message():
     assert page_of([]) == ([], False)
 
 
-async def test_boots_that_were_read_before_a_hold_was_durable_do_not_count():
+async def test_incarnations_that_were_read_before_a_hold_was_durable_do_not_count():
     """An incarnation that began in between would be missing from them."""
     rig = Rig()
     one = hold()

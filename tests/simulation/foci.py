@@ -235,7 +235,7 @@ def _newcomer(aim: Aim) -> None:
     aim.add("stay-away", 90.0, 83.0)
     aim.add("deaf-cores", 5.0, 4.7)
     aim.add("strand", 0.5, 0.0)
-    aim.add("lose-its-boot", 0.4, 0.0)
+    aim.add("lose-its-incarnation", 0.4, 0.0)
 
 
 def _another_era(aim: Aim) -> None:
@@ -257,7 +257,7 @@ def _invented_incarnations(aim: Aim) -> None:
     """An instance that is cut off has had many more incarnations."""
     _stage(aim, 10.0)
     aim.add("strand", 0.5, 0.0)
-    aim.add("invent-boots", 0.4, 0.0)
+    aim.add("invent-incarnations", 0.4, 0.0)
 
 
 def _unheard_renewals(aim: Aim) -> None:
@@ -403,7 +403,7 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "full-disk": _full_disk,
     "gaps": _gaps,
     "held-key": _held_key,
-    "invented-boots": _invented_incarnations,
+    "invented-incarnations": _invented_incarnations,
     "late-answers": _late_answers,
     "late-join": _late_join,
     "late-start": _late_start,

@@ -54,7 +54,7 @@ class SimGateway(Instance):
 
     async def start(self) -> None:
         await self.catch_up()
-        if self.world.plan.variant != "lease-at-boot":
+        if self.world.plan.variant != "lease-at-start":
             await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
         region = self.who.region
         await self.serve(subjects.gateway_all(region), f"gateway-{region}", self._data)

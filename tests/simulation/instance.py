@@ -105,7 +105,7 @@ class Instance:
     async def catch_up(self) -> None:
         """Know the registry and every hold; only then is anybody served."""
         await self.know_registry()
-        if self.world.plan.variant == "lease-at-boot":
+        if self.world.plan.variant == "lease-at-start":
             self.spawn(self.switch.start())
         else:
             await self.switch.start()

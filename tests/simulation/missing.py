@@ -187,8 +187,8 @@ def records_of(stream: ControlStream, victim: Instance) -> list[Entry]:
 
 MISSING: Final[dict[str, Callable[[World, Fault], None]]] = {
     "deaf-cores": deaf_cores,
-    "invent-boots": invent_incarnations,
-    "lose-its-boot": lose_its_incarnation,
+    "invent-incarnations": invent_incarnations,
+    "lose-its-incarnation": lose_its_incarnation,
     "lose-repair": lose_repair,
     "lose-since": lose_since,
     "mute": mute,

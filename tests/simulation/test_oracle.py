@@ -287,7 +287,7 @@ def test_no_output_of_what_a_purge_overtook(overtaken):
     assert (reached, rig.broken) == ((1, 3) if overtaken else (0, None))
 
 
-def test_a_purge_of_another_boot_overtakes_nothing_here():
+def test_a_purge_of_another_incarnation_overtakes_nothing_here():
     rig = Rig()
     rig.oracle.began(OPERATION, "acme")
     assert rig.oracle.purged("core-eu", b"c", "acme") == 0

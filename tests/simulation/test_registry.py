@@ -83,7 +83,7 @@ def test_a_revision_is_made_once_and_can_be_lost():
         store.create(key, 2, b"other")
 
 
-def test_floors_only_rise_and_outlive_a_boot():
+def test_floors_only_rise_and_outlive_an_incarnation():
     disk = FloorsDisk()
     SimFloors(disk).raise_to([(KEY, (2, b"b"))])
     SimFloors(disk).raise_to([(KEY, (2, b"a")), (KEY, (1, b"z"))])

@@ -15,10 +15,10 @@ REQUIRED = {
     "accept-late", "active-instead-of-generation", "cause-ignored", "clock-stands-in-suspend",
     "complete-without-durability", "epoch-merge", "first-come", "gap-after-rollback",
     "grace-after-a-lapse", "head-only-catch-up",
-    "in-flight-proof-lifts", "lease-at-boot", "lease-from-the-acknowledgement",
+    "in-flight-attestation-lifts", "lease-at-start", "lease-from-the-acknowledgement",
     "lease-from-the-join", "lift-all", "no-relay", "purge-after-an-await", "receipt-by-name",
     "renewed-by-a-direct-read", "renewed-by-what-is-heard", "replay-only-at-reconnect",
-    "roster-from-memory", "stale-overwrite", "tombstone-dropped", "unstamped-proof",
+    "roster-from-memory", "stale-overwrite", "tombstone-dropped", "unstamped-attestation",
 }  # fmt: skip
 """Rules that were tried, or enumerated, before the ones in force: none may come back unnoticed."""
 

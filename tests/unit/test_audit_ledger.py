@@ -84,7 +84,7 @@ def test_missing_events_are_a_gap(system: System, gw: Emitting) -> None:
     assert kinds(stream.give(gw.signed([event()]))) == ["batch"]
 
 
-def test_a_boot_whose_beginning_is_missing_is_a_gap(system: System, gw: Emitting) -> None:
+def test_an_incarnation_whose_beginning_is_missing_is_a_gap(system: System, gw: Emitting) -> None:
     stream = Stream(system)
     gw.signed([event()])
     assert kinds(stream.give(gw.signed([event()]))) == ["gap", "batch"]
@@ -130,7 +130,7 @@ def test_what_is_older_than_the_memory_is_a_duplicate(system: System, gw: Emitti
     assert stream.give(first) == []
 
 
-def test_a_boot_without_an_end(system: System, gw: Emitting) -> None:
+def test_an_incarnation_without_an_end(system: System, gw: Emitting) -> None:
     stream = Stream(system)
     stream.give(gw.signed([event(), event()]))
     contents = stream.give(Emitting(system, "gw", b"c" * 16).signed([event()]))
@@ -139,13 +139,13 @@ def test_a_boot_without_an_end(system: System, gw: Emitting) -> None:
     assert (contents[0].incarnation, contents[0].last) == (b"b" * 16, 2)
 
 
-def test_a_boot_after_an_orderly_end(system: System, gw: Emitting) -> None:
+def test_an_incarnation_after_an_orderly_end(system: System, gw: Emitting) -> None:
     stream = Stream(system)
     stream.give(gw.signed([event(), event(EventType.INSTANCE_STOP)]))
     assert kinds(stream.give(Emitting(system, "gw", b"c" * 16).signed([event()]))) == ["batch"]
 
 
-def test_two_boots_at_once_are_reported_once(system: System, gw: Emitting) -> None:
+def test_two_incarnations_at_once_are_reported_once(system: System, gw: Emitting) -> None:
     stream = Stream(system)
     other = Emitting(system, "gw", b"c" * 16)
     stream.give(gw.signed([event()]))
@@ -320,7 +320,7 @@ def test_a_restored_book_equals_the_one_that_wrote(system: System, gw: Emitting)
     assert again.positions() == restored.positions()
 
 
-def test_boots_are_bounded_and_the_present_one_stays(system: System) -> None:
+def test_incarnations_are_bounded_and_the_present_one_stays(system: System) -> None:
     system.add("core", Role.CORE)
     book = Book("auditor")
     book.advance(Emitting(system, "core", b"k" * 16).batch([event()]))

@@ -212,7 +212,7 @@ async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(worl
 
 
 @pytest.mark.parametrize("record", [LINK, TENANT, SERVICE], ids=["link", "tenant", "service"])
-async def test_a_record_that_was_acknowledged_and_is_not_there_is_not_on_record(world, record):
+async def test_an_entry_that_was_acknowledged_and_is_not_there_is_not_recorded(world, record):
     """The broker's disk was damaged: it takes messages under some subjects and forgets them."""
     core = world.core()
     for needed in (LINK, TENANT, SERVICE):

@@ -171,7 +171,7 @@ async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
     assert await core.loader.ring("acme")
 
 
-async def test_a_lying_l1_opens_nothing_and_is_on_record(world):
+async def test_a_lying_l1_opens_nothing_and_is_recorded(world):
     core = await world.core().made()
 
     async def lies(uri, blob, context, mechanism, out, **_):

@@ -274,7 +274,7 @@ async def test_what_cannot_be_recorded_is_not_done(core):
     assert len(core.events) == told  # the reserve is for purges
 
 
-async def test_everything_that_is_served_or_refused_to_a_caller_is_on_record(core):
+async def test_everything_that_is_served_or_refused_to_a_caller_is_recorded(core):
     _, _, blobs = await wrapped(core, 2)
     await unwrap(core, bytes([blobs[0] ^ 1]) + blobs[1:])
     core.kill()
@@ -298,7 +298,7 @@ def refusals(core):
     return [fields for kind, fields in core.events if kind == "trust.refused"]
 
 
-async def test_what_a_gateway_may_not_ask_is_on_record_with_its_name_and_bounded(core):
+async def test_what_a_gateway_may_not_ask_is_recorded_with_its_name_and_bounded(core):
     _, _, blobs = await wrapped(core)
     for _ in range(5):
         assert await refused(unwrap(core, blobs, tenant="bcme")) is Code.FORBIDDEN
@@ -308,7 +308,7 @@ async def test_what_a_gateway_may_not_ask_is_on_record_with_its_name_and_bounded
     assert refusals(core)[1] == first | {"count": 4, "code": Code.FORBIDDEN}
 
 
-async def test_a_caller_that_is_not_believed_is_on_record_without_a_name(core):
+async def test_a_caller_that_is_not_believed_is_recorded_without_a_name(core):
     _, _, blobs = await wrapped(core)
 
     def forged(request):

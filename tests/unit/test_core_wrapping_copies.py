@@ -69,7 +69,7 @@ async def test_a_copy_with_something_else_in_clear_is_none_either(core):
     assert keys(core) == told
 
 
-async def test_a_refusal_is_on_record_once_and_the_gateway_may_ask_again(world, core):
+async def test_a_refusal_is_recorded_once_and_the_gateway_may_ask_again(world, core):
     _, _, blobs = await wrapped(core)
     core.purge("acme")
     world.unsealer.key(URI).state = L1State.UNREACHABLE

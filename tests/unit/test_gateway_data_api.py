@@ -111,7 +111,7 @@ async def test_both_operations_are_served_and_recorded(service):
     ],
     ids=["now", "late", "far ahead", "no grant", "no operation", "another operation's body"],
 )
-async def test_what_is_refused_is_not_done_and_is_on_record(service, subject, ahead_ms, code):
+async def test_what_is_refused_is_not_done_and_is_recorded(service, subject, ahead_ms, code):
     assert await refused(service.handle(subject, ask(service, ahead_ms=ahead_ms))) is code
     assert service.engine.calls == 0
     assert [event[1] for event in service.audit.events] == [code]

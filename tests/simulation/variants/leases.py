@@ -189,7 +189,7 @@ def anchor_at_the_last_write(instance: Instance) -> None:
     replay_only_at_reconnect(instance)
 
 
-def lease_at_incarnation(instance: Instance) -> None:
+def lease_at_start(instance: Instance) -> None:
     """Leases are valid at incarnation, and an incarnation serves before it has read anything.
 
     Alone that shows nothing: a Core answers only whose record it has read, and what lies before.

@@ -139,7 +139,7 @@ def endless_registry(instance: Instance) -> None:
     _as(instance.freshness.registry, EndlessRegistry)
 
 
-def grace_at_incarnation(instance: Instance) -> None:
+def grace_at_start(instance: Instance) -> None:
     """Who begins while it differs has the same grace as who goes on.
 
     Where a control lease begins anew nobody has one. So here that is no beginning, either.

@@ -42,7 +42,7 @@ def retired_holds_end(instance: Instance) -> None:
 
 
 def peer_lease_of_any_roster(instance: Instance) -> None:
-    """A region is fenced by whoever has all that it holds, by whichever roster it counts there."""
+    """A region whose holds are all here gets a peer lease, whichever roster it judges by."""
     regions: Any = getattr(instance, "regions", None)
     if regions is None:
         return

@@ -26,7 +26,7 @@ def foreign(incarnation, number=1, **changes):
     fields["roster"] = 1
     record = Lease(
         instance="gw-eu-2",
-        incarnation=b"another-boot-id-",
+        incarnation=b"incarnation-two-",
         role=Role.GATEWAY,
         region="eu",
         lease_ms=1,
@@ -34,7 +34,7 @@ def foreign(incarnation, number=1, **changes):
         **(fields | changes),
     )
     return (
-        subjects.control_lease("eu", "gw-eu-2", b"another-boot-id-"),
+        subjects.control_lease("eu", "gw-eu-2", b"incarnation-two-"),
         signed(Kind.LEASE, record, "gw-eu-2"),
     )
 

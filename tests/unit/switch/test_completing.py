@@ -56,7 +56,7 @@ def hows(status):
     return {incarnation.instance: incarnation.how for incarnation in status.incarnations}
 
 
-async def test_a_boot_that_crashed_longer_ago_than_its_lease_keeps_no_kill_waiting(system):
+async def test_an_incarnation_that_crashed_longer_ago_than_its_lease_keeps_no_kill_waiting(system):
     core, gone = await system_of(system, "gw-eu-1")
     await gone.crash()
     await let_pass(system.timing.incarnation_bound_s(0) + 0.1)
@@ -65,7 +65,7 @@ async def test_a_boot_that_crashed_longer_ago_than_its_lease_keeps_no_kill_waiti
     assert status.complete
 
 
-async def test_a_boot_that_crashed_just_now_is_waited_for_from_its_last_record(system):
+async def test_an_incarnation_that_crashed_just_now_is_waited_for_from_its_last_entry(system):
     core, gone = await system_of(system, "gw-eu-1")
     await gone.crash()
     crashed = core.clock.elapsed()
@@ -107,7 +107,7 @@ async def test_a_renewal_that_was_skipped_and_lost_is_waited_for(system):
     assert not status.complete
 
 
-async def test_a_boot_that_began_in_another_stream_is_not_taken_for_a_later_one(system):
+async def test_an_incarnation_that_began_in_another_stream_is_not_taken_for_a_later_one(system):
     core, later = await system_of(system, "gw-eu-1")
     cut_off(later)
     core.stream.recreate()
@@ -130,7 +130,7 @@ async def test_the_first_record_put_above_a_hold_exempts_nobody(system):
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff" * 40, b""], ids=["not to be verified", "expired"])
-async def test_whoever_writes_in_the_place_of_a_silent_boot_makes_it_wait_from_the_hold(
+async def test_a_write_in_the_place_of_a_silent_incarnation_makes_it_wait_from_the_hold(
     system, rubbish
 ):
     core, incarnation = await system_of(system, "gw-eu-1")
@@ -143,7 +143,7 @@ async def test_whoever_writes_in_the_place_of_a_silent_boot_makes_it_wait_from_t
     assert (await core.kills.status(one.id)).complete
 
 
-async def test_the_end_of_a_record_whose_boot_is_long_gone_is_no_news(system):
+async def test_the_end_of_an_entry_whose_incarnation_is_long_gone_is_no_news(system):
     core, incarnation = await system_of(system, "gw-eu-1")
     await incarnation.crash()
     await let_pass(120)
@@ -152,7 +152,7 @@ async def test_the_end_of_a_record_whose_boot_is_long_gone_is_no_news(system):
     assert status.complete
 
 
-async def test_an_instance_that_invents_boots_pushes_out_none_that_serves(system):
+async def test_an_instance_that_invents_incarnations_pushes_out_none_that_serves(system):
     core, incarnation = await system_of(system, "gw-eu-1")
     cut_off(incarnation)
     for number in range(200):
@@ -227,7 +227,7 @@ def peer_lease(mark, highest):
     return subjects.control_peer_lease("eu", "us"), signed(Kind.PEER_LEASE, statement, "core-eu-1")
 
 
-async def test_a_fence_is_believed_by_who_was_delivered_the_highest_hold_in_its_place(system):
+async def test_a_peer_lease_counts_where_the_highest_hold_was_delivered_in_its_place(system):
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
     one = hold()
@@ -247,7 +247,7 @@ async def test_a_fence_is_believed_by_who_was_delivered_the_highest_hold_in_its_
     assert incarnation.freshness.knows("us")
 
 
-async def test_a_fence_says_nothing_of_a_repair_that_a_rollback_took_away(system):
+async def test_a_peer_lease_says_nothing_of_a_repair_that_a_rollback_took_away(system):
     """The other region's hold was stored and the peer lease sent; only the latter is stored."""
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
@@ -268,7 +268,7 @@ async def test_a_fence_says_nothing_of_a_repair_that_a_rollback_took_away(system
     assert incarnation.freshness.knows("us")
 
 
-async def test_a_core_names_the_highest_hold_that_it_knows_in_its_fences(system):
+async def test_a_core_names_the_highest_hold_that_it_knows_in_its_peer_leases(system):
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     await asyncio.gather(eu.start(watch=False), us.start(watch=False))
     subject = subjects.control_peer_lease("eu", "us")

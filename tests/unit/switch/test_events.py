@@ -134,7 +134,7 @@ async def test_who_brings_a_signed_hold_or_lift_to_the_stream_does_not_hide_its_
     ]
 
 
-async def test_an_order_is_on_record_once_also_where_its_hold_came_before_it(core):
+async def test_an_order_is_recorded_once_also_where_its_hold_came_before_it(core):
     one, other = hold(), hold()
     for raw in (held(one), lifted(one), lifted(other)):
         core.switch.learn(raw)
@@ -158,7 +158,7 @@ async def test_a_hold_that_is_signed_or_lifted_once_more_stands_as_it_did(core):
     assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
 
 
-async def test_what_a_roster_does_to_holds_is_on_record_and_says_so(system):
+async def test_what_a_roster_does_to_holds_is_recorded_and_says_so(system):
     core = system.core("core-eu-1", rosters=rosters())
     await core.start()
     ended, lasting, shared = hold(), hold(), hold()

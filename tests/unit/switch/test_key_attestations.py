@@ -12,7 +12,7 @@ from tests.unit.switch.rig import LINK, URI, VERIFIER, tenant
 TARGET = Target("acme-root", 1, "0")
 
 
-async def test_proofs_are_shared_so_a_link_is_used_once_an_interval_and_region(system):
+async def test_attestations_are_shared_so_a_link_is_used_once_an_interval_and_region(system):
     tenants = [tenant(f"t{n}") for n in range(50)]
     cores = [system.core(f"core-eu-{n}", chance=iter_chance(n)) for n in (1, 2, 3)]
     for core in cores:
@@ -56,7 +56,7 @@ async def test_a_name_that_changes_with_every_session_seals_nothing(system):
     assert not any(core.admission.is_open("acme") for core in cores)
 
 
-async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(system):
+async def test_an_attestation_in_another_name_or_of_another_key_version_opens_nothing(system):
     (core,) = await started(system, "core-eu-1")
     mark = await core.switch.caught_up()
     for key in (
@@ -70,7 +70,7 @@ async def test_a_proof_in_another_name_or_of_another_key_version_opens_nothing(s
         assert core.admission.lapsed(core.clock.elapsed()) == ["acme"]
 
 
-async def test_a_proof_that_was_not_stored_does_not_seal_who_made_it(system):
+async def test_an_attestation_that_was_not_stored_purges_nothing_in_its_core(system):
     (core,) = await started(system, "core-eu-1")
 
     async def no_attestations(operation, subject):

@@ -25,7 +25,7 @@ async def test_a_hold_is_lifted_once_the_key_has_settled_and_everything_opens(sy
         await until_served(core, 5)
 
 
-async def test_a_boot_that_never_saw_the_tenant_open_lifts_what_its_region_placed(system):
+async def test_an_incarnation_that_never_saw_the_tenant_open_lifts_what_its_region_placed(system):
     """The Core that placed the hold is gone: another one reads the canary from the store."""
     (first,) = await started(system, "core-eu-1")
     key = system.unsealers["eu"].key(URI)

@@ -63,7 +63,7 @@ async def test_a_key_that_refuses_an_unseal_kills_as_a_probe_does(system):
     assert len(l1_holds(core)) == 1
 
 
-async def test_forbidden_on_a_boot_that_never_used_the_key_seals_here_alone(system):
+async def test_forbidden_on_an_incarnation_that_never_used_the_key_unloads_here_alone(system):
     good = system.core("core-eu-1")
     wrong = system.core("core-eu-2", unsealer=FakeUnsealer())
     await asyncio.gather(good.start(regions=False), wrong.start(regions=False))
@@ -79,7 +79,7 @@ async def test_forbidden_on_a_boot_that_never_used_the_key_seals_here_alone(syst
     assert not good.revocations.killed("acme")
 
 
-async def test_forbidden_on_a_boot_that_used_the_key_kills(system):
+async def test_forbidden_on_an_incarnation_that_used_the_key_kills(system):
     cores = await started(system, "core-eu-1", "core-eu-2")
     system.unsealers["eu"].key(URI).state = L1State.FORBIDDEN
     await until(lambda: all(core.revocations.killed("acme") for core in cores), 12)

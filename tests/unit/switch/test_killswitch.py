@@ -66,7 +66,7 @@ async def test_a_hold_that_every_broadcast_lost_arrives_through_the_stream(syste
     assert [receipt.hold_id for receipt in receipts(system)] == [one.id]
 
 
-async def test_a_boot_that_was_down_learns_the_hold_before_it_has_a_lease(system):
+async def test_an_incarnation_that_was_down_learns_the_hold_before_it_has_a_lease(system):
     one = hold()
     system.streams["eu"].store(place(one), held(one))
     incarnation = system.incarnation("gw-eu-1")

@@ -10,7 +10,7 @@ from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.lease_rig import Held, foreign, own, own_record
 
 
-async def test_a_boot_that_started_has_a_lease_and_says_when_it_began(system):
+async def test_an_incarnation_that_started_has_a_lease_and_states_when_it_began(system):
     incarnation = system.incarnation("gw-eu-1")
     assert incarnation.freshness.lease.until() == EXPIRED
     await incarnation.start()
@@ -122,7 +122,7 @@ async def test_renewals_of_the_same_moment_share_one_write_that_begins_later_tha
     assert incarnation.freshness.lease.moment(marks.pop().sequence) >= asked
 
 
-async def test_nothing_is_put_on_record_after_the_end(system):
+async def test_no_lease_entry_is_stored_after_the_end(system):
     """A new Core that reads the stream would wait for an incarnation that is gone."""
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
@@ -140,7 +140,7 @@ async def test_nothing_is_put_on_record_after_the_end(system):
     assert own_record(incarnation).ended
 
 
-async def test_the_end_of_a_boot_is_put_on_record_though_the_first_write_fails(system):
+async def test_the_end_of_an_incarnation_is_stored_though_the_first_write_fails(system):
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     failed = []

@@ -80,7 +80,7 @@ async def test_whoever_writes_over_a_hold_at_once_does_not_hide_that_it_was_stor
     assert repairs(core) == times
 
 
-async def test_what_is_written_over_a_page_the_roster_or_a_list_is_on_record_too(core):
+async def test_what_is_written_over_a_page_the_roster_or_a_list_is_recorded_too(core):
     await core.start()
     them = some()
     core.switch.learn(page(them))
@@ -107,7 +107,7 @@ async def test_what_is_written_over_a_page_the_roster_or_a_list_is_on_record_too
     assert len(repaired(core)) <= 4
 
 
-async def test_garbage_at_places_of_nothing_is_counted_on_record(core):
+async def test_garbage_at_places_of_nothing_is_counted_and_recorded(core):
     await core.start()
     times = 120
     for number in range(times):

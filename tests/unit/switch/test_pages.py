@@ -61,7 +61,7 @@ async def test_what_a_page_ends_kills_nobody_when_it_comes_again(system, incarna
     await until(lambda: data(incarnation, at(holds[0])) == b"")
 
 
-async def test_a_boot_knows_from_the_page_alone_and_a_core_without_a_stream_from_its_disk(
+async def test_an_incarnation_knows_from_the_page_alone_and_a_core_without_a_stream_from_its_disk(
     system, incarnation
 ):
     holds = some()

@@ -39,7 +39,7 @@ def peer_lease_entry(incarnation, statement, signer):
     return incarnation.stream.store(subject, signed(Kind.PEER_LEASE, statement, signer))
 
 
-async def test_a_fence_of_a_core_of_the_region_is_believed(system):
+async def test_a_peer_lease_of_a_core_of_the_region_is_believed(system):
     incarnation, mark = await with_mark(system)
     heard = []
     incarnation.switch.listen(heard.append, heard.append)
@@ -54,7 +54,7 @@ async def test_a_fence_of_a_core_of_the_region_is_believed(system):
     [("gw-eu-1", "eu"), ("core-us-1", "eu"), ("core-us-1", "us"), ("security", "eu")],
     ids=["a gateway", "a core of another region", "another region's peer lease", "an operator"],
 )
-async def test_a_fence_that_nobody_may_sign_is_ignored(system, signer, region):
+async def test_a_peer_lease_that_nobody_may_sign_is_ignored(system, signer, region):
     incarnation, mark = await with_mark(system)
     peer_lease_entry(
         incarnation, peer_lease(mark, region, "us" if region == "eu" else "ap"), signer
@@ -65,7 +65,7 @@ async def test_a_fence_that_nobody_may_sign_is_ignored(system, signer, region):
     assert incarnation.count("trust.refused") == 1
 
 
-async def test_a_fence_of_a_region_with_a_higher_roster_is_not_believed(system):
+async def test_a_peer_lease_of_a_region_with_a_higher_roster_is_not_believed(system):
     """What holds there may be lifted by the roster that counts here."""
     incarnation, mark = await with_mark(system)
     peer_lease_entry(
@@ -76,7 +76,7 @@ async def test_a_fence_of_a_region_with_a_higher_roster_is_not_believed(system):
     assert incarnation.count("trust.refused") == 0
 
 
-async def test_a_fence_with_a_mark_of_another_history_is_not_believed(system):
+async def test_a_peer_lease_with_a_log_position_of_another_history_does_not_count(system):
     incarnation, mark = await with_mark(system)
     stranger = type(mark)(mark.sequence, b"n" * 16)
     peer_lease_entry(incarnation, peer_lease(stranger), "core-eu-1")
@@ -84,7 +84,7 @@ async def test_a_fence_with_a_mark_of_another_history_is_not_believed(system):
     assert not incarnation.freshness.knows("us")
 
 
-async def test_a_fence_of_before_a_rollback_that_arrives_late_says_nothing(system):
+async def test_a_peer_lease_from_before_a_rollback_that_arrives_late_does_not_count(system):
     incarnation, mark = await with_mark(system)
     incarnation.stream.recreate()
     for number in range(mark.sequence):
@@ -96,7 +96,7 @@ async def test_a_fence_of_before_a_rollback_that_arrives_late_says_nothing(syste
     assert not incarnation.freshness.knows("us")
 
 
-async def test_a_fence_that_is_repeated_does_not_put_off_the_next_question(system):
+async def test_a_peer_lease_that_is_repeated_does_not_put_off_the_next_question(system):
     """A consumer that is made anew again and again delivers the same peer lease every time."""
     core = system.core("core-eu-1")
     other = system.core("core-us-1")
@@ -128,7 +128,7 @@ def attestation(mark, state=L1State.ENABLED, region="eu"):
     ("signer", "region"),
     [("gw-eu-1", "eu"), ("core-us-1", "eu"), ("core-us-1", "us")],
 )
-async def test_a_proof_that_nobody_may_sign_is_ignored(system, signer, region):
+async def test_an_attestation_that_nobody_may_sign_is_ignored(system, signer, region):
     core = system.core("core-eu-1")
     await core.start(regions=False)
     mark = await core.switch.caught_up()

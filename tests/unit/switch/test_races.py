@@ -300,7 +300,7 @@ async def test_the_same_kill_sent_twice_at_once_is_one_kill(system):
 # While an incarnation catches up
 
 
-async def test_a_kill_that_is_broadcast_while_a_boot_catches_up_is_heard(system):
+async def test_a_kill_that_is_broadcast_while_an_incarnation_catches_up_is_heard(system):
     stream = system.streams["eu"]
     for number in range(50):
         stream.store(place(hold(target=f"t{number}")), held(hold(target=f"t{number}")))
@@ -322,7 +322,7 @@ async def test_a_kill_that_is_broadcast_while_a_boot_catches_up_is_heard(system)
     assert incarnation.revocations.killed("acme")
 
 
-async def test_a_kill_that_is_stored_while_a_boot_catches_up_is_known_before_it_has_a_lease(system):
+async def test_a_kill_stored_while_an_incarnation_catches_up_is_known_before_its_lease(system):
     stream = system.streams["eu"]
     one = hold()
     incarnation = system.incarnation("gw-eu-1")
@@ -443,9 +443,7 @@ async def test_a_restart_loop_neither_serves_nor_keeps_a_kill_from_being_complet
     }
 
 
-async def test_a_boot_that_never_answers_is_waited_for_until_its_lease_and_answer_have_ended(
-    system,
-):
+async def test_a_silent_incarnation_is_waited_for_until_its_lease_and_answer_have_ended(system):
     core, silent = system.core("core-eu-1"), system.incarnation("gw-eu-1")
     await asyncio.gather(core.start(regions=False, watch=False), silent.start())
     core.learn(LINK, tenant())

@@ -57,7 +57,7 @@ async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
     await until(lambda: eu.freshness.knows("us") and us.freshness.knows("eu"))
 
 
-async def test_there_is_no_fence_before_everything_learned_is_durable_here(system):
+async def test_there_is_no_peer_lease_before_everything_learned_is_durable_here(system):
     one = hold(origin="us")
     await answering(system, "us", lambda _: {"holds": [held(one, "security")]})
     eu = system.core("core-eu-1")
@@ -137,7 +137,7 @@ async def test_two_signatures_of_one_lift_are_no_difference(system):
     assert all(region.durable_at for region in status.regions if region.region != "ap")
 
 
-async def test_a_fence_names_a_mark_from_before_the_question(system):
+async def test_a_peer_lease_names_a_log_position_from_before_the_question(system):
     asked = []
     eu = system.core("core-eu-1")
 
@@ -152,7 +152,7 @@ async def test_a_fence_names_a_mark_from_before_the_question(system):
 
 
 @pytest.mark.parametrize("what", ["forged hold", "forged reply", "other nonce", "other region"])
-async def test_there_is_no_fence_after_anything_that_is_not_believed(system, what):
+async def test_there_is_no_peer_lease_after_anything_that_is_not_believed(system, what):
     good, forged = hold(origin="us", target="good"), hold(origin="us", target="forged")
     raws = {"forged hold": [held(good), held(forged, "gw-us-1")]}
 
@@ -174,7 +174,7 @@ async def test_there_is_no_fence_after_anything_that_is_not_believed(system, wha
     assert not eu.revocations.killed("forged")
 
 
-async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
+async def test_there_is_no_peer_lease_after_a_pull_that_broke_off(system):
     def answer(request):
         if request.after == FIRST:
             return {"holds": [held(hold(origin="us"))], "more": True}
@@ -188,7 +188,7 @@ async def test_there_is_no_fence_after_a_pull_that_broke_off(system):
     assert peer_leases(eu.stream) == []
 
 
-async def test_a_region_that_promises_more_for_ever_gets_no_fence(system):
+async def test_a_region_that_promises_more_for_ever_gets_no_peer_lease(system):
     await answering(system, "us", lambda _: {"more": True})
     eu = system.core("core-eu-1")
     await eu.start(watch=False)  # asks once
@@ -302,7 +302,7 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
     await until(lambda: eu.stream.entries[place(one)].data == lifted(one))
 
 
-async def test_kills_that_come_all_the_time_do_not_keep_other_tenants_from_being_fenced(system):
+async def test_kills_that_come_all_the_time_end_no_peer_leases_of_other_tenants(system):
     """Somebody kills thousands of tenants, one after the other; some are always on their way."""
     eu, us = system.core("core-eu-1"), system.core("core-us-1")
     eu.learn(LINK.model_copy(update={"model": "hyok"}))

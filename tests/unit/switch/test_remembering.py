@@ -84,7 +84,7 @@ async def test_whoever_issues_a_hold_writes_it_without_standing_back(system):
     assert incarnation.switch.durable_at(one.id)
 
 
-async def test_a_hold_that_one_boot_was_never_delivered_is_read_again(system):
+async def test_a_hold_that_one_incarnation_was_never_delivered_is_read_again(system):
     one = hold()
     core, gateway = system.incarnation("core-eu-1"), system.incarnation("gw-eu-1")
     await core.start()

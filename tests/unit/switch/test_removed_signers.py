@@ -53,7 +53,7 @@ async def test_a_kill_outlives_a_lift_and_the_form_in_it_by_somebody_removed(inc
     assert incarnation.revocations.killed("acme")
 
 
-async def test_a_boot_that_begins_later_believes_who_is_left_of_the_signers(system):
+async def test_an_incarnation_that_begins_later_believes_who_is_left_of_the_signers(system):
     late = system.incarnation("gw-eu-1", rosters=rosters())
     late.learn(LINK, tenant())
     late.me.rosters.take(signed(removed("security-2")))

@@ -164,7 +164,7 @@ async def test_a_region_out_of_scope_keeps_its_words_when_the_roster_changes(sys
         assert (after.concluded, after.incarnations) == (status.concluded, status.incarnations)
 
 
-async def test_a_kill_of_more_boots_than_a_result_has_room_for_is_complete_and_says_so(
+async def test_a_kill_of_more_incarnations_than_a_result_has_room_for_is_complete_and_says_so(
     system, monkeypatch
 ):
     monkeypatch.setattr(limits, "RESULT_INCARNATIONS_MAX", 0)

@@ -70,7 +70,7 @@ async def test_a_stream_that_lost_the_roster_gets_it_and_the_lists_again(incarna
     await until(lambda: stored(incarnation) == new and page in incarnation.stream.entries)
 
 
-async def test_a_boot_reads_the_roster_before_anything_else(system, incarnation):
+async def test_an_incarnation_reads_the_roster_before_anything_else(system, incarnation):
     """A hold by somebody who is new on it lies at a lower place in the stream."""
     one = hold()
     incarnation.stream.store(subjects.control_hold("eu", "tenant", one.id), held(one, "security-2"))

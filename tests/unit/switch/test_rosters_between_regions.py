@@ -27,13 +27,13 @@ def incarnation(system):
 # Between regions
 
 
-def fenced(incarnation, other):
+def has_peer_lease(incarnation, other):
     return any(
         e.subject == subjects.control_peer_lease("eu", other) for e in incarnation.stream.history
     )
 
 
-async def test_a_region_with_a_higher_roster_is_not_fenced_until_it_is_here(system):
+async def test_a_region_with_a_higher_roster_gets_no_peer_lease_until_it_is_here(system):
     """By the roster that counts there a hold is in force that this region takes for lifted."""
     eu, us = (system.core(f"core-{region}-1", rosters=rosters()) for region in ("eu", "us"))
     next_one = signed(without("security-2"))
@@ -42,7 +42,7 @@ async def test_a_region_with_a_higher_roster_is_not_fenced_until_it_is_here(syst
     await eu.start(watch=False)
     await until(lambda: us.freshness.knows("eu"))
     await let_pass(20)
-    assert not fenced(eu, "us")
+    assert not has_peer_lease(eu, "us")
     assert not eu.freshness.knows("us")
     assert eu.count("roster.behind") == 1
     eu.me.rosters.take(next_one)

@@ -112,7 +112,7 @@ async def test_a_receipt_from_before_a_hold_ended_is_worth_nothing(pair):
     await until(lambda: said(gateway, core) == 3)
 
 
-async def test_no_fence_names_a_hold_that_nobody_believes_any_more(pair):
+async def test_no_peer_lease_names_a_hold_that_nobody_believes_any_more(pair):
     core, _ = pair
     one = hold()
     core.switch.issue(core.switch.verify(held(one, "security-2")))
