@@ -93,7 +93,7 @@ def test_the_documented_commands_do_what_the_document_says(
     system: System, docker_command: Path, tmp_path: Path
 ) -> None:
     """The block as a reader copies it: a customer, a kill, a lift."""
-    start = DOCUMENT.index("A customer, its root key in a file")
+    start = DOCUMENT.index("Create a customer with a root key in a file")
     block = DOCUMENT[DOCUMENT.index("```sh\n", start) + 6 :].partition("```")[0]
     (tmp_path / "docker").symlink_to(docker_command)
     # Each line has to work up to the kill; after it, one of them is refused, as the block says.
