@@ -186,7 +186,6 @@ class Incarnation:
         system: System,
         name: str,
         *,
-        verifier: Verifier = VERIFIER,
         rosters: Rosters | None = None,
         hold_store: HoldStore | None = None,
         chance: Any = lambda: 0.5,
@@ -195,12 +194,8 @@ class Incarnation:
         self.system = system
         self.clock = VirtualClock(1_000.0 * next(_incarnations))
         incarnation = next(_incarnations).to_bytes(16, "big")
-        self.me = InstanceContext(
-            identity(name),
-            (rosters.verifier if rosters else verifier).instance(name),
-            rosters or Rosters(verifier),
-            incarnation,
-        )
+        known = rosters or Rosters(VERIFIER)
+        self.me = InstanceContext(identity(name), known.verifier.instance(name), known, incarnation)
         self.stream = system.streams[self.me.region]
         self.log = FakeLog(self.stream)
         self.bus = system.wire.join(name)
@@ -214,10 +209,9 @@ class Incarnation:
         self.on_purge: Any = lambda tenant: None
         self.randomness = SystemKeyRandomness()
         self.host = Host(self.me, self.clock, self.randomness, self.emit, chance)
-        core = self.me.role is Role.CORE
-        self.hold_store = hold_store or (
-            FileHoldStore(system.path / "state" / name) if core else NullHoldStore()
-        )
+        self.hold_store = hold_store or NullHoldStore()
+        if hold_store is None and self.me.role is Role.CORE:
+            self.hold_store = FileHoldStore(system.path / "state" / name)
         self.switch = KillSwitch(
             self.host,
             self.state,
@@ -299,11 +293,10 @@ class CoreIncarnation(Incarnation):
         *,
         unsealer: FakeUnsealer | None = None,
         chance: Callable[[], float] = lambda: 0.5,
-        verifier: Verifier = VERIFIER,
         rosters: Rosters | None = None,
         probes_per_s: float = PROBES_PER_S,
     ) -> None:
-        super().__init__(system, name, verifier=verifier, rosters=rosters, chance=chance)
+        super().__init__(system, name, rosters=rosters, chance=chance)
         self.unsealer = unsealer or system.unsealers[self.me.region]
         ports = self._ports(Limits(l1_deadline_s=5.0, probes_per_s=probes_per_s))
         parts = assemble(ports, self.switch)

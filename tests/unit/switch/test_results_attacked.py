@@ -2,6 +2,7 @@
 
 import pytest
 from kcm_killswitch.coordinator.result_watch import LOOKED_AT_MAX
+from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Receipt
@@ -118,7 +119,7 @@ async def test_a_retired_cores_result_counts_no_more(system, core):
     kept = bucket.raw
     await first.close()
     await core.close()
-    core = await started(system, "core-eu-1", verifier=Verifier(without("core-eu-2")))
+    core = await started(system, "core-eu-1", rosters=Rosters(Verifier(without("core-eu-2"))))
     await watched(system)
     assert (await core.kills.status(one.id)).concluded == status.concluded
     bucket.put(alone)
