@@ -17,7 +17,8 @@ from kcm_trust.evidence import Statements, examine
 from kcm_trust.identity import ROOT
 from kcm_trust.result_statements import CLOCKS_APART_MS
 
-from tests.unit.switch.rig import held, hold, identity, lifted, roster, signed
+from tests.unit.switch.rig import identity
+from tests.unit.switch.statements import held, hold, lifted, roster, signed
 
 HOLD = hold()
 INCARNATIONS = {"core-eu-1": Role.CORE, "gw-eu-1": Role.GATEWAY}

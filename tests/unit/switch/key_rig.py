@@ -5,7 +5,7 @@ import asyncio
 from kcm_schemas.codes import KcmError
 
 from tests.fakes.virtual import let_pass
-from tests.unit.switch.rig import LINK, tenant
+from tests.unit.switch.statements import LINK, tenant
 
 
 async def started(system, *names, tenants=None, **options):

@@ -7,7 +7,7 @@ from kcm_schemas.control import Lease
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
-from tests.unit.switch.rig import VERIFIER, signed
+from tests.unit.switch.statements import VERIFIER, signed
 
 
 def own(incarnation):

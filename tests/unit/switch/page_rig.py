@@ -4,8 +4,8 @@ from kcm_killswitch.model import id_set
 from kcm_schemas import subjects
 from kcm_trust.statements import lift, lifts
 
-from tests.unit.switch import rig
-from tests.unit.switch.rig import hold
+from tests.unit.switch import statements
+from tests.unit.switch.statements import hold
 from tests.vectors.families.messages import identity
 
 KEYS = {"scope": "link", "target": "acme-root", "cause": "l1"}
@@ -16,7 +16,7 @@ def placer(one):
 
 
 def held(one, signer=None):
-    return rig.held(one, signer or placer(one))
+    return statements.held(one, signer or placer(one))
 
 
 def lifted(one, signer=None):

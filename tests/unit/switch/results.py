@@ -8,7 +8,8 @@ from kcm_schemas.signed import Kind, read_signed
 from nats.js import errors as js_errors
 
 from tests.fakes.virtual import let_pass
-from tests.unit.switch.rig import LINK, held, hold, tenant, watched
+from tests.unit.switch.rig import watched
+from tests.unit.switch.statements import LINK, held, hold, tenant
 from tests.vectors.families.messages import identity
 
 

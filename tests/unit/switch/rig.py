@@ -10,7 +10,7 @@ import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.keys.file_store import FileKeyStore
@@ -31,110 +31,25 @@ from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.control import Hold
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
-from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
-from kcm_schemas.signed import Kind
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
-from kcm_trust.statements import lift
-from kcm_trust.verify import Verifier, hold_id
+from kcm_schemas.roster import Role
 
 from tests.fakes.bus import Bus
 from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.virtual import VirtualClock, let_pass
 from tests.fakes.wire import Wire
+from tests.unit.switch.statements import (
+    HPKE,
+    ID,
+    LINK,
+    REGIONS,
+    VERIFIER,
+)
 from tests.vectors.families.messages import identity
 
-ID: Final = b"i" * 16
-REGIONS: Final = ("ap", "eu", "us")
-HPKE: Final = HpkePrivate(memoryview(bytearray(b"\x07" * SECRET_SIZE)))
-URI: Final = "softkey:/keys/acme"
-LINK: Final = Link(link="acme-root", revision=1, uri=URI, model="byok")
-
-_salts = itertools.count(1)
 _incarnations = itertools.count(1)
-
-
-def roster() -> Roster:
-    names = [
-        *((f"core-{region}-{n}", Role.CORE, region) for region in REGIONS for n in (1, 2, 3)),
-        *((f"gw-{region}-{n}", Role.GATEWAY, region) for region in REGIONS for n in (1, 2)),
-    ]
-    return Roster(
-        system="test",
-        version=1,
-        issued_ms=0,
-        instances=[
-            Instance(
-                instance=name,
-                role=role,
-                region=region,
-                public_key=identity(name).public,
-                grants=[Grant(tenant="*", service="*")] if role is Role.GATEWAY else [],
-            )
-            for name, role, region in names
-        ],
-        operators=[
-            Operator(
-                operator=name,
-                roles=[OperatorRole.SECURITY],
-                public_key=identity(name).public,
-            )
-            for name in ("security", "security-2")
-        ],
-        regions=[
-            Region(
-                region=region,
-                hpke_key_id=ID,
-                hpke_suite="mlkem768-x25519",
-                hpke_public=HPKE.public_bytes,
-                seal_key_id=ID,
-            )
-            for region in REGIONS
-        ],
-    )
-
-
-VERIFIER: Final = Verifier(roster())
-
-
-def tenant(name: str = "acme", **changes: Any) -> Tenant:
-    fields: dict[str, Any] = {
-        "link": "acme-root",
-        "regions": ["eu"],
-        "region_quorum": "all",
-        "revision": 1,
-    }
-    return Tenant(tenant=name, **(fields | changes))
-
-
-def hold(**changes: Any) -> Hold:
-    """An operator's hold on a tenant, different from every other one."""
-    fields: dict[str, Any] = {
-        "salt": next(_salts).to_bytes(16, "big"),
-        "scope": "tenant",
-        "target": "acme",
-        "cause": "operator",
-        "origin": "eu",
-        "issued_ms": 5,
-        "reason": "drill",
-    }
-    draft = Hold(id=ID, **(fields | changes))
-    return draft.model_copy(update={"id": hold_id(draft)})
-
-
-def signed(kind: Kind, message: Any, signer: str = "security") -> bytes:
-    return encode(identity(signer).sign(kind, message))
-
-
-def held(one: Hold, signer: str = "security") -> bytes:
-    return signed(Kind.HOLD, one, signer)
-
-
-def lifted(one: Hold, signer: str = "security") -> bytes:
-    return lift(identity(signer), held(one, signer), issued_ms=9, reason="over")
 
 
 async def watched(system: System) -> None:

@@ -10,12 +10,12 @@ from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
 
-from tests.unit.switch import rig
-from tests.unit.switch.rig import VERIFIER
+from tests.unit.switch import statements
+from tests.unit.switch.statements import VERIFIER
 from tests.vectors.families.messages import identity
 
 ROOT_KEY = identity(ROOT)
-FIRST = rig.roster()
+FIRST = statements.roster()
 
 
 def signed(roster: Roster) -> bytes:

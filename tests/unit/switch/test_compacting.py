@@ -9,7 +9,7 @@ from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.page_rig import at, data, page, page_at
-from tests.unit.switch.rig import held, hold
+from tests.unit.switch.statements import held, hold
 from tests.vectors.families.messages import identity
 
 KEEP_S = 100.0

@@ -10,7 +10,8 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, held, hold, signed, tenant, watched
+from tests.unit.switch.rig import watched
+from tests.unit.switch.statements import LINK, held, hold, signed, tenant
 
 
 def lease_subject(incarnation):

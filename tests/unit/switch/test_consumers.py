@@ -5,7 +5,7 @@ from kcm_schemas.codes import KcmError
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.lease_rig import foreign, hold_place, own
-from tests.unit.switch.rig import held, hold
+from tests.unit.switch.statements import held, hold
 
 # A consumer that is made anew
 

@@ -6,7 +6,7 @@ from kcm_schemas.l1 import L1State
 from kcm_schemas.registry import Link
 
 from tests.fakes.virtual import let_pass
-from tests.unit.switch.rig import tenant
+from tests.unit.switch.statements import tenant
 
 PER_S = 4.0
 

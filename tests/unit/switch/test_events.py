@@ -11,8 +11,8 @@ from kcm_schemas.signed import read_signed
 from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.rig import held, hold, lifted
 from tests.unit.switch.roster_rig import removed, rosters, signed, without
+from tests.unit.switch.statements import held, hold, lifted
 from tests.vectors.families.messages import identity
 
 HOLDS = {one for one in EventType if one.value.startswith("hold.")}

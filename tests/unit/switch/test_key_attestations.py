@@ -7,7 +7,7 @@ from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.key_rig import l1_holds, serves, started, until_served
-from tests.unit.switch.rig import LINK, URI, VERIFIER, tenant
+from tests.unit.switch.statements import LINK, URI, VERIFIER, tenant
 
 TARGET = Target("acme-root", 1, "0")
 

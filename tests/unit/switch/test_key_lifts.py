@@ -7,7 +7,7 @@ from kcm_schemas.l1 import L1State
 from tests.fakes.unsealer import FakeKey, FakeUnsealer
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.key_rig import l1_holds, started, until_served
-from tests.unit.switch.rig import LINK, URI, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, URI, held, hold, lifted, tenant
 
 
 async def test_a_hold_is_lifted_once_the_key_has_settled_and_everything_opens(system):

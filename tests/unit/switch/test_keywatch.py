@@ -10,7 +10,7 @@ from kcm_schemas.l1 import L1State
 from tests.fakes.unsealer import FakeKey, FakeUnsealer
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.key_rig import l1_holds, serves, started
-from tests.unit.switch.rig import LINK, URI, tenant
+from tests.unit.switch.statements import LINK, URI, tenant
 
 REFUSED = [state for state in L1State if state.refused]
 

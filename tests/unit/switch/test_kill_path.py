@@ -4,7 +4,7 @@ from kcm_trust.verify import Verifier
 
 from tests.fakes.virtual import let_pass
 from tests.unit.switch.results import finished, started, watched
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 
 
 def broadcasts(system, one):

@@ -8,7 +8,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.virtual import settled, until
 from tests.fakes.wire import Message
-from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, tenant
 
 
 def place(one, region="eu"):

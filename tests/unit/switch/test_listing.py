@@ -11,7 +11,7 @@ from tests.unit.switch.page_rig import held as placed
 from tests.unit.switch.page_rig import lifted as ended_by
 from tests.unit.switch.page_rig import page as lifts_of
 from tests.unit.switch.page_rig import some
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 
 COUNT = 5_000
 """Holds ever placed: with all of them in one answer nobody could lift after some 1,900."""

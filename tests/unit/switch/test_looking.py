@@ -11,8 +11,8 @@ from kcm_schemas import subjects
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.looking_rig import repaired, repairs
 from tests.unit.switch.page_rig import at, data, page, page_at, some
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 from tests.unit.switch.roster_rig import listing, rosters, signed, without
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 from tests.unit.switch.test_completing import kill, system_of
 
 WITHIN_S = 2 * LOOK_S + 1

@@ -18,7 +18,7 @@ from kcm_schemas.codes import Code
 
 from tests.fakes.virtual import let_pass
 from tests.unit.core_rig import World
-from tests.unit.switch.rig import held, hold, lifted
+from tests.unit.switch.statements import held, hold, lifted
 
 STATUS = EventType.ADMIN_HOLD_STATUS
 

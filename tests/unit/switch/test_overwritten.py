@@ -8,8 +8,8 @@ from kcm_schemas.codes import Code
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.looking_rig import repaired, repairs
 from tests.unit.switch.page_rig import at, data, page, page_at, some
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 from tests.unit.switch.roster_rig import FIRST, listing, rosters, signed, without
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 
 
 class Overwrites:

@@ -9,10 +9,10 @@ from kcm_trust.statements import lifts
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.page_rig import at, data, held, lifted, page, page_at, put, some
-from tests.unit.switch.rig import LINK, hold, tenant
 from tests.unit.switch.roster_rig import (
     rosters,
 )
+from tests.unit.switch.statements import LINK, hold, tenant
 from tests.vectors.families.messages import identity
 
 

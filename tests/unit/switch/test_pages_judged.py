@@ -6,7 +6,6 @@ import pytest
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.page_rig import at, data, held, lifted, page, put, some
-from tests.unit.switch.rig import LINK, tenant
 from tests.unit.switch.roster_rig import (
     listing,
     removed,
@@ -14,6 +13,7 @@ from tests.unit.switch.roster_rig import (
     signed,
     without,
 )
+from tests.unit.switch.statements import LINK, tenant
 
 
 @pytest.fixture

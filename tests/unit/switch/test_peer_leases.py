@@ -11,7 +11,7 @@ from kcm_schemas.l1 import L1State
 from kcm_schemas.signed import Kind
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import held, hold, signed
+from tests.unit.switch.statements import held, hold, signed
 
 # Peer leases and attestations
 

@@ -12,7 +12,7 @@ from kcm_schemas.signed import Kind
 
 from tests.fakes.virtual import let_pass, settled
 from tests.unit.switch.region_rig import place
-from tests.unit.switch.rig import VERIFIER, held, hold, signed
+from tests.unit.switch.statements import VERIFIER, held, hold, signed
 
 
 async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arrived(system):

@@ -17,7 +17,8 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, URI, Incarnation, held, hold, lifted, tenant, watched
+from tests.unit.switch.rig import Incarnation, watched
+from tests.unit.switch.statements import LINK, URI, held, hold, lifted, tenant
 
 
 def place(one, region="eu"):

@@ -14,7 +14,7 @@ from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
 from tests.unit.switch.region_rig import place
-from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, signed, tenant
+from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, signed, tenant
 from tests.vectors.families.messages import identity
 
 

@@ -8,7 +8,7 @@ from kcm_killswitch.replica.lease_keeper import SHOW_S
 from tests.fakes.stream_log import nothing
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.lease_rig import Held, own, own_record
-from tests.unit.switch.rig import tenant
+from tests.unit.switch.statements import tenant
 
 SAME_SHARD = [name for name in map(str, range(200)) if shard_of(name) == 0][:2]
 

@@ -8,7 +8,7 @@ from kcm_schemas import subjects
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 
 
 def place(one, region="eu"):

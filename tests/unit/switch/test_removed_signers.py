@@ -6,13 +6,13 @@ from kcm_schemas.signed import Kind
 from kcm_trust.statements import lift
 from kcm_trust.verify import Untrusted
 
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 from tests.unit.switch.roster_rig import (
     removed,
     rosters,
     signed,
     without,
 )
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 from tests.vectors.families.messages import identity
 
 

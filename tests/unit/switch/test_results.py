@@ -3,7 +3,8 @@
 from kcm_schemas import subjects
 from kcm_schemas.signed import read_signed
 
-from tests.unit.switch.rig import LINK, held, hold, tenant, watched
+from tests.unit.switch.rig import watched
+from tests.unit.switch.statements import LINK, held, hold, tenant
 
 
 async def started(system, name):

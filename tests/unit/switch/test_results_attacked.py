@@ -11,8 +11,9 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.results import Bucket, Failing, by, finished, started
-from tests.unit.switch.rig import LINK, VERIFIER, held, hold, signed, tenant, watched
+from tests.unit.switch.rig import watched
 from tests.unit.switch.roster_rig import without
+from tests.unit.switch.statements import LINK, VERIFIER, held, hold, signed, tenant
 
 NO_CORE_OF_THE_REGION = [
     ["gw-eu-1"],

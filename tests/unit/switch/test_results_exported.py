@@ -6,7 +6,7 @@ from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass
 from tests.unit.switch.results import Bucket, by, finished, started
-from tests.unit.switch.rig import lifted
+from tests.unit.switch.statements import lifted
 
 
 @pytest.fixture

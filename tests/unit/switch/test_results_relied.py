@@ -11,7 +11,8 @@ from nats.js import errors as js_errors
 
 from tests.fakes.virtual import let_pass
 from tests.unit.switch.results import Bucket, by, finished, started
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant, watched
+from tests.unit.switch.rig import watched
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 
 
 def made_up(core, one, author):

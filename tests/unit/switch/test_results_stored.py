@@ -7,7 +7,8 @@ from kcm_schemas import limits
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.results import NO_ROOM, Bucket, Failing, by, finished, started
-from tests.unit.switch.rig import lifted, watched
+from tests.unit.switch.rig import watched
+from tests.unit.switch.statements import lifted
 
 
 def words(status):

@@ -14,7 +14,6 @@ from kcm_trust.statements import lift
 from kcm_trust.verify import Untrusted
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, VERIFIER, held, hold, lifted, tenant
 from tests.unit.switch.roster_rig import (
     ROOT_KEY,
     listing,
@@ -23,6 +22,7 @@ from tests.unit.switch.roster_rig import (
     signed,
     without,
 )
+from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, tenant
 from tests.vectors.families.messages import identity
 
 

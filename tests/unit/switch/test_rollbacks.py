@@ -11,7 +11,7 @@ from kcm_schemas.signed import Kind
 from tests.fakes.stream_log import nothing
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.lease_rig import Held, foreign, hold_place, own, own_record
-from tests.unit.switch.rig import held, hold, signed
+from tests.unit.switch.statements import held, hold, signed
 
 
 async def test_a_rollback_is_noticed_by_the_acknowledgement(system):

@@ -7,7 +7,6 @@ from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import settled, until
-from tests.unit.switch.rig import LINK, tenant
 from tests.unit.switch.roster_rig import (
     FIRST,
     rosters,
@@ -16,6 +15,7 @@ from tests.unit.switch.roster_rig import (
     without,
 )
 from tests.unit.switch.roster_steps import refused
+from tests.unit.switch.statements import LINK, tenant
 
 
 @pytest.fixture

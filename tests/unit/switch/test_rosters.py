@@ -9,7 +9,6 @@ from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity
 
 from tests.fakes.virtual import settled, until
-from tests.unit.switch.rig import LINK, held, hold, lifted, tenant
 from tests.unit.switch.roster_rig import (
     FIRST,
     listing,
@@ -19,6 +18,7 @@ from tests.unit.switch.roster_rig import (
     stored,
     without,
 )
+from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 from tests.vectors.families.messages import private_key
 
 

@@ -7,7 +7,6 @@ from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.rig import LINK, held, hold, tenant
 from tests.unit.switch.roster_rig import (
     FIRST,
     rosters,
@@ -15,6 +14,7 @@ from tests.unit.switch.roster_rig import (
     stored,
     without,
 )
+from tests.unit.switch.statements import LINK, held, hold, tenant
 
 
 @pytest.fixture

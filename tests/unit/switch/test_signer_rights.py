@@ -6,7 +6,6 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.rig import LINK, held, hold, tenant
 from tests.unit.switch.roster_rig import (
     FIRST,
     removed,
@@ -14,6 +13,7 @@ from tests.unit.switch.roster_rig import (
     signed,
 )
 from tests.unit.switch.roster_steps import said
+from tests.unit.switch.statements import LINK, held, hold, tenant
 from tests.vectors.families.messages import identity
 
 

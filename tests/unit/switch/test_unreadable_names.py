@@ -5,7 +5,7 @@ from kcm_schemas import subjects
 
 from tests.fakes.virtual import until
 from tests.unit.switch.page_rig import data, held
-from tests.unit.switch.rig import LINK, hold, tenant
+from tests.unit.switch.statements import LINK, hold, tenant
 
 ODD = ["a\udcff\udcfe", "a\x0bb", "a\0b"]
 
