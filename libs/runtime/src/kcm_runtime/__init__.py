@@ -5,6 +5,8 @@
 ``roster``    the roster in force, and its follower in the control stream
 ``files``     atomic writes, secret files
 ``instance``  the identity of this process; ``process``, ``config`` and ``clock`` around it
+``admin_endpoint``  signed requests of operators, for every service that answers them
+``tasks``     background tasks of an object that lives long; ``logs`` formats the log
 """
 
 from __future__ import annotations
