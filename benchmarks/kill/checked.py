@@ -113,7 +113,7 @@ class Known:
     def answered(self, ask: Ask, _state: object, principal: str = "") -> None:
         """The key was used."""
         if ask.mark is not None:
-            self._freshness.proven(AttestedKey(ask.target, principal), ask.mark)
+            self._freshness.attested(AttestedKey(ask.target, principal), ask.mark)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """The root is open."""
@@ -305,7 +305,7 @@ def _knowing(now: float) -> Freshness:
     freshness.wrote(now, 0, mark)
     freshness.leased(mark, own=True)
     for other in REGIONS[1:]:
-        freshness.fenced(other, mark, NOWHERE)
+        freshness.peer_leased(other, mark, NOWHERE)
     freshness.delivered(1)
     return freshness
 

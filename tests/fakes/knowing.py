@@ -42,5 +42,5 @@ def renew(freshness: Freshness, now: float, *others: str) -> LogPosition:
     assert freshness.leased(mark, own=True)
     freshness.delivered(sequence)
     for other in others:
-        assert freshness.fenced(other, mark, NOWHERE)
+        assert freshness.peer_leased(other, mark, NOWHERE)
     return mark

@@ -60,9 +60,9 @@ class Incarnation:
     def hear(self, now, *others, attestation=None):
         mark = self.write(now)
         for other in others:
-            assert self.known.fenced(other, mark, NOWHERE)
+            assert self.known.peer_leased(other, mark, NOWHERE)
         if attestation is not None:
-            assert self.known.proven(attestation, mark)
+            assert self.known.attested(attestation, mark)
 
     def kill(self, number=1, scope: Any = "tenant", target="acme", *, lift=False):
         one = Hold(

@@ -24,7 +24,7 @@ def freshness():
         assert made.wrote(began, made.lease.seen, mark)
         assert made.leased(mark, own=True)
         assert made.delivered(mark.sequence)
-        assert made.proven(key, mark)
+        assert made.attested(key, mark)
     return made
 
 
@@ -67,7 +67,7 @@ def test_another_name_of_the_same_use_takes_over_what_is_open(freshness, admissi
     assert freshness.wrote(6.0, freshness.lease.seen, mark)
     assert freshness.leased(mark, own=True)
     assert freshness.delivered(mark.sequence)
-    assert freshness.proven(renamed, mark)
+    assert freshness.attested(renamed, mark)
     assert admission.lapsed(END_S + 1) == []
     admission.close("a")
     admission.close("b")

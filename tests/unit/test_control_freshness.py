@@ -205,9 +205,9 @@ def test_a_late_peer_lease_after_a_rollback_is_worth_nothing():
         incarnation.read(sequence, own=False, of=1000 + sequence)
     incarnation.write(500.0, 60)
     incarnation.read(50, own=False, of=2000)
-    assert not incarnation.known.fenced("us", old, NOWHERE)
+    assert not incarnation.known.peer_leased("us", old, NOWHERE)
     assert not incarnation.known.knows("us")
-    assert incarnation.known.fenced("us", mark(50, of=2000), NOWHERE) is True
+    assert incarnation.known.peer_leased("us", mark(50, of=2000), NOWHERE) is True
 
 
 # Attestations
@@ -242,9 +242,9 @@ def test_the_own_mark_is_believed_before_it_is_read_back_and_an_unknown_one_is_n
     incarnation = Incarnation()
     incarnation.write(100.0, 5)
     own = incarnation.write(103.0, 9, read=False)
-    assert not incarnation.known.proven(KEY, mark(9, of=1))
-    assert not incarnation.known.proven(KEY, mark(10))
-    assert incarnation.known.proven(KEY, own)
+    assert not incarnation.known.attested(KEY, mark(9, of=1))
+    assert not incarnation.known.attested(KEY, mark(10))
+    assert incarnation.known.attested(KEY, own)
     assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == 133.0
 
 
@@ -256,8 +256,8 @@ def test_nothing_is_known_before_anything_was_written():
     assert incarnation.known.mark is None
     assert incarnation.until == EXPIRED
     incarnation.read(5, own=False)
-    assert incarnation.known.fenced("us", mark(5), NOWHERE)
-    assert incarnation.known.proven(KEY, mark(5))
+    assert incarnation.known.peer_leased("us", mark(5), NOWHERE)
+    assert incarnation.known.attested(KEY, mark(5))
     assert not incarnation.known.knows("us")
     assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == EXPIRED
 
@@ -309,8 +309,8 @@ def test_after_forgetting_nothing_counts_until_the_stream_is_read_from_its_start
     assert incarnation.known.era == era + 1
     assert incarnation.known.wrote(200.0, incarnation.known.lease.seen, mark(50))
     assert incarnation.read(50)
-    assert not incarnation.known.fenced("us", mark(50), NOWHERE)
-    assert not incarnation.known.proven(KEY, mark(50))
+    assert not incarnation.known.peer_leased("us", mark(50), NOWHERE)
+    assert not incarnation.known.attested(KEY, mark(50))
     assert incarnation.until == EXPIRED
     assert incarnation.known.anchor == 0, "a consumer that is made now begins at the start"
     incarnation.known.resumed(0)
@@ -325,21 +325,21 @@ def test_a_resume_dates_what_was_known_back_to_the_anchor_and_drops_nothing():
     incarnation.write(100.0, 5)
     incarnation.write(103.0, 8)
     incarnation.read(12, own=False)
-    incarnation.known.fenced("us", mark(12), NOWHERE)
-    incarnation.known.proven(KEY, mark(12))
+    incarnation.known.peer_leased("us", mark(12), NOWHERE)
+    incarnation.known.attested(KEY, mark(12))
     incarnation.known.resumed(incarnation.known.anchor)
     assert incarnation.known.knows("us")
     assert incarnation.known.peer_leases.moment("us", incarnation.known.lease) == 103.0
     assert incarnation.known.attestations.until(KEY, incarnation.known.lease) == 133.0
     assert incarnation.until == 113.0
     # What comes at that place now may be another thing.
-    assert not incarnation.known.fenced("us", mark(12), NOWHERE)
+    assert not incarnation.known.peer_leased("us", mark(12), NOWHERE)
 
 
 def test_a_resume_never_makes_anything_later():
     incarnation = Incarnation()
     incarnation.write(100.0, 5)
     incarnation.write(103.0, 8)
-    incarnation.known.fenced("us", mark(5), NOWHERE)
+    incarnation.known.peer_leased("us", mark(5), NOWHERE)
     incarnation.known.resumed(8)
     assert incarnation.known.peer_leases.moment("us", incarnation.known.lease) == 100.0

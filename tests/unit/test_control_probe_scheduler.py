@@ -103,11 +103,11 @@ def test_a_key_that_did_not_answer_is_asked_again_soon():
 def test_another_cores_attestation_postpones_and_an_older_one_does_not_hasten():
     plan = watching(A, chance=lambda: 0.0)
     plan.ended(A, L1State.ENABLED, 100.0, 100.0)
-    plan.proven(A, 104.0)
+    plan.attested(A, 104.0)
     assert plan.next_due() == pytest.approx(114.0)
-    plan.proven(A, 90.0)
+    plan.attested(A, 90.0)
     assert plan.next_due() == pytest.approx(114.0)
-    plan.proven(B, 500.0)
+    plan.attested(B, 500.0)
     assert plan.next_due() == pytest.approx(114.0)
 
 
@@ -117,7 +117,7 @@ def test_a_probe_under_way_is_not_begun_again():
     assert plan.take(1e9, ALL) == []
     assert plan.next_due() is None
     plan.watch(A, 1.0, WINDOW_S)
-    plan.proven(A, 1e3)
+    plan.attested(A, 1e3)
     plan.soon("a", 1e3)
     assert plan.take(1e9, ALL) == []
     plan.ended(A, L1State.ENABLED, 1.0, 2.0)

@@ -126,8 +126,8 @@ class Undoubting(Freshness):
 class Trusting(Freshness):
     """Does not ask for the highest hold."""
 
-    def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
-        return super().fenced(other, mark, NOWHERE)
+    def peer_leased(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
+        return super().peer_leased(other, mark, NOWHERE)
 
 
 class NoPeerLeases(PeerLeases):

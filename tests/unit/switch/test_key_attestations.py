@@ -66,7 +66,7 @@ async def test_an_attestation_in_another_name_or_of_another_key_version_opens_no
         AttestedKey(Target("other", 1, "0"), "fake"),
     ):
         core.freshness.attestations.forget()
-        assert core.freshness.proven(key, mark)
+        assert core.freshness.attested(key, mark)
         assert core.admission.lapsed(core.clock.elapsed()) == ["acme"]
 
 

@@ -86,7 +86,7 @@ class Freshness:
         if not self._unread:
             self.holds.add(place)
 
-    def fenced(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
+    def peer_leased(self, other: str, mark: LogPosition, highest: LogPosition) -> bool:
         """A peer lease was delivered; ``False`` when its log position is not known here.
 
         ``highest`` is the highest position of a hold that its writer knew, 0 for none. An
@@ -100,7 +100,7 @@ class Freshness:
         self.peer_leases.learn(other, mark.sequence)
         return True
 
-    def proven(self, key: AttestedKey, mark: LogPosition) -> bool:
+    def attested(self, key: AttestedKey, mark: LogPosition) -> bool:
         """An attestation was delivered, or made here; ``False`` for an unknown log position."""
         if self._unread or (mark not in self.marks and mark != self._mark):
             return False

@@ -197,7 +197,7 @@ class ProbeScheduler:
             if target in self._tickets and plan.due > now:
                 self._plan(target, plan, now)
 
-    def proven(self, target: Target, moment: float) -> None:
+    def attested(self, target: Target, moment: float) -> None:
         """A key was used at ``moment``: its next probe can wait for an interval from then."""
         plan = self._plans.get(target)
         if plan is None or plan.dropped:

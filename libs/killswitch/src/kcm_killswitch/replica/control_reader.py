@@ -178,7 +178,7 @@ class ControlReader:
             LogPosition(peer_lease.position, peer_lease.nonce),
             LogPosition(peer_lease.stored, peer_lease.hold),
         )
-        if self._freshness.fenced(peer_lease.other, mark, highest):
+        if self._freshness.peer_leased(peer_lease.other, mark, highest):
             self._on_peer_lease(peer_lease)
 
     def _route(self, entry: Entry) -> None:

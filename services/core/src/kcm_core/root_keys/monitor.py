@@ -147,7 +147,7 @@ class KeyMonitor:
             attestation.principal,
         )
         mark = LogPosition(attestation.position, attestation.nonce)
-        if not self._freshness.proven(key, mark):
+        if not self._freshness.attested(key, mark):
             return
         self._written[key] = self._clock.elapsed()
         moment = self._freshness.lease.moment(mark.sequence)
@@ -158,7 +158,7 @@ class KeyMonitor:
             # probes as needed. The latest time would let an attacker stop the probes with a
             # repeated attestation.
             late = moment + self._freshness.timing.probe_interval_s / 2
-            self._plan.proven(key.target, min(late, self._clock.elapsed()))
+            self._plan.attested(key.target, min(late, self._clock.elapsed()))
         lifted = self._holds.succeeded(attestation.link, mark.sequence, moment)
         if lifted:
             self._emit(EventType.KEY_SETTLED, count=lifted, detail=f"link {attestation.link}")
@@ -236,7 +236,7 @@ class KeyMonitor:
 
     def _prove(self, key: AttestedKey, mark: LogPosition) -> None:
         now = self._clock.elapsed()
-        if self._freshness.proven(key, mark):
+        if self._freshness.attested(key, mark):
             if self._principals.get(key.target, key.principal) != key.principal:
                 self._admission.renamed(key)  # a session's name ends with it; leases do not
             self._principals[key.target] = key.principal
