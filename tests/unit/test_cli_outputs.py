@@ -72,7 +72,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         if os.geteuid() == 0:
             os.lchown(path, 4242, 4242)
         else:
-            monkeypatch.setattr("kcm.cli.output_file._trusted", set)
+            monkeypatch.setattr("kcm.cli.output_file.trusted_users", set)
 
     return make
 

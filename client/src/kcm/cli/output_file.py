@@ -93,7 +93,7 @@ def _followed(name: str) -> Path:
     try:
         for place in way_to(Path.cwd() / name):
             if place.is_symlink() and place.lstat().st_uid not in {
-                *_trusted(),
+                *trusted_users(),
                 place.parent.stat().st_uid,
             }:
                 raise _not_mine(name, f"{place} is a link of another user")
@@ -115,11 +115,11 @@ def _device(name: str, path: Path, flags: int) -> Iterator[Sink]:
 
 
 def _refuse_foreign_pipe(name: str, info: os.stat_result) -> None:
-    if stat.S_ISFIFO(info.st_mode) and info.st_uid not in _trusted():
+    if stat.S_ISFIFO(info.st_mode) and info.st_uid not in trusted_users():
         raise _not_mine(name, "it is a pipe of another user")
 
 
-def _trusted() -> set[int]:
+def trusted_users() -> set[int]:
     return {0, os.geteuid()}
 
 
