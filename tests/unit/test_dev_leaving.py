@@ -109,7 +109,7 @@ def started_members(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return entry(member.name)
 
     monkeypatch.setattr(topology, "start", lambda *_, **__: (desk.plan, ()))
-    monkeypatch.setattr(startup, "provision", nothing)
+    monkeypatch.setattr(startup, "provision_all", nothing)
     monkeypatch.setattr(RootKeys, "prepare", lambda _: None)
     monkeypatch.setattr(instances, "start_member", start_member)
     monkeypatch.setattr(instances, "wait", lambda *_: None)

@@ -120,6 +120,7 @@ def _refuse_foreign_pipe(name: str, info: os.stat_result) -> None:
 
 
 def trusted_users() -> set[int]:
+    """Return the user ids whose links and pipes are followed: root and this user."""
     return {0, os.geteuid()}
 
 

@@ -54,7 +54,7 @@ class Start:
             names = ", ".join(self.shape.regions)
             self.tell(f"starting a backbone and {len(self.shape.regions)} regions: {names}")
         plan = self._brokers(write)
-        asyncio.run(provision(plan, self.options.audit_bytes))
+        asyncio.run(provision_all(plan, self.options.audit_bytes))
         context = write_configs(plan, self.options, public, write, leave=self.running)
         self._services()
         if self.shape.watch and "watcher" not in self.running:
@@ -150,7 +150,7 @@ def write_configs(
     return write_context(plan, public, write)
 
 
-async def provision(plan: Topology, audit_bytes: int | None) -> None:
+async def provision_all(plan: Topology, audit_bytes: int | None) -> None:
     """Create the streams and buckets of every region, with ``audit_bytes`` for the audit stream."""
     for spec in plan.regions:
         address = BusAddress(
