@@ -29,6 +29,7 @@ def running(home: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # other systems run at the same time
 def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "tmp"
     home.mkdir()
@@ -39,7 +40,7 @@ def test_a_quick_run_of_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr
