@@ -7,25 +7,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from tests.simulation.core import SimCore
+from tests.simulation.fault_kit import Phase, catch_up
 from tests.simulation.filling import DISKS
 from tests.simulation.instance import Instance
+from tests.simulation.key_faults import KeyFaults
 from tests.simulation.missing import MISSING
 from tests.simulation.network import Weather
+from tests.simulation.network_faults import NetworkFaults
 from tests.simulation.nodes import THREAD_S
 from tests.simulation.paging import PAGING
 from tests.simulation.plan import Fault
+from tests.simulation.process_faults import ProcessFaults
 from tests.simulation.results import RESULTS
 from tests.simulation.setbacks import SETBACKS
 from tests.simulation.stream import Store
+from tests.simulation.stream_faults import StreamFaults
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-from tests.simulation.fault_kit import Phase, catch_up
-from tests.simulation.key_faults import KeyFaults
-from tests.simulation.network_faults import NetworkFaults
-from tests.simulation.process_faults import ProcessFaults
-from tests.simulation.stream_faults import StreamFaults
 
 
 class Chaos:

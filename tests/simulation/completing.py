@@ -12,7 +12,8 @@ import argparse
 import statistics
 from typing import Final
 
-from tests.simulation.plan import OPERATORS, Fault, Kill, Plan, draw, target
+from tests.simulation.drawing import draw
+from tests.simulation.plan import OPERATORS, Fault, Kill, Plan, target
 from tests.simulation.run import Run, quiet
 from tests.simulation.stream import Store
 

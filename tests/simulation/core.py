@@ -145,9 +145,9 @@ class SimCore(Instance):
             done = [work(self.who.region, asked.tenant, key) for key in keys]
             self.admission.recheck(permit, self.clock.elapsed())
         except BaseException:
-            self.world.oracle.ended(operation)
+            self.world.oracle.operations.ended(operation)
             raise
-        self.world.oracle.output(operation)
+        self.world.oracle.operations.output(operation)
         return [min(LEASE_MS, int(left * 1000)), done]
 
     async def _admin(self, subject: str, body: list[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ class Phase:
 
 
 class FaultKit:
-    """Faults of one kind: each method ``_do_NAME`` is one fault."""
+    """Faults of one kind: each method ``do_NAME`` is one fault."""
 
     def __init__(self, world: World, phase: Phase) -> None:
         self._world: Final = world
@@ -35,9 +35,9 @@ class FaultKit:
     def kinds(self) -> dict[str, Callable[[Fault], None]]:
         """The faults by their names in a plan."""
         return {
-            name.removeprefix("_do_").replace("_", "-"): getattr(self, name)
+            name.removeprefix("do_").replace("_", "-"): getattr(self, name)
             for name in dir(self)
-            if name.startswith("_do_")
+            if name.startswith("do_")
         }
 
     @property

@@ -92,9 +92,9 @@ class SimGateway(Instance):
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
         except BaseException:
-            self.world.oracle.ended(operation)
+            self.world.oracle.operations.ended(operation)
             raise
-        self.world.oracle.output(operation)
+        self.world.oracle.operations.output(operation)
         self.world.replied(asked.tenant)
         # Whoever asked counts from the sending, which was no later than the arrival.
         return [int((left + now - arrived) * 1000), done]

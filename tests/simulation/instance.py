@@ -28,7 +28,7 @@ from kcm_schemas.codes import Code, KcmError
 from tests.simulation.clocks import SimClock, SimRandomness
 from tests.simulation.disk import SimDisk, hold_files
 from tests.simulation.log import SimLog
-from tests.simulation.oracle import Operation
+from tests.simulation.operations import Operation
 from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_reader
 from tests.simulation.trust import member
@@ -117,7 +117,7 @@ class Instance:
 
     def purge(self, tenant: str) -> int:
         """Drop a tenant's keys at once; told to the oracle before anything else."""
-        overtaken = self.world.oracle.purged(self.who.name, self.incarnation, tenant)
+        overtaken = self.world.oracle.operations.purged(self.who.name, self.incarnation, tenant)
         if overtaken:
             self.world.coverage.saw("a purge while a worker uses the key")
         count = self.drop(tenant)
@@ -153,7 +153,7 @@ class Instance:
         """An operation with a tenant's keys begins here."""
         self._operations += 1
         operation = (self.who.name, self.incarnation, self._operations)
-        self.world.oracle.began(operation, tenant)
+        self.world.oracle.operations.began(operation, tenant)
         return operation
 
     async def serve(

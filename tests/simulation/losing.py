@@ -50,10 +50,10 @@ class Losing:
     def lost(self, region: str) -> None:
         """A region's stream went back, or somebody there ended."""
         oracle = self._world.oracle
-        here = oracle.read(self._world.streams[region].entries())
+        here = oracle.judgement.read(self._world.streams[region].entries())
         oracle.went_back(region, here)
         if not self._world.rosters.stored(region):
-            oracle.roster_lost(region)
+            oracle.judgement.roster_lost(region)
         alive = [self._known(name) for name in self._cores(region)]
         disks = [self._disk(name) for name in self._cores(region)]
         for hold_id, facts in oracle.holds.items():
@@ -71,7 +71,7 @@ class Losing:
             return
         cores = [one.name for one in world.plan.members if one.role == "core"]
         views: list[View] = [
-            *(world.oracle.read(stream.entries()) for stream in world.streams.values()),
+            *(world.oracle.judgement.read(stream.entries()) for stream in world.streams.values()),
             *map(self._known, cores),
             *map(self._disk, cores),
         ]
@@ -97,8 +97,8 @@ class Losing:
 
     def _known(self, name: str) -> View:
         one = self._world.running.get(name)
-        return {} if one is None else self._world.oracle.seen(one.revocations.holds)
+        return {} if one is None else self._world.oracle.judgement.seen(one.revocations.holds)
 
     def _disk(self, name: str) -> View:
         disk = self._world.disks.get(name)
-        return self._world.oracle.judge(disk.statements) if disk is not None else {}
+        return self._world.oracle.judgement.judge(disk.statements) if disk is not None else {}

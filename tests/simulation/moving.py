@@ -10,7 +10,7 @@ from tests.simulation.network import Weather
 from tests.simulation.stream import Store
 
 if TYPE_CHECKING:
-    from tests.simulation.foci import Aim
+    from tests.simulation.aim import Aim
 
 
 def _calm(aim: Aim) -> None:

@@ -26,33 +26,27 @@ the region accepted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from kcm_core.providers.state import L1State
-from kcm_killswitch.model import id_set
-from kcm_killswitch.model.hold_set import HoldSet
-from kcm_killswitch.replica.hold_applier import to_record
-from kcm_killswitch.replica.lift_page_keeper import is_page
-from kcm_runtime.nats.ports import Entry
-from kcm_schemas import subjects
 from kcm_schemas.codes import RETRYABLE, Code
 from kcm_trust.verify import Untrusted, VerifiedHold, VerifiedLift, Verifier
 
 from tests.simulation.coverage import Coverage
 from tests.simulation.history import Bounds, Events, HoldFacts, TenantFacts
-from tests.simulation.l1 import Answer, CustomerKeys
+from tests.simulation.judgement import Judgement
+from tests.simulation.l1 import CustomerKeys
+from tests.simulation.limits import Limits
 from tests.simulation.links import Links
 from tests.simulation.loop import SimLoop
+from tests.simulation.operations import Operations
+from tests.simulation.reach import Reach
 
 SLACK_S: Final = 1e-6
 """Of comparisons between times that were computed in different ways."""
 
 SHOW_AGAIN_S: Final = 10.0
 """Seconds in which a Core notices that its record was lost, and writes it again."""
-
-Operation = tuple[str, bytes, int]
-"""Instance, incarnation, and a number."""
 
 
 class Violation(Exception):
@@ -81,7 +75,6 @@ class Oracle:
 
         ``apart``: a region's registry has its own tenants alone.
         """
-        self._apart: Final = apart
         self._loop: Final = loop
         self._verifier: Final = verifier
         self.bounds: Final = bounds
@@ -89,29 +82,24 @@ class Oracle:
         self.links: Final = Links(self.tenants.values())
         self.damaged: Final[set[str]] = set()
         """Regions whose registry somebody has set back: who starts there may know no tenant."""
-        self._uris: Final = {one.link: one.uri for one in self.tenants.values()} | dict(uris or {})
         self.holds: Final[dict[bytes, HoldFacts]] = {}
         self.coverage: Final = Coverage()
         self.events: Final = Events()
         self.accepted_count = 0
         self.raw: Final[dict[bytes, bytes]] = {}
         """Every hold as it was signed."""
-        self._refused_in: set[tuple[str, str]] = set()
-        """Key and region of every refusal that may cause a hold."""
-        self._opened: set[tuple[str, str, bytes]] = set()
-        self._used: dict[tuple[str, str], float] = {}
-        """When a key last allowed a use, by key and region."""
-        self._judge = verifier
-        """By the highest roster that there is, and all lists."""
-        self._lifts: dict[bytes, str] = {}
-        """Every lift, and who signed it first."""
-        self._roster_at: dict[str, float] = {}
-        """When each region's stream had the highest roster."""
+        known = {one.link: one.uri for one in self.tenants.values()} | dict(uris or {})
+        self.judgement: Final = Judgement(
+            verifier, self.holds, self.raw, lambda: loop.now, self.note
+        )
+        self.reach: Final = Reach(loop, self.tenants, self.links, apart=apart)
+        self.limits: Final = Limits(
+            loop, bounds, self.reach, known, self.judgement.roster_at, self.note
+        )
+        self.operations: Final = Operations(self.note, self._broken)
         self.revived: Final[list[HoldFacts]] = []
         """Holds whose lift counts no more by the highest roster."""
-        self._running: dict[Operation, str] = {}
-        self._overtaken: set[Operation] = set()
-        keys.on_answer.append(self._key_answered)
+        keys.on_answer.append(self.limits.key_answered)
 
     # What comes into being.
 
@@ -132,11 +120,11 @@ class Oracle:
             self.holds[hold.id] = facts
             self.raw[hold.id] = held.raw
             self._new_hold(facts, how)
-        if isinstance(verified, VerifiedLift) and raw not in self._lifts:
-            self._lifts[raw] = verified.issuer
-            if not self._counts(raw):
+        if isinstance(verified, VerifiedLift) and raw not in self.judgement.lifts:
+            self.judgement.lifts[raw] = verified.issuer
+            if not self.judgement.counts(raw):
                 self._void(facts)
-        if verified is not held and facts.lifted_at is None and self._counts(raw):
+        if verified is not held and facts.lifted_at is None and self.judgement.counts(raw):
             self._may_lift(facts, how)
             facts.lifted_at = self._loop.now
             self.note(f"lift of {hold.id.hex()[:8]} ({how})")
@@ -188,45 +176,6 @@ class Oracle:
             facts.asked_at = self._loop.now if asked_at is None else asked_at
             self.note(f"hold {hold_id.hex()[:8]} complete")
 
-    def kills(self, hold: HoldFacts, tenant: TenantFacts, region: str, at: float) -> bool:
-        """Whether a hold that is not lifted kills a tenant in a region, and would have at ``at``.
-
-        Who came to the link later than that is killed, too, but nobody could have said so then.
-        """
-        reached = self.reaches(hold, tenant, region) and hold.active(self._loop.now)
-        return reached and (hold.scope != "link" or self.links.since(tenant.name, region) <= at)
-
-    def reaches(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> bool:
-        """Whether a hold is on a tenant, or on its link by what counts in a region."""
-        if hold.scope == "link":
-            return hold.target in self.links.of(tenant.name, region) and bool(
-                self._concerned(hold, region)
-            )
-        return hold.target == tenant.name
-
-    def _concerned(self, hold: HoldFacts, region: str) -> list[TenantFacts]:
-        """Tenants for whose sake a hold on a link counts in a region.
-
-        A key that refuses in one region holds what that region serves by it, too.
-        """
-        known = [t for t in self.tenants.values() if not self._apart or region in t.regions]
-        return [
-            one
-            for one in known
-            if hold.cause != "l1"
-            or (
-                hold.origin in one.regions
-                and hold.target
-                in self.links.of(one.name, region if region in one.regions else one.regions[0])
-            )
-        ]
-
-    def may_reach(self, hold: HoldFacts, tenant: TenantFacts) -> bool:
-        """Whether it ever may have been, anywhere."""
-        if hold.scope == "link":
-            return hold.target in self.links.ever(tenant.name)
-        return hold.target == tenant.name
-
     def accepted_record(self, tenant: str, region: str, revision: int, link: str) -> None:
         """A Core says that it accepted a record of a tenant, and shows it."""
         if self.links.accepted(tenant, region, revision, link, self._loop.now):
@@ -244,79 +193,28 @@ class Oracle:
 
     # Rosters.
 
-    def lifts_of(self, signer: str) -> list[bytes]:
-        """Every lift that somebody signed."""
-        return [raw for raw, issuer in self._lifts.items() if issuer == signer]
-
     def left(self, judge: Verifier, name: str) -> None:
         """The root signed a roster on which somebody is retired: by it all is judged now."""
-        self._judge, self._roster_at = judge, {}
+        self.judgement.left(judge)
         self.note(f"roster {judge.roster.version}: {name} is retired")
         for facts in self.holds.values():
-            lifts = [raw for raw in self._lifts if self._about(raw) == facts.hold_id]
-            if lifts and not all(map(self._counts, lifts)):
+            lifts = self.judgement.lifts_about(facts.hold_id)
+            if lifts and not all(map(self.judgement.counts, lifts)):
                 self._void(facts)
-            if facts.lifted_at is not None and not any(map(self._counts, lifts)):
+            if facts.lifted_at is not None and not any(map(self.judgement.counts, lifts)):
                 facts.lifted_at = None
                 self.coverage.saw("a lift that does not count any more")
                 self.revived.append(facts)
 
-    def roster_stored(self, region: str) -> None:
-        """A region's stream has the highest roster."""
-        if region not in self._roster_at:
-            self._roster_at[region] = self._loop.now
-            self.note(f"the highest roster is in {region}")
-
-    def roster_lost(self, region: str) -> None:
-        """A region's stream went back to before it had it."""
-        self._roster_at.pop(region, None)
-
     def outdated(self, hold_id: bytes, roster: int) -> bool:
         """Whether a Core's word on a hold is by a roster by which it may be lifted."""
-        return self.holds[hold_id].void and roster < self._judge.roster.version
+        return self.holds[hold_id].void and roster < self.judgement.version
 
     def _void(self, facts: HoldFacts) -> None:
         """Whoever has not heard of the highest roster takes this hold for lifted."""
         facts.void, facts.complete_at = True, None
 
-    def _about(self, raw: bytes) -> bytes:
-        verified = self._verifier.lift(raw)
-        return verified.held.hold.id
-
-    def _counts(self, lift: bytes) -> bool:
-        try:
-            self._judge.lift(lift)
-        except Untrusted:
-            return False
-        return True
-
     # What instances do.
-
-    def began(self, operation: Operation, tenant: str) -> None:
-        """An operation begins at an instance: an unseal, or a use of a key."""
-        self._running[operation] = tenant
-
-    def ended(self, operation: Operation) -> None:
-        """It ended without an output."""
-        self._running.pop(operation, None)
-        self._overtaken.discard(operation)
-
-    def output(self, operation: Operation) -> None:
-        """It yields an output: invariant 3."""
-        tenant = self._running.pop(operation)
-        if operation in self._overtaken:
-            self._broken(3, f"{operation[0]} has an output for {tenant} that began before a purge")
-
-    def purged(self, instance: str, incarnation: bytes, tenant: str) -> int:
-        """An instance purges a tenant; returns how many operations that overtakes."""
-        reached = [
-            operation
-            for operation, owner in self._running.items()
-            if owner == tenant and operation[:2] == (instance, incarnation)
-        ]
-        self._overtaken.update(reached)
-        self.note(f"{instance} purges {tenant} ({len(reached)} under way)")
-        return len(reached)
 
     def serves(
         self,
@@ -334,15 +232,15 @@ class Oracle:
         again.
         """
         counts = self.links.of(tenant.name, region)
-        limit = self._record_limit(tenant, region)
+        limit = self.limits.record_limit(tenant, region)
         if by is not None and not counts <= set(by) and self._loop.now > limit + SLACK_S:
             text = f"{instance} serves {tenant.name} by {', '.join(sorted(by))}"
             self._broken(8, f"{text} and not {', '.join(sorted(counts))} since {limit:.4f}")
         for hold in self.holds.values():
-            if self.reaches(hold, tenant, region) and hold.active(self._loop.now):
-                limit = self._limit(hold, tenant, region)
+            if self.reach.reaches(hold, tenant, region) and hold.active(self._loop.now):
+                limit = self.limits.limit(hold, tenant, region)
                 if not has_keys and region in hold.again:
-                    limit = max(limit, hold.again[region] + self._lease_s)
+                    limit = max(limit, hold.again[region] + self.limits.lease_s)
                 if self._loop.now > limit + SLACK_S:
                     name = hold.hold_id.hex()[:8]
                     text = f"{instance} serves {tenant.name}; the bound of hold {name} was"
@@ -374,16 +272,18 @@ class Oracle:
         now, facts = self._loop.now, self.tenants[tenant]
         said = f"{what} of {tenant} in {region}, asked at {sent_at:.4f}"
         for hold in self.holds.values():
-            if not (self.reaches(hold, facts, region) and hold.active(now)):
+            if not (self.reach.reaches(hold, facts, region) and hold.active(now)):
                 continue
             name = hold.hold_id.hex()[:8]
-            known = hold.complete_at is not None and self.kills(hold, facts, region, hold.asked_at)
+            known = hold.complete_at is not None and self.reach.kills(
+                hold, facts, region, hold.asked_at
+            )
             if known and not self._in_flight(hold.complete_at or 0.0, sent_at):
                 self._broken(1, f"{said}, accepted; hold {name} complete {hold.complete_at:.4f}")
-            limit = self._limit(hold, facts, region)
+            limit = self.limits.limit(hold, facts, region)
             if now > limit + SLACK_S:
                 self._broken(2, f"{said}, accepted; the bound of hold {name} was {limit:.4f}")
-        limit = self._key_limit(facts, region)
+        limit = self.limits.key_limit(facts, region)
         if now > limit + SLACK_S:
             self._broken(2, f"{said}, accepted; the bound of the key was {limit:.4f}")
 
@@ -395,7 +295,7 @@ class Oracle:
             return
         killed = code is Code.TENANT_KILLED
         facts = self.tenants[tenant]
-        if not (killed and any(self.may_reach(h, facts) for h in self.holds.values())):
+        if not (killed and any(self.reach.may_reach(h, facts) for h in self.holds.values())):
             self._broken(7, f"{tenant} is refused in {region} with {code.value}")
 
     # When all is over.
@@ -409,48 +309,6 @@ class Oracle:
             lacks = [i for i in kept if view.get(i) is not expected[i]]
             wrong += [f"{who}: {hold_id.hex()[:8]} is {view.get(hold_id)}" for hold_id in lacks]
         return wrong
-
-    def read(self, entries: Sequence[Entry]) -> dict[bytes, bool]:
-        """Which holds a stream has, and whether they are lifted there."""
-        return self.judge(
-            entry.data
-            for entry in entries
-            if entry.data and subjects.control_noun(entry.subject) in ("hold", "lifts")
-        )
-
-    def judge(self, statements: Iterable[bytes]) -> dict[bytes, bool]:
-        """Which holds some statements are about, and whether they are lifted by them."""
-        view: dict[bytes, bool] = {}
-        for raw in statements:
-            if is_page(raw):
-                view |= self._ended(raw)
-                continue
-            verified = self._verifier.hold_or_lift(raw)
-            held = verified if isinstance(verified, VerifiedHold) else verified.held
-            ended = verified is not held and self._counts(raw)
-            view[held.hold.id] = view.get(held.hold.id, False) or ended
-        return view
-
-    def seen(self, holds: HoldSet) -> dict[bytes, bool]:
-        """How the holds stand for somebody: those that pages end have no record there."""
-        known = {record.hold.id: record.lifted for record in holds}
-        for hold_id in self.holds.keys() - known.keys():
-            if holds.ends(to_record(self._verifier.hold(self.raw[hold_id]))):
-                known[hold_id] = True
-        return known
-
-    def _ended(self, raw: bytes) -> dict[bytes, bool]:
-        """The holds that a page ends, by the highest roster."""
-        try:
-            page = self._judge.lifts(raw).lifts
-        except Untrusted:
-            return {}
-        known = [self.holds.get(one) for one in id_set.each(page.ids)]
-        return {
-            one.hold_id: True
-            for one in known
-            if one is not None and (one.cause, one.origin) == (page.cause, page.origin)
-        }
 
     def never_healed(self, invariant: int, text: str) -> None:
         """Something that has to hold after healing does not."""
@@ -467,7 +325,7 @@ class Oracle:
             self.coverage.saw("a kill of a link just after a tenant came to it")
         if facts.cause == "l1":
             self.coverage.saw("a hold caused by a key")
-            if (self._uris.get(facts.target, ""), facts.origin) not in self._refused_in:
+            if not self.limits.refused(facts.target, facts.origin):
                 self._broken(5, f"hold {name} on {facts.target}, which refused nobody there")
             return
         others = [
@@ -486,55 +344,6 @@ class Oracle:
     def _in_flight(self, complete_at: float, sent_at: float) -> bool:
         late = self._loop.now - complete_at > self.bounds.stretched(self.bounds.answer_s)
         return self.bounds.excuse_in_flight and sent_at < complete_at and not late
-
-    def _limit(self, hold: HoldFacts, tenant: TenantFacts, region: str) -> float:
-        """When nothing of a tenant is accepted in a region any more for a hold."""
-        limit, stretched = float("inf"), self.bounds.stretched
-        if region in hold.durable:
-            limit = hold.durable[region] + self._lease_s
-        known = sorted(
-            at
-            for where, at in hold.durable.items()
-            if where in tenant.regions and where != region  # the own one is heard by its stream
-        )
-        needed = {"all": 1, "majority": len(tenant.regions) // 2 + 1}.get(tenant.policy)
-        if needed is not None and len(known) >= needed:
-            limit = min(limit, known[needed - 1] + stretched(self.bounds.grace_s(tenant)))
-        if hold.void:  # whether it is lifted is a matter of the region's own roster
-            limit = max(limit, self._roster_at.get(region, float("inf")) + self._lease_s)
-        if hold.scope != "link":
-            return limit
-        concerned = [one for one in self._concerned(hold, region) if region in one.regions]
-        for_their_sake = min((self._record_limit(one, region) for one in concerned), default=limit)
-        return max(limit, self._record_limit(tenant, region), for_their_sake)
-
-    def _record_limit(self, tenant: TenantFacts, region: str) -> float:
-        """When nobody serves a tenant by another record than those that count any more."""
-        lease_s = self.bounds.control_lease_s + self.bounds.patience_s
-        return self.links.since(tenant.name, region) + self.bounds.stretched(lease_s)
-
-    @property
-    def _lease_s(self) -> float:
-        """The longest true time that a control lease lasts."""
-        return self.bounds.stretched(self.bounds.control_lease_s)
-
-    def _key_limit(self, tenant: TenantFacts, region: str) -> float:
-        """When the lease of the last use that a tenant's key allowed in a region has ended."""
-        heard = self._loop.now > self._record_limit(tenant, region)
-        links = self.links.may_be(tenant.name, region) if heard else self.links.ever(tenant.name)
-        uris = {self._uris[link] for link in links}
-        used = max(self._used.get((uri, region), float("-inf")) for uri in uris)
-        return used + self.bounds.stretched(self.bounds.l1_s(tenant))
-
-    def _key_answered(self, answer: Answer) -> None:
-        who = (answer.uri, answer.instance, answer.incarnation)
-        if answer.state is L1State.ENABLED:
-            self._opened.add(who)
-            self._used[answer.uri, answer.region] = self._loop.now
-        elif answer.state.refused:
-            self.note(f"{answer.uri} answers {answer.instance} {answer.state.value}")
-            if not answer.wrong or who in self._opened:
-                self._refused_in.add((answer.uri, answer.region))
 
     def _broken(self, invariant: int, text: str) -> None:
         self.note(f"VIOLATION {invariant}: {text}")

@@ -9,21 +9,21 @@ from tests.simulation.plan import OPERATORS, Fault
 class ProcessFaults(FaultKit):
     """Faults of processes and their machines."""
 
-    def _do_pause(self, fault: Fault) -> None:
+    def do_pause(self, fault: Fault) -> None:
         victim = self._victim(fault)
         if victim is not None:
             self._world.coverage.saw("a pause")
             self._loop.pause(victim.node)
             self._later(fault, lambda: self._loop.resume(victim.node))
 
-    def _do_suspend(self, fault: Fault) -> None:
+    def do_suspend(self, fault: Fault) -> None:
         victim = self._victim(fault)
         if victim is not None and victim.node.slept_at is None:
             self._world.coverage.saw("a suspend")
             self._loop.suspend(victim.node)
             self._later(fault, lambda: self._loop.resume(victim.node))
 
-    def _do_host_suspend(self, fault: Fault) -> None:
+    def do_host_suspend(self, fault: Fault) -> None:
         """The machine of one side sleeps; what was sent to it meanwhile is lost."""
         self._world.coverage.saw("a suspend")
         for victim in self._side(fault):
@@ -34,14 +34,14 @@ class ProcessFaults(FaultKit):
                 self._later(fault, lambda node=victim.node: self._loop.resume(node))
         self._silence(self._region(fault))
 
-    def _do_crash(self, fault: Fault) -> None:
+    def do_crash(self, fault: Fault) -> None:
         victim = self._victim(fault)
         if victim is not None:
             name = victim.who.name
             self._world.crash(name)
             self._later(fault, lambda: self._world.start(name))
 
-    def _do_restart_loop(self, fault: Fault) -> None:
+    def do_restart_loop(self, fault: Fault) -> None:
         victim = self._victim(fault)
         if victim is None:
             return
@@ -56,40 +56,40 @@ class ProcessFaults(FaultKit):
         if not self._over:
             self._world.crash(name)
 
-    def _do_wall_jump(self, fault: Fault) -> None:
+    def do_wall_jump(self, fault: Fault) -> None:
         victim = self._victim(fault)
         if victim is not None:
             self._world.coverage.saw("a wall clock that jumps")
             victim.clock.wall_s = (fault.pick - 0.5) * 600
             self._later(fault, lambda: setattr(victim.clock, "wall_s", 0.0))
 
-    def _do_crash_after_purge(self, fault: Fault) -> None:
+    def do_crash_after_purge(self, fault: Fault) -> None:
         self._world.armed["crash-after-purge"] += 1
 
-    def _do_kill_issuer(self, fault: Fault) -> None:
+    def do_kill_issuer(self, fault: Fault) -> None:
         self._world.armed["kill-issuer"] += 1
 
-    def _do_slow_answers(self, fault: Fault) -> None:
+    def do_slow_answers(self, fault: Fault) -> None:
         """Cores' answers take long, though they were computed at once."""
         self._world.answers_s = 1.8
         self._later(fault, lambda: setattr(self._world, "answers_s", 0.0))
 
-    def _do_hold_reply(self, fault: Fault) -> None:
+    def do_hold_reply(self, fault: Fault) -> None:
         self._world.armed["hold-reply"] += 4
 
-    def _do_crash_side(self, fault: Fault) -> None:
+    def do_crash_side(self, fault: Fault) -> None:
         """One side ends, and is started again."""
         for victim in self._side(fault):
             self._world.crash(victim.who.name)
             self._later(fault, lambda name=victim.who.name: self._world.start(name))
 
-    def _do_replace_side(self, fault: Fault) -> None:
+    def do_replace_side(self, fault: Fault) -> None:
         """One side goes on on other machines, whose disks are empty."""
         for victim in self._side(fault):
             self._world.disks.pop(victim.who.name, None)
-        self._do_crash_side(fault)
+        self.do_crash_side(fault)
 
-    def _do_crash_gateways(self, fault: Fault) -> None:
+    def do_crash_gateways(self, fault: Fault) -> None:
         """All Gateways of a region end, and are started again."""
         region = self._region(fault)
         for name, victim in sorted(self._world.running.items()):
@@ -97,13 +97,13 @@ class ProcessFaults(FaultKit):
                 self._world.crash(name)
                 self._later(fault, lambda name=name: self._world.start(name))
 
-    def _do_crash_cores(self, fault: Fault) -> None:
+    def do_crash_cores(self, fault: Fault) -> None:
         """All Cores of a region end, and are started again."""
         for core in self._world.cores(self._region(fault)):
             self._world.crash(core.who.name)
             self._later(fault, lambda name=core.who.name: self._world.start(name))
 
-    def _do_new_roster(self, fault: Fault) -> None:
+    def do_new_roster(self, fault: Fault) -> None:
         """Who killed first is retired; a roster that says so comes to one region after another."""
         kills = self._world.plan.kills
         gone = kills[0].operator if kills else OPERATORS[0]

@@ -78,7 +78,9 @@ class RosterRequests:
         if self.retired:
             return
         world = self._world
-        lasting = Endorsements(self._digest(raw) for raw in world.oracle.lifts_of(name) if listed)
+        lasting = Endorsements(
+            self._digest(raw) for raw in world.oracle.judgement.lifts_of(name) if listed
+        )
         first = self.first
         roster = first.model_copy(
             update={

@@ -23,11 +23,12 @@ from kcm_schemas.audit import EventType
 
 from tests.simulation.chaos import Chaos
 from tests.simulation.core import SimCore
+from tests.simulation.drawing import draw
 from tests.simulation.history import HoldFacts
 from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
-from tests.simulation.plan import OPERATORS, Plan, draw
+from tests.simulation.plan import OPERATORS, Plan
 from tests.simulation.registry import Bucket
 from tests.simulation.world import PROBE_S, World
 
@@ -241,11 +242,11 @@ class Run:
     def _views(self) -> dict[str, dict[bytes, bool]]:
         world = self.world
         views = {
-            name: world.oracle.seen(one.revocations.holds)
+            name: world.oracle.judgement.seen(one.revocations.holds)
             for name, one in sorted(world.running.items())
         }
         for region, stream in world.streams.items():
-            views[f"stream {region}"] = world.oracle.read(stream.entries())
+            views[f"stream {region}"] = world.oracle.judgement.read(stream.entries())
         return views
 
     async def _open_all(self) -> None:

@@ -194,10 +194,10 @@ def test_nobody_can_say_that_a_kill_has_reached_who_came_after_it():
     acme, hold = rig.oracle.tenants["acme"], rig.oracle.holds[found]
     rig.loop.now = 5.0
     rig.oracle.accepted_record("acme", "eu", 2, "new")
-    assert rig.oracle.reaches(hold, acme, "eu")
-    assert not rig.oracle.kills(hold, acme, "eu", 4.9)
-    assert rig.oracle.kills(hold, acme, "eu", 5.0)
-    assert not rig.oracle.reaches(hold, acme, "us")
+    assert rig.oracle.reach.reaches(hold, acme, "eu")
+    assert not rig.oracle.reach.kills(hold, acme, "eu", 4.9)
+    assert rig.oracle.reach.kills(hold, acme, "eu", 5.0)
+    assert not rig.oracle.reach.reaches(hold, acme, "us")
 
 
 def test_a_keys_hold_counts_where_its_own_region_has_a_tenant_on_the_link():
@@ -205,18 +205,18 @@ def test_a_keys_hold_counts_where_its_own_region_has_a_tenant_on_the_link():
     rig.oracle.tenants["there"] = TenantFacts("there", "link", "u", ("sa",), "all", "byok")
     found, _ = killed(rig, scope="link", target="link")
     hold = rig.oracle.holds[found]
-    assert rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+    assert rig.oracle.reach.reaches(hold, rig.oracle.tenants["acme"], "us")
     hold.cause, hold.origin = "l1", "sa"
-    assert not rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+    assert not rig.oracle.reach.reaches(hold, rig.oracle.tenants["acme"], "us")
     hold.origin = "ap"
-    assert rig.oracle.reaches(hold, rig.oracle.tenants["acme"], "us")
+    assert rig.oracle.reach.reaches(hold, rig.oracle.tenants["acme"], "us")
 
 
 def test_nobody_is_killed_by_a_move():
     rig = Rig()
     rig.loop.now = 5.0
     rig.oracle.accepted_record("acme", "eu", 2, "new")
-    rig.oracle.purged("gw-eu", b"b", "acme")
+    rig.oracle.operations.purged("gw-eu", b"b", "acme")
     rig.oracle.refused("acme", "eu", Code.TENANT_SEALED)
     assert rig.broken is None
     rig.oracle.refused("acme", "eu", Code.TENANT_KILLED)
@@ -281,17 +281,17 @@ def test_where_a_key_was_never_used_nothing_is_accepted():
 @pytest.mark.parametrize("overtaken", [True, False])
 def test_no_output_of_what_a_purge_overtook(overtaken):
     rig = Rig()
-    rig.oracle.began(OPERATION, "acme")
-    reached = rig.oracle.purged("core-eu", b"b", "acme" if overtaken else "other")
-    rig.oracle.output(OPERATION)
+    rig.oracle.operations.began(OPERATION, "acme")
+    reached = rig.oracle.operations.purged("core-eu", b"b", "acme" if overtaken else "other")
+    rig.oracle.operations.output(OPERATION)
     assert (reached, rig.broken) == ((1, 3) if overtaken else (0, None))
 
 
 def test_a_purge_of_another_incarnation_overtakes_nothing_here():
     rig = Rig()
-    rig.oracle.began(OPERATION, "acme")
-    assert rig.oracle.purged("core-eu", b"c", "acme") == 0
-    rig.oracle.output(OPERATION)
+    rig.oracle.operations.began(OPERATION, "acme")
+    assert rig.oracle.operations.purged("core-eu", b"c", "acme") == 0
+    rig.oracle.operations.output(OPERATION)
     assert rig.broken is None
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.plan import draw
+from tests.simulation.drawing import draw
 from tests.simulation.run import Run, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 TRACE = """
 import hashlib, sys
-from tests.simulation.plan import draw
+from tests.simulation.drawing import draw
 from tests.simulation.run import Run
 made, digest = Run(draw(int(sys.argv[1]))), hashlib.sha256()
 loop = made.world.loop

@@ -207,7 +207,7 @@ class World:
             for name, one in sorted(self.running.items())
             for tenant in self.plan.tenants
             if one.who.region in tenant.regions
-            and self.oracle.kills(hold, tenant, one.who.region, began)
+            and self.oracle.reach.kills(hold, tenant, one.who.region, began)
             and one.serves(tenant.name)
         ]
         self.oracle.said_complete(hold_id, core, admission)
@@ -226,7 +226,7 @@ class World:
 
     def _stored(self, region: str, entry: Entry) -> None:
         if subjects.control_noun(entry.subject) == "roster" and entry.data == self.rosters.raw:
-            self.oracle.roster_stored(region)
+            self.oracle.judgement.roster_stored(region)
         if not entry.data or subjects.control_noun(entry.subject) != "hold":
             return
         self.oracle.stored(region, entry.data)
@@ -237,7 +237,7 @@ class World:
             for tenant in self.plan.tenants:
                 at = self._replied.get(tenant.name, -9.0)
                 near = self.loop.now - at < self.network.weather.delay_s * 2
-                reached = self.oracle.reaches(facts, tenant, region)
+                reached = self.oracle.reach.reaches(facts, tenant, region)
                 if near and reached and facts.active(self.loop.now):
                     self.coverage.saw("a reply in flight when a kill lands")
 

@@ -13,8 +13,8 @@ from kcm_gateway.keys.lease import RESERVE_PART
 from kcm_schemas.codes import KcmError
 
 from tests.fakes.virtual import settled
+from tests.unit.switch.gateway_incarnation import GatewayIncarnation
 from tests.unit.switch.statements import LINK, tenant
-from tests.unit.switch.test_races import GatewayIncarnation
 
 LEASE_S = 10.0
 RENEWED_S = 7.0
