@@ -65,12 +65,12 @@ class RosterRequests:
         files = SimRosterFiles(disk)
         raw = files.read() or self._first_raw
         roster = verify_roster(raw, ROOT_KEY.public, 0)
-        lasting = {
+        endorsements = {
             name: found
             for name, found in self._lasting.items()
             if files.read_list(found.retirement()) is not None
         }
-        verifier = self._verifiers.of(roster, lasting if roster.version > 1 else {})
+        verifier = self._verifiers.of(roster, endorsements if roster.version > 1 else {})
         return SimRosters(self._verifiers, verifier, raw=raw, files=files)
 
     def retire(self, name: str, *, listed: bool, lasts: float) -> None:
@@ -78,7 +78,7 @@ class RosterRequests:
         if self.retired:
             return
         world = self._world
-        lasting = Endorsements(
+        endorsements = Endorsements(
             self._digest(raw) for raw in world.oracle.judgement.lifts_of(name) if listed
         )
         first = self.first
@@ -86,7 +86,7 @@ class RosterRequests:
             update={
                 "version": first.version + 1,
                 "operators": [
-                    one.model_copy(update={"retired": lasting.retirement()})
+                    one.model_copy(update={"retired": endorsements.retirement()})
                     if one.operator == name
                     else one
                     for one in first.operators
@@ -94,7 +94,7 @@ class RosterRequests:
             }
         )
         self.raw = encode(ROOT_KEY.sign(Kind.ROSTER, roster))
-        self._lasting = {name: lasting}
+        self._lasting = {name: endorsements}
         world.coverage.saw("a signer who is retired")
         world.oracle.left(self._verifiers.of(roster, self._lasting), name)
         regions = world.random.sample(world.plan.regions, len(world.plan.regions))
@@ -138,8 +138,8 @@ class RosterRequests:
         """As ``kcm_core.api.roster_requests`` does it: pages first, then the roster."""
         feed: Any = core.switch.rosters
         try:
-            for name, lasting in self._lasting.items():
-                for page, raw in enumerate(pages(lasting)):
+            for name, endorsements in self._lasting.items():
+                for page, raw in enumerate(pages(endorsements)):
                     await feed.publish(name, page, raw)
             core.me.rosters.take(self.raw)
             self._ask_again(core.who.region)

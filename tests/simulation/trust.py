@@ -76,8 +76,10 @@ def identity(name: str) -> Identity:
 class SimVerifier(Verifier):
     """Production's verifier with the other signature, and a memory."""
 
-    def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
-        super().__init__(roster, lasting)
+    def __init__(
+        self, roster: Roster, endorsements: Mapping[str, Endorsements] | None = None
+    ) -> None:
+        super().__init__(roster, endorsements)
         for name in REMEMBERED:
             method = getattr(super(), name, None)
             if method is not None:
@@ -93,11 +95,11 @@ class Verifiers:
     def __init__(self) -> None:
         self._made: Final[dict[tuple[int, frozenset[str]], SimVerifier]] = {}
 
-    def of(self, roster: Roster, lasting: Mapping[str, Endorsements]) -> SimVerifier:
+    def of(self, roster: Roster, endorsements: Mapping[str, Endorsements]) -> SimVerifier:
         """The one for these. Of every version there is one roster, and of everybody one list."""
-        key = (roster.version, frozenset(lasting))
+        key = (roster.version, frozenset(endorsements))
         if key not in self._made:
-            self._made[key] = SimVerifier(roster, lasting)
+            self._made[key] = SimVerifier(roster, endorsements)
         return self._made[key]
 
 
@@ -115,10 +117,10 @@ class SimRosterFiles(RosterFiles):
         self._disk.keep_state("roster", raw)
 
     def read_list(self, said: Retirement) -> bytes | None:
-        return self._disk.state.get(said.lasting.hex())
+        return self._disk.state.get(said.endorsements.hex())
 
     def write_list(self, said: Retirement, raw: bytes) -> None:
-        self._disk.keep_state(said.lasting.hex(), raw)
+        self._disk.keep_state(said.endorsements.hex(), raw)
 
 
 class SimRosters(Rosters):
@@ -138,7 +140,7 @@ class SimRosters(Rosters):
         *,
         more: bool = False,
     ) -> None:
-        shared = self._verifiers.of(verifier.roster, verifier.lasting)
+        shared = self._verifiers.of(verifier.roster, verifier.endorsements)
         super()._count(shared, names, gone, more=more)
 
 

@@ -14,8 +14,8 @@ def signed_roster(roster: Roster) -> bytes:
     return encode(identity(ROOT).sign(Kind.ROSTER, roster))
 
 
-def without(name, lasting=None):
-    entry = (lasting or Endorsements()).retirement()
+def without(name, endorsements=None):
+    entry = (endorsements or Endorsements()).retirement()
     people = {
         "instances": [
             one.model_copy(update={"retired": entry}) if one.instance == name else one

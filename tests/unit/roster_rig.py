@@ -17,7 +17,13 @@ from kcm_schemas.admin.holds import (
     PreviewQuery,
 )
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
-from kcm_schemas.admin.roster import LastingPage, RosterView, SignedEntry, SignedPage, SignedQuery
+from kcm_schemas.admin.roster import (
+    EndorsementsPage,
+    RosterView,
+    SignedEntry,
+    SignedPage,
+    SignedQuery,
+)
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Roster
@@ -45,7 +51,7 @@ class Cores:
         self.refuse: set[str] = set()
         for verb, handler in (
             ("show", self._show), ("signed", self._signed), ("put", self._put),
-            ("lasting", self._lasting),
+            ("endorsements", self._lasting),
         ):  # fmt: skip
             system.everywhere("roster", verb, handler)
 
@@ -65,7 +71,7 @@ class Cores:
         return Empty()
 
     def _lasting(self, request: AdminRequest, operator: str) -> Message:
-        page = decode(LastingPage, request.payload)
+        page = decode(EndorsementsPage, request.payload)
         self.pages[request.region][page.page] = page.digests
         return Empty()
 

@@ -196,15 +196,15 @@ def test_a_list_counts_once_it_is_here_and_after_a_start(place, root):
     assert told == [frozenset({"alice"})]
     assert not rosters.missing()
     again = place.open()
-    assert len(again.verifier.lasting["alice"]) == 3
+    assert len(again.verifier.endorsements["alice"]) == 3
     assert again.take(signed(root, 5, retired=LISTED.retirement(), operators=("alice", "bob")))
-    assert len(again.verifier.lasting["alice"]) == 3
+    assert len(again.verifier.endorsements["alice"]) == 3
 
 
 def test_a_damaged_list_is_asked_for_again(place, root):
     place.configure(signed(root, 4, retired=LISTED.retirement()))
     place.open().take_list("alice", LISTED.raw())
-    (found,) = place.state.glob("lasting-*")
+    (found,) = place.state.glob("endorsements-*")
     found.write_bytes(b"garbage")
     assert list(place.open().missing()) == ["alice"]
 
@@ -230,4 +230,4 @@ def test_pages_of_nobody_take_bounded_room():
         staged.take("alice", 0, bad)
     staged.take("alice", PAGES_MAX, bytes(32))
     assert staged.size <= STAGED_MAX
-    assert staged.whole("alice", Retirement(lasting=bytes(32), count=1)) is None
+    assert staged.whole("alice", Retirement(endorsements=bytes(32), count=1)) is None

@@ -119,7 +119,7 @@ def test_your_own_looks_are_left_out_whatever_they_look_at(desk: Desk) -> None:
         "admin.hold-preview", "admin.hold-export", "admin.roster-show", "admin.roster-signed",
         "admin.roster-listed", "admin.key-status", "audit.read",
     )  # fmt: skip
-    acts = ("admin.hold-put", "admin.tenant-put", "admin.roster-put", "admin.roster-lasting")
+    acts = ("admin.hold-put", "admin.tenant-put", "admin.roster-put", "admin.roster-endorsements")
     journal.add(*looks, *acts, actor="alice")
     journal.add("admin.hold-status", actor="bob")
     told = json.loads(desk.run("audit", "tail", "-o", "json")[1])

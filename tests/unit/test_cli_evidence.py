@@ -12,7 +12,7 @@ from kcm_runtime.files.identity_file import create_identity
 from kcm_schemas import limits
 from kcm_schemas.admin.holds import HoldExport, HoldMatches, HoldQuery, HoldView
 from kcm_schemas.admin.requests import AdminReply, AdminRequest
-from kcm_schemas.admin.roster import LastingPage, LastingQuery, RosterView
+from kcm_schemas.admin.roster import EndorsementsPage, EndorsementsQuery, RosterView
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.control import Lift
@@ -36,7 +36,7 @@ class Core:
         )  # fmt: skip
         self.lift = encode(self.bob.sign(Kind.LIFT, Lift(hold=self.raw, issued_ms=2, reason="")))
         self.told = {"complete": True, "result": b"a result", "unstored": ""}
-        self.lasting = Endorsements()
+        self.endorsements = Endorsements()
         self.asked: list[tuple[str, int]] = []
         for noun, verb, handler in (
             ("hold", "show", self._show),
@@ -46,14 +46,14 @@ class Core:
         ):
             self.system.everywhere(noun, verb, handler)
 
-    def retired(self, lasting: Endorsements) -> None:
+    def retired(self, endorsements: Endorsements) -> None:
         """Bob, who signed the hold and its lift, left, and this lasts of him."""
-        self.lasting = lasting
+        self.endorsements = endorsements
         gone = self.system.roster.operators[0].model_copy(
             update={
                 "operator": "bob",
                 "public_key": self.bob.public,
-                "retired": lasting.retirement(),
+                "retired": endorsements.retirement(),
             }
         )
         operators = [*self.system.roster.operators, gone]
@@ -77,10 +77,10 @@ class Core:
         return RosterView(instance="core-eu", roster=raw, missing=[])
 
     def _listed(self, request: AdminRequest, operator: str) -> Message:
-        query = decode(LastingQuery, request.payload)
+        query = decode(EndorsementsQuery, request.payload)
         self.asked.append((query.name, query.page))
-        return LastingPage(
-            name=query.name, page=query.page, digests=pages(self.lasting)[query.page]
+        return EndorsementsPage(
+            name=query.name, page=query.page, digests=pages(self.endorsements)[query.page]
         )
 
 
@@ -139,15 +139,15 @@ def test_the_list_of_who_lifted_and_left_is_fetched_in_pages(
     core.retired(many(count))
     file = tmp_path / "evidence.json"
     assert desk.run("hold", "export", core.hold_id.hex(), "-o", str(file))[0] == Exit.OK
-    assert read(file.read_bytes()).lists == ({"bob": core.lasting.raw()} if count else {})
-    assert core.asked == [("bob", page) for page in range(len(pages(core.lasting)))]
+    assert read(file.read_bytes()).lists == ({"bob": core.endorsements.raw()} if count else {})
+    assert core.asked == [("bob", page) for page in range(len(pages(core.endorsements)))]
 
 
 def test_a_list_that_is_not_the_one_of_the_roster_is_left_out(
     desk: Desk, core: Core, tmp_path: Path
 ) -> None:
     core.retired(many(2))
-    core.lasting = many(1)
+    core.endorsements = many(1)
     file = tmp_path / "evidence.json"
     assert desk.run("hold", "export", core.hold_id.hex(), "-o", str(file))[0] == Exit.OK
     assert read(file.read_bytes()).lists == {}
@@ -161,7 +161,7 @@ def test_the_largest_answers_fit_into_a_message(core: Core) -> None:
         hold_id=bytes(16), complete=True, unstored="\N{GRINNING FACE}" * limits.TEXT_MAX,
         **{name: bytes(size) for name, size in most.items()},
     )  # fmt: skip
-    page = LastingPage(name="n" * limits.NAME_MAX, page=PAGES_MAX, digests=bytes(PAGE_BYTES))
+    page = EndorsementsPage(name="n" * limits.NAME_MAX, page=PAGES_MAX, digests=bytes(PAGE_BYTES))
     for answer in (whole, page):
         reply = AdminReply(
             request=bytes(32), code=Code.OK, detail="d" * limits.TEXT_MAX, payload=encode(answer)

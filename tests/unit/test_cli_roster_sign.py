@@ -101,12 +101,12 @@ def test_a_list_that_stayed_behind_is_missed_at_once(desk: Desk, tmp_path: Path,
     desk.run("roster", "retire", "bob", "--prepare", str(draft), key=False)
     if step == "put":
         desk.run("roster", "sign", str(draft), "--known", known)
-    for path in tmp_path.glob("next*.lasting/bob"):
+    for path in tmp_path.glob("next*.endorsements/bob"):
         path.unlink()
     if step == "put":
         code, _, err = desk.run("roster", "put", f"{draft}.signed", key=False)
     else:
         code, _, err = desk.run("roster", "sign", str(draft), "--known", known)
     assert code == Exit.USAGE
-    assert "lasting/bob is missing" in err
+    assert "endorsements/bob is missing" in err
     assert not desk.cores.put

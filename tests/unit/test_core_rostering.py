@@ -6,7 +6,13 @@ from kcm_runtime.nats.ports import Entry
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import Empty, PutStatement
-from kcm_schemas.admin.roster import LastingPage, LastingQuery, RosterView, SignedPage, SignedQuery
+from kcm_schemas.admin.roster import (
+    EndorsementsPage,
+    EndorsementsQuery,
+    RosterView,
+    SignedPage,
+    SignedQuery,
+)
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, read_signed
@@ -56,10 +62,10 @@ async def test_a_roster_is_stored_when_it_is_answered(core, world):
 
 async def test_a_core_stores_the_roster_that_retires_it_before_it_answers(core, world):
     """Else it is on nobody's record in the region, and whoever brought it is told that it is."""
-    lasting = Endorsements([bytes(32)])
-    content = LastingPage(name="core-eu", page=0, digests=lasting.raw())
-    assert (await ask_for(core, world, "lasting", content))[0] is Code.OK
-    new = signed_roster(without("core-eu", lasting))
+    endorsements = Endorsements([bytes(32)])
+    content = EndorsementsPage(name="core-eu", page=0, digests=endorsements.raw())
+    assert (await ask_for(core, world, "endorsements", content))[0] is Code.OK
+    new = signed_roster(without("core-eu", endorsements))
     code, _ = await ask_for(core, world, "put", PutStatement(statement=new))
     assert code is Code.OK
     assert not core.me.acts
@@ -84,38 +90,41 @@ async def test_what_is_not_the_roots_next_one_is_refused(core, world, raw):
 
 async def test_a_roster_waits_for_the_lists_that_it_names(core, world, monkeypatch):
     monkeypatch.setattr("kcm_core.api.roster_requests.PAGES_WAIT_S", 0.0)
-    lasting = Endorsements([bytes(32)])
-    new = PutStatement(statement=signed_roster(without("security", lasting)))
+    endorsements = Endorsements([bytes(32)])
+    new = PutStatement(statement=signed_roster(without("security", endorsements)))
     code, _ = await ask_for(core, world, "put", new)
     assert code is Code.UNAVAILABLE
     assert core.me.rosters.version == ROSTER.version
-    for page, digests in enumerate(pages(lasting)):
-        content = LastingPage(name="security", page=page, digests=digests)
-        code, _ = await ask_for(core, world, "lasting", content)
+    for page, digests in enumerate(pages(endorsements)):
+        content = EndorsementsPage(name="security", page=page, digests=digests)
+        code, _ = await ask_for(core, world, "endorsements", content)
         assert code is Code.OK
     code, _ = await ask_for(core, world, "put", new)
     assert code is Code.OK
-    assert len(core.me.verifier.lasting["security"]) == 1
+    assert len(core.me.verifier.endorsements["security"]) == 1
     assert (
-        world.bus.stream.stored[subjects.control_lasting("eu", "security", 0)][1] == lasting.raw()
+        world.bus.stream.stored[subjects.control_endorsements("eu", "security", 0)][1]
+        == endorsements.raw()
     )
 
 
 async def test_a_core_shows_the_list_that_the_roster_names_page_by_page(core, world):
-    lasting = Endorsements(number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1))
-    for page, digests in enumerate(pages(lasting)):
-        content = LastingPage(name="security", page=page, digests=digests)
-        await ask_for(core, world, "lasting", content)
-    new = PutStatement(statement=signed_roster(without("security", lasting)))
+    endorsements = Endorsements(
+        number.to_bytes(32, "big") for number in range(PAGE_BYTES // 32 + 1)
+    )
+    for page, digests in enumerate(pages(endorsements)):
+        content = EndorsementsPage(name="security", page=page, digests=digests)
+        await ask_for(core, world, "endorsements", content)
+    new = PutStatement(statement=signed_roster(without("security", endorsements)))
     assert (await ask_for(core, world, "put", new))[0] is Code.OK
 
     async def shown(name, page):
-        query = LastingQuery(name=name, page=page)
+        query = EndorsementsQuery(name=name, page=page)
         code, payload = await ask_for(core, world, "listed", query, signer="admin")
         assert code is Code.OK
-        return decode(LastingPage, payload).digests
+        return decode(EndorsementsPage, payload).digests
 
-    assert [await shown("security", page) for page in range(3)] == [*pages(lasting), b""]
+    assert [await shown("security", page) for page in range(3)] == [*pages(endorsements), b""]
     assert await shown("stranger", 0) == b""
 
 
@@ -124,8 +133,8 @@ async def test_a_core_shows_the_list_that_the_roster_names_page_by_page(core, wo
     [("stranger", 0, bytes(32)), ("security", 8, bytes(32)), ("security", 0, b"")],
 )
 async def test_a_page_of_nobody_is_refused(core, world, name, page, digests):
-    content = LastingPage(name=name, page=page, digests=digests)
-    code, _ = await ask_for(core, world, "lasting", content)
+    content = EndorsementsPage(name=name, page=page, digests=digests)
+    code, _ = await ask_for(core, world, "endorsements", content)
     assert code is Code.MALFORMED
 
 

@@ -24,9 +24,11 @@ LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD, Kind.TRIM}
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]
 
 
-def retired(names: Iterable[str] | None = None, lasting: Endorsements | None = None) -> Verifier:
-    """Everybody of these names has left; ``lasting`` is everybody's list."""
-    kept = lasting or Endorsements()
+def retired(
+    names: Iterable[str] | None = None, endorsements: Endorsements | None = None
+) -> Verifier:
+    """Everybody of these names has left; ``endorsements`` is everybody's list."""
+    kept = endorsements or Endorsements()
     left = without(roster(), names, kept.retirement())
     everybody = [e.instance for e in left.instances] + [e.operator for e in left.operators]
     return Verifier(left, dict.fromkeys(everybody, kept))
@@ -64,7 +66,7 @@ def _verify(verifier: Verifier, row: Row, raw: bytes) -> object:
 @pytest.mark.parametrize("row", BELIEVED, ids=lambda row: row.name)
 def test_what_lasts_and_what_does_not(row: Row) -> None:
     raw = encode(identity(row.believed[0]).sign(row.kind, row.body))
-    listed = retired(lasting=Endorsements([statement_digest(read_signed(raw))]))
+    listed = retired(endorsements=Endorsements([statement_digest(read_signed(raw))]))
     assert _verify(ACTIVE, row, raw)
     if row.kind in LASTS:
         assert _verify(RETIRED, row, raw)
@@ -195,11 +197,13 @@ def test_a_statement_counts_in_the_name_of_who_makes_it_count() -> None:
     both = identity("alice").countersign(ended)
     assert Verifier(known).lift(encode(both)).issuer == "alice"
     assert Verifier(known).hold(encode(identity("alice").countersign(held))).issuer == "alice"
-    for lasting, author in [
+    for endorsements, author in [
         (Endorsements(), "security"),
         (Endorsements([statement_digest(held), statement_digest(ended)]), "alice"),
     ]:
-        after = Verifier(without(known, ["alice"], lasting.retirement()), {"alice": lasting})
+        after = Verifier(
+            without(known, ["alice"], endorsements.retirement()), {"alice": endorsements}
+        )
         found = after.lift(encode(both))
         assert (found.issuer, after.author(found.raw)) == (author, author)
         found_hold = after.hold(encode(identity("alice").countersign(held)))

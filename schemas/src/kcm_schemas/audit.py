@@ -90,7 +90,7 @@ class EventType(StrEnum):
     ADMIN_HOLD_EXPORT = "admin.hold-export"
     ADMIN_ROSTER_SHOW = "admin.roster-show"
     ADMIN_ROSTER_PUT = "admin.roster-put"
-    ADMIN_ROSTER_LASTING = "admin.roster-lasting"
+    ADMIN_ROSTER_ENDORSEMENTS = "admin.roster-endorsements"
     ADMIN_ROSTER_SIGNED = "admin.roster-signed"
     ADMIN_ROSTER_LISTED = "admin.roster-listed"
     ADMIN_REGISTRY_SHOW = "admin.registry-show"

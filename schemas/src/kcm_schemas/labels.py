@@ -70,7 +70,7 @@ REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
 SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
 """system, kind of statement, signer, SHA-256 of the body."""
 
-LASTING: Final = Label("kcm/v1/lasting", (_T, _T, _B))
+ENDORSEMENT: Final = Label("kcm/v1/endorsement", (_T, _T, _B))
 """system, kind of statement, SHA-256 of the body: the digest that an endorsement lists."""
 
 HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))

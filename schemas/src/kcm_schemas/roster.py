@@ -50,11 +50,11 @@ class Grant(Message):
 class Retirement(Message):
     """The endorsement of a retired signer: ``count`` statements, whose digests the root has seen.
 
-    ``lasting`` is the SHA-256 over these digests (32 bytes each, in order). The list itself travels
-    beside the roster. A retired signer never acts again: a new role needs a new key.
+    ``endorsements`` is the SHA-256 over these digests (32 bytes each, in order). The list itself
+    travels beside the roster. A retired signer never acts again: a new role needs a new key.
     """
 
-    lasting: Digest
+    endorsements: Digest
     count: U32
 
 

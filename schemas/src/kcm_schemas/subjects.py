@@ -198,12 +198,12 @@ def control_roster(region: str) -> str:
     return _in_region(region, "control", "roster")
 
 
-def control_lasting(region: str, name: str, page: int) -> str:
+def control_endorsements(region: str, name: str, page: int) -> str:
     """A page of a retired signer's list of endorsements."""
-    return _in_region(region, "control", "lasting", name, str(page))
+    return _in_region(region, "control", "endorsements", name, str(page))
 
 
-def read_lasting(subject: str) -> tuple[str, int] | None:
+def read_endorsements(subject: str) -> tuple[str, int] | None:
     """Return name and page of such a subject, or ``None``."""
     tokens = subject.split(".")
     if len(tokens) != 7 or not is_name(tokens[5]) or not tokens[6].isdecimal():

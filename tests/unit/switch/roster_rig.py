@@ -22,9 +22,11 @@ def signed(roster: Roster) -> bytes:
     return encode(ROOT_KEY.sign(Kind.ROSTER, roster))
 
 
-def without(name: str, lasting: Endorsements | None = None, *, known: Roster = FIRST) -> Roster:
+def without(
+    name: str, endorsements: Endorsements | None = None, *, known: Roster = FIRST
+) -> Roster:
     """The next roster, in which ``name`` is retired."""
-    entry = (lasting or Endorsements()).retirement()
+    entry = (endorsements or Endorsements()).retirement()
     return known.model_copy(
         update={
             "version": known.version + 1,

@@ -79,10 +79,10 @@ async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
 
 
 async def test_what_is_replayed_at_a_start_is_no_event(system, core):
-    ended, lasting = hold(), hold(salt=b"s" * 16)
-    for raw in (held(ended), lifted(ended), held(lasting)):
+    ended, current = hold(), hold(salt=b"s" * 16)
+    for raw in (held(ended), lifted(ended), held(current)):
         core.switch.issue(core.switch.verify(raw))
-    for one in (ended, lasting):
+    for one in (ended, current):
         await until(lambda one=one: core.switch.durable_at(one.id))
     for name in ("core-eu-2", "gw-eu-1"):
         incarnation = system.core(name) if name.startswith("core") else system.incarnation(name)
@@ -94,13 +94,13 @@ async def test_what_is_replayed_at_a_start_is_no_event(system, core):
         await core.crash()
         again = core = system.core("core-eu-1")
         await again.start()
-        for raw in (held(lasting), held(ended), lifted(ended)):
+        for raw in (held(current), held(ended), lifted(ended)):
             again.switch.issue(
                 again.switch.verify(raw)
             )  # by whoever had no answer from the incarnation before
         await let_pass(5.0)
         assert told(again) == []
-    again.switch.issue(again.switch.verify(lifted(lasting)))
+    again.switch.issue(again.switch.verify(lifted(current)))
     kinds = [kind for kind, _ in told(again, EventType.HOLD_LIFTED, EventType.HOLD_PLACED)]
     assert kinds == [EventType.HOLD_LIFTED]
 
@@ -161,8 +161,8 @@ async def test_a_hold_that_is_signed_or_lifted_once_more_stands_as_it_did(core):
 async def test_what_a_roster_does_to_holds_is_recorded_and_says_so(system):
     core = system.core("core-eu-1", rosters=rosters())
     await core.start()
-    ended, lasting, shared = hold(), hold(), hold()
-    raws = [held(ended), lifted(ended, "security-2"), held(lasting, "security-2")]
+    ended, current, shared = hold(), hold(), hold()
+    raws = [held(ended), lifted(ended, "security-2"), held(current, "security-2")]
     for raw in (*raws, held(shared), held(shared, "security-2")):
         core.switch.learn(raw)
     core.events.clear()
@@ -177,7 +177,7 @@ async def test_what_a_roster_does_to_holds_is_recorded_and_says_so(system):
             "security",
             "1 tenants; its lift does not count any more; cause operator: drill",
         ),
-        lasting.id: (
+        current.id: (
             EventType.HOLD_RELEASED,
             None,
             "by the roster, no signature of the hold counts",

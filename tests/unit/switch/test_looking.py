@@ -118,13 +118,13 @@ async def test_a_page_the_roster_and_a_list_come_back_too(system, core):
     await core.start()
     them = some()
     core.switch.learn(page(them))
-    lasting = listing(held(hold()))
-    core.me.rosters.take(signed(without("security-2", lasting)))
-    core.me.rosters.take_list("security-2", lasting.raw())
+    endorsements = listing(held(hold()))
+    core.me.rosters.take(signed(without("security-2", endorsements)))
+    core.me.rosters.take_list("security-2", endorsements.raw())
     places = [
         page_at(),
         subjects.control_roster("eu"),
-        subjects.control_lasting("eu", "security-2", 0),
+        subjects.control_endorsements("eu", "security-2", 0),
     ]
     await until(lambda: all(data(core, place) for place in places))
     was = {place: data(core, place) for place in places}

@@ -50,11 +50,11 @@ async def test_of_somebody_retired_a_page_counts_that_the_root_lists(incarnation
     put(incarnation, [one], make=held)
     await incarnation.start()
     incarnation.switch.learn(page([one], "core-eu-2"))
-    lasting = listing(page([one], "core-eu-2")) if listed else listing()
-    incarnation.me.rosters.take(signed(without("core-eu-2", lasting)))
+    endorsements = listing(page([one], "core-eu-2")) if listed else listing()
+    incarnation.me.rosters.take(signed(without("core-eu-2", endorsements)))
     if listed:
         await until(lambda: incarnation.revocations.killed("acme"))
-        incarnation.me.rosters.take_list("core-eu-2", lasting.raw())
+        incarnation.me.rosters.take_list("core-eu-2", endorsements.raw())
         assert not incarnation.revocations.killed("acme")
     await let_pass(2)
     assert incarnation.revocations.killed("acme") != listed

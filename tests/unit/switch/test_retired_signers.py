@@ -52,13 +52,15 @@ async def test_a_lift_that_is_not_listed_makes_its_hold_held_again(incarnation):
 async def test_a_lift_that_is_listed_stays_and_nobody_is_purged(incarnation):
     await incarnation.start()
     one = hold()
-    lasting = listing(lifted(one))
+    endorsements = listing(lifted(one))
     incarnation.switch.learn(lifted(one))
-    for page, raw in enumerate(pages(lasting)):
-        incarnation.stream.store(subjects.control_lasting("eu", "security", page), raw)
+    for page, raw in enumerate(pages(endorsements)):
+        incarnation.stream.store(subjects.control_endorsements("eu", "security", page), raw)
     await settled()
     incarnation.purged.clear()
-    incarnation.stream.store(subjects.control_roster("eu"), signed(without("security", lasting)))
+    incarnation.stream.store(
+        subjects.control_roster("eu"), signed(without("security", endorsements))
+    )
     await until(lambda: incarnation.me.rosters.version == 2)
     assert not incarnation.revocations.killed("acme")
     assert incarnation.purged == []
@@ -142,10 +144,10 @@ async def test_a_hold_of_somebody_retired_counts_and_one_of_somebody_removed_doe
 async def test_the_order_of_roster_list_hold_and_lift_does_not_matter(system, incarnation):
     """Belief is a function of the statements and the highest roster."""
     one, other = hold(), hold()
-    lasting = listing(lifted(one))
+    endorsements = listing(lifted(one))
     said: dict[str, Any] = {
-        "roster": lambda to: to.me.rosters.take(signed(without("security", lasting))),
-        "list": lambda to: to.me.rosters.take_list("security", lasting.raw()),
+        "roster": lambda to: to.me.rosters.take(signed(without("security", endorsements))),
+        "list": lambda to: to.me.rosters.take_list("security", endorsements.raw()),
         "listed": lambda to: to.switch.learn(lifted(one)),
         "unlisted": lambda to: to.switch.learn(lifted(other)),
     }
@@ -172,11 +174,11 @@ async def test_the_order_of_roster_list_hold_and_lift_does_not_matter(system, in
 async def test_a_list_that_comes_after_its_roster_is_fetched(incarnation):
     await incarnation.start()
     one = hold()
-    lasting = listing(lifted(one))
+    endorsements = listing(lifted(one))
     incarnation.switch.learn(lifted(one))
-    incarnation.me.rosters.take(signed(without("security", lasting)))
+    incarnation.me.rosters.take(signed(without("security", endorsements)))
     assert incarnation.revocations.killed("acme")
-    incarnation.stream.store(subjects.control_lasting("eu", "security", 0), lasting.raw())
+    incarnation.stream.store(subjects.control_endorsements("eu", "security", 0), endorsements.raw())
     await until(lambda: not incarnation.revocations.killed("acme"))
 
 
@@ -186,7 +188,7 @@ async def test_pages_that_are_not_the_list_bring_nothing_to_life(incarnation):
     incarnation.switch.learn(lifted(one))
     incarnation.me.rosters.take(signed(without("security", listing(lifted(hold())))))
     for name, raw in (("security", listing(lifted(one)).raw()), ("nobody", b"\0" * 32)):
-        incarnation.stream.store(subjects.control_lasting("eu", name, 0), raw)
+        incarnation.stream.store(subjects.control_endorsements("eu", name, 0), raw)
     await settled()
     assert incarnation.revocations.killed("acme")
 
@@ -256,10 +258,10 @@ async def test_what_lasts_is_not_verified_again(incarnation, monkeypatch):
     lifts = [lifted(hold()) for _ in range(5)]
     for raw in lifts:
         incarnation.switch.learn(raw)
-    lasting = listing(*lifts[1:])
-    incarnation.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    endorsements = listing(*lifts[1:])
+    incarnation.me.rosters.lists_from(lambda _name, _said: endorsements.raw())
     Counting.checked = 0
-    incarnation.me.rosters.take(signed(without("security", lasting)))
+    incarnation.me.rosters.take(signed(without("security", endorsements)))
     assert incarnation.revocations.killed("acme")
     assert sum(record.lifted for record in incarnation.revocations.holds) == 4
     # All of them for the one that is left out.
@@ -269,14 +271,14 @@ async def test_what_lasts_is_not_verified_again(incarnation, monkeypatch):
 async def test_a_key_that_changed_with_the_retirement_takes_everything_back(incarnation):
     one = hold()
     incarnation.switch.learn(lifted(one))
-    lasting = listing(lifted(one))
-    new = without("security", lasting)
+    endorsements = listing(lifted(one))
+    new = without("security", endorsements)
     other = [
         o.model_copy(update={"public_key": identity("other").public})
         if o.operator == "security"
         else o
         for o in new.operators
     ]
-    incarnation.me.rosters.lists_from(lambda _name, _said: lasting.raw())
+    incarnation.me.rosters.lists_from(lambda _name, _said: endorsements.raw())
     incarnation.me.rosters.take(signed(new.model_copy(update={"operators": other})))
     assert len(incarnation.revocations.holds) == 0

@@ -26,8 +26,8 @@ from kcm_schemas.admin.links import LinkListQuery, LinkPage, LinkRow, LinkView
 from kcm_schemas.admin.registry import AdoptOrder, RegistryView
 from kcm_schemas.admin.requests import Empty, PutStatement
 from kcm_schemas.admin.roster import (
-    LastingPage,
-    LastingQuery,
+    EndorsementsPage,
+    EndorsementsQuery,
     RosterView,
     SignedEntry,
     SignedPage,
@@ -234,20 +234,20 @@ class Admin(AdminChannel):
         """Send a roster to a region, which replies when it is stored for every instance there."""
         await self.ask(region, "roster", "put", PutStatement(statement=raw), Empty)
 
-    async def put_lasting(self, region: str, name: str, page: int, digests: bytes) -> None:
+    async def put_endorsements(self, region: str, name: str, page: int, digests: bytes) -> None:
         """Send one page of a retired signer's endorsements to a region, before the roster."""
-        content = LastingPage(name=name, page=page, digests=digests)
-        await self.ask(region, "roster", "lasting", content, Empty)
+        content = EndorsementsPage(name=name, page=page, digests=digests)
+        await self.ask(region, "roster", "endorsements", content, Empty)
 
-    async def lasting(self, region: str, name: str, said: Retirement) -> bytes | None:
+    async def endorsements(self, region: str, name: str, said: Retirement) -> bytes | None:
         """Return a retired signer's endorsements, or ``None`` if the region has other ones.
 
         ``said`` is the roster's entry, with their number and digest.
         """
         parts = []
         for page in range(page_count(said)):
-            query = LastingQuery(name=name, page=page)
-            found = await self.ask(region, "roster", "listed", query, LastingPage)
+            query = EndorsementsQuery(name=name, page=page)
+            found = await self.ask(region, "roster", "listed", query, EndorsementsPage)
             parts.append(found.digests)
         raw = b"".join(parts)
         try:

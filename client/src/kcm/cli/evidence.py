@@ -140,7 +140,7 @@ async def _lists(admin: Admin, region: str, lift: bytes, raw: bytes) -> dict[str
     found, names = {}, signers(lift)
     for one in entries(verify_roster(raw, admin.context.root_public, 0)):
         if one.retired is not None and one.retired.count and name_of(one) in names:
-            digests = await admin.lasting(region, name_of(one), one.retired)
+            digests = await admin.endorsements(region, name_of(one), one.retired)
             if digests is not None:
                 found[name_of(one)] = digests
     return found

@@ -45,7 +45,7 @@ def put(settings: Settings, file: Path) -> int:
     """Send the signed roster FILE to every region.
 
     Running instances take it over without a restart, and this context stores it. The endorsements
-    of a retired signer are read from FILE.lasting/NAME.
+    of a retired signer are read from FILE.endorsements/NAME.
     """
     return run_change(_put(settings, file, file.read_bytes()))
 
@@ -77,7 +77,7 @@ async def _show(settings: Settings) -> int:
     states |= dict.fromkeys(missing, LACKED)
     shown = {"version": known.version, "issued_ms": known.issued_ms, "regions": states}
     people = [_row(one) for one in entries(known)]
-    columns = ("name", "what", "region", "state", "lasting")
+    columns = ("name", "what", "region", "state", "endorsements")
     value = shown | {"entries": [dict(zip(columns, row, strict=True)) for row in people]}
     emit(settings, value, columns, people)
     if not settings.json:
@@ -121,7 +121,7 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
     if missing := lacking(known, new, read_lists(file, new)):
         raise Problem(
-            Exit.USAGE, "usage", f"{file}.lasting/{missing[0]} is missing, or is another list",
+            Exit.USAGE, "usage", f"{file}.endorsements/{missing[0]} is missing, or is another list",
             "copy it with the roster: without it, no region accepts the statements on it",
         ) from None  # fmt: skip
     admin = settings.admin(context)

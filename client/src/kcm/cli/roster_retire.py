@@ -77,7 +77,7 @@ def retire(
     """Retire the operator or instance NAME.
 
     All holds that NAME signed still count. So do the lifts, tenants, links, services and wrapped
-    keys that this command lists as lasting. No other statement of NAME counts after that, whenever
+    keys that this command lists as endorsed. No other statement of NAME counts after that, whenever
     it was signed. If a lift is left out, its hold is in force again.
 
     \b
@@ -129,8 +129,8 @@ async def _retire(settings: Settings, order: _Order) -> int:
         next_roster(known, order.name, Endorsements(), known.issued_ms)
         missing = lacked(context, known)
         found = await _signed(settings, admin, order, regions, missing)
-        lasting = Endorsements(one.digest for one in found if one.lasts)
-        new = next_roster(known, order.name, lasting, settings.around.clock.unix_ms())
+        endorsements = Endorsements(one.digest for one in found if one.lasts)
+        new = next_roster(known, order.name, endorsements, settings.around.clock.unix_ms())
         with asking(settings, "what stops counting", regions):
             found = await darkened(admin, order.name, found)
         changes = not order.dry_run and order.prepare is None
@@ -138,7 +138,7 @@ async def _retire(settings: Settings, order: _Order) -> int:
             _tell(settings, order, found, new.version)
         if order.dry_run:
             return Exit.OK
-        lists = read_lists(context.roster_path, known) | {order.name: lasting}
+        lists = read_lists(context.roster_path, known) | {order.name: endorsements}
         if order.prepare is not None:
             write(order.prepare, encode(new), lists)
             text = f"review it and sign: `kcm roster sign {order.prepare} --known ROSTER --key KEY`"
@@ -168,7 +168,7 @@ async def _signed(
     regions: Sequence[str],
     missing: Sequence[str],
 ) -> list[Found]:
-    """Collect what NAME signed, marked as lasting or left out; no region may be silent."""
+    """Collect what NAME signed, marked as endorsed or left out; no region may be silent."""
     from kcm.ops.roster_changes import choose, collect
 
     if unheard := [one for one in missing if one not in order.without]:
@@ -228,8 +228,8 @@ def _tell(
     lasts = sum(one.lasts for one in found)
     note(
         settings,
-        f"{lasts} statements of {order.name} last, {len(found) - lasts} are left out",
-        lasting=lasts,
+        f"{lasts} statements of {order.name} are endorsed, {len(found) - lasts} are left out",
+        endorsed=lasts,
         left_out=len(found) - lasts,
     )
 

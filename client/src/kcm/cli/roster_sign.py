@@ -43,8 +43,8 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
     """Show what a prepared roster changes, and sign it.
 
     `kcm roster retire --prepare FILE` writes one. Use this command on the machine with the operator
-    root's key: copy FILE, FILE.lasting/ and the present roster there. Review every line before you
-    give the key. Copy SIGNED and SIGNED.lasting/ back: `kcm roster put` sends them.
+    root's key: copy FILE, FILE.endorsements/ and the present roster there. Review every line
+    before you give the key. Copy SIGNED and SIGNED.endorsements/ back: `kcm roster put` sends them.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
     lists = read_lists(file, new)
     if missing := lacking(before, new, lists):
         raise Problem(
-            Exit.USAGE, "usage", f"{file}.lasting/{missing[0]} is missing, or is another list",
+            Exit.USAGE, "usage", f"{file}.endorsements/{missing[0]} is missing, or is another list",
             "copy it with the file: without it, no region accepts the statements on it",
         ) from None  # fmt: skip
     changes = differences(before, new)
@@ -96,7 +96,7 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
     note(
         settings,
         f"version {new.version} is signed by root {root.public.hex()}: copy {target} and "
-        f"{target}.lasting/ back; `kcm roster put {target}`",
+        f"{target}.endorsements/ back; `kcm roster put {target}`",
         file=str(target),
     )
 

@@ -176,17 +176,17 @@ def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
     return frozenset(meant)
 
 
-def retire(known: Roster, name: str, lasting: Endorsements, now_ms: int) -> Roster:
+def retire(known: Roster, name: str, endorsements: Endorsements, now_ms: int) -> Roster:
     """Return the next roster, in which a signer is retired; raises ``Refused``."""
     entry = next((one for one in entries(known) if name_of(one) == name), None)
     if entry is None:
         raise Refused("the roster has no instance or operator of this name")
     if entry.retired is not None:
         raise Refused("is retired already, and the endorsements cannot be changed")
-    if len(lasting) > LISTED_MAX:
+    if len(endorsements) > LISTED_MAX:
         text = f"more than {LISTED_MAX} statements would last"
         raise Refused(f"{text}: let other operators sign some of them again")
-    said = lasting.retirement()
+    said = endorsements.retirement()
     operators = [
         one.model_copy(update={"retired": said}) if one.operator == name else one
         for one in known.operators
@@ -214,9 +214,9 @@ async def put_everywhere(
     results: dict[str, ServiceError | None] = {}
     for region in regions:
         try:
-            for name, lasting in lists.items():
-                for page, digests in enumerate(pages(lasting)):
-                    await admin.put_lasting(region, name, page, digests)
+            for name, endorsements in lists.items():
+                for page, digests in enumerate(pages(endorsements)):
+                    await admin.put_endorsements(region, name, page, digests)
             await admin.put_roster(region, raw)
         except ServiceError as error:
             results[region] = error
@@ -227,7 +227,7 @@ async def put_everywhere(
 
 def lists_directory(roster: Path) -> Path:
     """Return the directory of the endorsements beside a roster's file: one file per name."""
-    return roster.with_name(f"{roster.name}.lasting")
+    return roster.with_name(f"{roster.name}.endorsements")
 
 
 def read_lists(path: Path, roster: Roster) -> dict[str, Endorsements]:
@@ -260,10 +260,10 @@ def write(path: Path, raw: bytes, lists: Mapping[str, Endorsements]) -> None:
     with placing(path, private=False) as file:
         file.write(raw)
         file.flush()  # on a full disk, fail before the endorsements are written
-        for name, lasting in lists.items():
+        for name, endorsements in lists.items():
             directory = lists_directory(path)
             directory.mkdir(mode=0o700, exist_ok=True)
-            place(directory / name, lasting.raw(), private=False)
+            place(directory / name, endorsements.raw(), private=False)
 
 
 def lacking(known: Roster, new: Roster, lists: Mapping[str, Endorsements]) -> list[str]:

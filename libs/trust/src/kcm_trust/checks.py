@@ -30,10 +30,12 @@ M = TypeVar("M", bound=Message)
 class Checker:
     """Verifies signers by one roster and by the endorsements of retired signers."""
 
-    def __init__(self, roster: Roster, lasting: Mapping[str, Endorsements] | None = None) -> None:
-        """``lasting`` has the lists of endorsements that are known here, by retired signer."""
+    def __init__(
+        self, roster: Roster, endorsements: Mapping[str, Endorsements] | None = None
+    ) -> None:
+        """``endorsements`` has the lists of endorsements that are known here, by retired signer."""
         self.roster: Final = roster
-        self.lasting: Final = dict(lasting or {})
+        self.endorsements: Final = dict(endorsements or {})
         self._entries: Final[dict[str, Entry]] = {name_of(one): one for one in entries(roster)}
         self._regions: Final = {entry.region: entry for entry in roster.regions}
 
@@ -89,7 +91,7 @@ class Checker:
         """Raise unless a signer is not retired, or a retired one's endorsements list it."""
         if all(entry.retired for entry in signers):
             named = statement_digest(statement)
-            if not any(named in self.lasting.get(name_of(one), NOTHING) for one in signers):
+            if not any(named in self.endorsements.get(name_of(one), NOTHING) for one in signers):
                 raise Unlisted(
                     "the signer is retired, and the root did not endorse this",
                     ", ".join(map(name_of, signers)),
@@ -107,7 +109,7 @@ class Checker:
         for name in names:
             entry = self._entries.get(name)
             if entry is not None and (
-                not entry.retired or named in self.lasting.get(name, NOTHING)
+                not entry.retired or named in self.endorsements.get(name, NOTHING)
             ):
                 return name
         return names[0]

@@ -34,7 +34,7 @@ class Endorsements:
     @classmethod
     def read(cls, raw: bytes, said: Retirement) -> Endorsements:
         """Read a list in its wire form; raises ``ValueError`` unless the roster commits to it."""
-        if len(raw) != said.count * _SIZE or sha256(raw).digest() != said.lasting:
+        if len(raw) != said.count * _SIZE or sha256(raw).digest() != said.endorsements:
             raise ValueError("not the list to which the roster commits")
         return cls(raw[at : at + _SIZE] for at in range(0, len(raw), _SIZE))
 
@@ -44,7 +44,7 @@ class Endorsements:
 
     def retirement(self) -> Retirement:
         """Return a roster's commitment to this list."""
-        return Retirement(lasting=sha256(self.raw()).digest(), count=len(self._digests))
+        return Retirement(endorsements=sha256(self.raw()).digest(), count=len(self._digests))
 
     def __contains__(self, digest: bytes) -> bool:
         at = bisect_left(self._digests, digest)
@@ -95,9 +95,9 @@ def page_count(said: Retirement) -> int:
     return min(-(-said.count * _SIZE // PAGE_BYTES), PAGES_MAX)
 
 
-def pages(lasting: Endorsements) -> list[bytes]:
+def pages(endorsements: Endorsements) -> list[bytes]:
     """Return a list as the pages in which it is sent."""
-    raw = lasting.raw()
+    raw = endorsements.raw()
     return [raw[at : at + PAGE_BYTES] for at in range(0, len(raw), PAGE_BYTES)]
 
 

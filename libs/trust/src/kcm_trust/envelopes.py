@@ -80,4 +80,4 @@ def holds(statement: Signed, signer: str, public: bytes) -> bool:
 def statement_digest(statement: Signed) -> bytes:
     """Return the 32 bytes by which an endorsement lists a statement, whatever its signatures."""
     content = digest(statement.body)
-    return digest(ctx(labels.LASTING, statement.system, statement.kind.value, content))
+    return digest(ctx(labels.ENDORSEMENT, statement.system, statement.kind.value, content))

@@ -75,7 +75,7 @@ class HoldExport(Message):
 
     ``lift`` is the lift, or the lift page that ends the hold; it is empty while the hold is in
     force. ``result`` is the signed kill result, empty if there is none. The endorsements of the
-    lift's retired signers are fetched page by page (``LastingQuery``).
+    lift's retired signers are fetched page by page (``EndorsementsQuery``).
     """
 
     hold_id: Id

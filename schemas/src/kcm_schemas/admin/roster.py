@@ -21,14 +21,14 @@ class RosterView(Message):
     missing: list[Name]
 
 
-class LastingQuery(Message):
+class EndorsementsQuery(Message):
     """Ask for a page of a retired signer's endorsements; the roster says how many there are."""
 
     name: Name
     page: U32
 
 
-class LastingPage(Message):
+class EndorsementsPage(Message):
     """A page of a retired signer's endorsements: it counts once a roster commits to the list."""
 
     name: Name

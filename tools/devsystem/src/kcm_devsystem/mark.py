@@ -33,7 +33,7 @@ TREES: Final = frozenset(
     {"brokers", "config", "journal", "keys", "keystore", "l1", "log", "run", "secrets", "state"}
 )
 """Directories of a system."""
-BESIDE: Final = frozenset({"roster.lasting", "roster.seen"})
+BESIDE: Final = frozenset({"roster.endorsements", "roster.seen"})
 """Directories beside the roster: endorsements, and the rosters that clients have seen."""
 FILES: Final = frozenset(
     {"context.toml", "generated.json", "lock", "roster", "shape.json", "state.json"}

@@ -198,7 +198,7 @@ class ControlReader:
                 if attestation.region != self._me.region:
                     raise Untrusted("an attestation of another region")
                 self._on_attestation(attestation)
-            case "roster" | "lasting":
+            case "roster" | "endorsements":
                 self._rosters.receive(entry)
 
     def _refused(self, error: Untrusted, entry: Entry) -> None:

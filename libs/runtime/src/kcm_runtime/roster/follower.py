@@ -88,7 +88,7 @@ class RosterFeed:
             above = had is None or had.sequence < entry.sequence
             self._take(entry.data, stepped_back=above and self._had == self._me.rosters.raw)
             self._note(entry.subject, entry.sequence, entry.data)
-        page = subjects.read_lasting(entry.subject)
+        page = subjects.read_endorsements(entry.subject)
         if page is not None and page[1] < PAGES_MAX and self._on_roster(page[0]):
             self._note(entry.subject, entry.sequence, entry.data)
             self.stage(*page, entry.data)
@@ -113,13 +113,13 @@ class RosterFeed:
         """
         if not self._on_roster(name) or page >= PAGES_MAX or not 0 < len(raw) <= PAGE_BYTES:
             raise KcmError(Code.MALFORMED, "not a page of a list of a signer on the roster")
-        if self._me.verifier.lasting.get(name) is None:
+        if self._me.verifier.endorsements.get(name) is None:
             self.stage(name, page, raw)
-            await self._stream.put(subjects.control_lasting(self._me.region, name, page), raw)
+            await self._stream.put(subjects.control_endorsements(self._me.region, name, page), raw)
 
     def has(self, name: str, said: Retirement) -> bool:
         """Whether a list to which a roster commits is here, or all of its pages are."""
-        known = self._me.verifier.lasting.get(name)
+        known = self._me.verifier.endorsements.get(name)
         if not said.count or (known is not None and known.retirement() == said):
             return True
         return self._staged.whole(name, said) is not None
@@ -241,7 +241,7 @@ class RosterFeed:
         )
         for name in self._me.rosters.missing():
             self._complete(name)
-        for name in self._me.verifier.lasting:
+        for name in self._me.verifier.endorsements:
             self._staged.forget(name)
         self._spawn("keep", self._keep)
         self.mend()
@@ -263,7 +263,7 @@ class RosterFeed:
     async def _fetch_lists(self) -> None:
         for name, said in self._me.rosters.missing().items():
             for page in range(page_count(said)):
-                subject = subjects.control_lasting(self._me.region, name, page)
+                subject = subjects.control_endorsements(self._me.region, name, page)
                 try:
                     stored = await self._stream.last(subject)
                 except KcmError:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 ROSTER: Final = "roster"
 """The file name of the copy in the state directory."""
 
-_LASTING: Final = "lasting-"
+_ENDORSEMENTS: Final = "endorsements-"
 
 OnRoster = Callable[[frozenset[str]], None]
 """Called with the names whose entry or list has changed. Must not wait."""
@@ -135,7 +135,7 @@ class Rosters:
             self.keep()
             return False
         known, roster = self._verifier.roster, self.examine(raw)
-        lasting = {
+        endorsements = {
             name_of(one): found
             for one in entries(roster)
             if one.retired is not None
@@ -148,7 +148,7 @@ class Rosters:
             extra=fields(version=roster.version),
         )
         names, gone = changed(known, roster), left(known, roster)
-        self._count(Verifier(roster, lasting), names, gone, more=more(known, roster))
+        self._count(Verifier(roster, endorsements), names, gone, more=more(known, roster))
         self.keep()
         return True
 
@@ -193,12 +193,12 @@ class Rosters:
         self._keep_list(name, said, raw)
         now = self._verifier
         names = frozenset({name})
-        self._count(Verifier(now.roster, {**now.lasting, name: found}), names, names)
+        self._count(Verifier(now.roster, {**now.endorsements, name: found}), names, names)
 
     def _list(self, name: str, said: Retirement) -> Endorsements | None:
         if not said.count:
             return NOTHING
-        known = self._verifier.lasting.get(name)
+        known = self._verifier.endorsements.get(name)
         if known is not None and known.retirement() == said:
             return known
         kept = read_list(self._files, name, said)
@@ -288,13 +288,13 @@ def open_rosters(path: Path, root_public: bytes, state_dir: Path) -> Rosters:
             files.write(raw)
         except OSError as error:
             raise ConfigError(f"cannot write to {state_dir}: {error.strerror}") from None
-    lasting = {
+    endorsements = {
         name_of(one): found
         for one in entries(roster)
         if one.retired is not None
         and (found := read_list(files, name_of(one), one.retired)) is not None
     }
-    return Rosters(Verifier(roster, lasting), raw=raw, root_public=root_public, files=files)
+    return Rosters(Verifier(roster, endorsements), raw=raw, root_public=root_public, files=files)
 
 
 def read_list(files: RosterFiles | None, name: str, said: Retirement) -> Endorsements | None:
@@ -317,9 +317,11 @@ def missing_lists(verifier: Verifier) -> dict[str, Retirement]:
     return {
         name_of(one): one.retired
         for one in entries(verifier.roster)
-        if one.retired is not None and one.retired.count and name_of(one) not in verifier.lasting
+        if one.retired is not None
+        and one.retired.count
+        and name_of(one) not in verifier.endorsements
     }
 
 
 def _list_name(said: Retirement) -> str:
-    return f"{_LASTING}{said.lasting.hex()}"
+    return f"{_ENDORSEMENTS}{said.endorsements.hex()}"

@@ -89,8 +89,8 @@ class StreamCopies:
         if not rosters.raw:
             return []
         found = [
-            (subjects.control_lasting(region, name, page), raw)
-            for name, lasting in sorted(self._me.verifier.lasting.items())
-            for page, raw in enumerate(pages(lasting))
+            (subjects.control_endorsements(region, name, page), raw)
+            for name, endorsements in sorted(self._me.verifier.endorsements.items())
+            for page, raw in enumerate(pages(endorsements))
         ]
         return [*found, (subjects.control_roster(region), rosters.raw)]

@@ -20,8 +20,8 @@ from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas import limits
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.admin.roster import (
-    LastingPage,
-    LastingQuery,
+    EndorsementsPage,
+    EndorsementsQuery,
     RosterView,
     SignedEntry,
     SignedPage,
@@ -82,7 +82,7 @@ class RosterRequests:
         return {
             "show": self.show,
             "put": self.put,
-            "lasting": self.put_page,
+            "endorsements": self.put_page,
             "listed": self.show_page,
             "signed": self.signed,
         }
@@ -97,16 +97,16 @@ class RosterRequests:
 
     async def put_page(self, request: AdminRequest) -> Message:
         """Accept a page of an endorsement list, for every instance of the region."""
-        page = decode(LastingPage, request.payload)
+        page = decode(EndorsementsPage, request.payload)
         await self._rosters.publish(page.name, page.page, page.digests)
         return Empty()
 
     async def show_page(self, request: AdminRequest) -> Message:
         """Show a page of a list that the roster names; empty if it is missing or not here."""
-        query = decode(LastingQuery, request.payload)
-        known = pages(self._me.verifier.lasting.get(query.name, NOTHING))
+        query = decode(EndorsementsQuery, request.payload)
+        known = pages(self._me.verifier.endorsements.get(query.name, NOTHING))
         digests = known[query.page] if query.page < len(known) else b""
-        return LastingPage(name=query.name, page=query.page, digests=digests)
+        return EndorsementsPage(name=query.name, page=query.page, digests=digests)
 
     async def put(self, request: AdminRequest) -> Message:
         """Put a roster into force, with its lists; answers when the region's stream has it.
