@@ -81,7 +81,7 @@ def broker(size: Size) -> Iterator[tuple[Topology, Verifier]]:
             directory,
             [HOME],
             die_with_parent=True,
-            record=lambda entry: entries.append(entry.process),
+            steps=topology.Steps(record=lambda entry: entries.append(entry.process)),
         )
         yield plan, verifier
     finally:
