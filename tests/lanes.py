@@ -109,7 +109,7 @@ HEAVY: Final = (
     "tests/unit/switch/test_looking.py::test_an_older_state_in_its_place_is_replaced_by_what_is_known",
     "tests/unit/switch/test_looking.py::test_another_leader_is_looked_through_at_once",
     "tests/unit/switch/test_overwritten.py::test_whoever_writes_over_a_hold_without_end_cannot_fill_the_record",
-    "tests/unit/switch/test_races.py::test_a_restart_loop_neither_serves_nor_keeps_a_kill_from_being_complete",
+    "tests/unit/switch/test_catching_up.py::test_a_restart_loop_neither_serves_nor_keeps_a_kill_from_being_complete",
     "tests/unit/switch/test_regions.py::test_a_region_that_promises_more_for_ever_gets_no_peer_lease",
     "tests/unit/switch/test_regions.py::test_holds_come_in_several_pages_by_cursor",
     "tests/unit/switch/test_regions.py::test_kills_that_come_all_the_time_end_no_peer_leases_of_other_tenants",

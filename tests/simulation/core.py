@@ -38,6 +38,7 @@ class SimCore(Instance):
         parts = kill_switch(ports, self.switch)
         self.key_holds: Final = parts.automatic_holds
         self.watch: Final = parts.monitor
+        self.results: Final = parts.results
         self.regions: Final = parts.regions
         self.kills: Final = parts.kills
         self.compaction: Final = parts.compaction

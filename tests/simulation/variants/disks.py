@@ -10,6 +10,8 @@ from kcm_killswitch.model.incarnations import Key
 from kcm_killswitch.replica.hold_store import FileHoldStore
 from kcm_killswitch.replica.hold_store_port import Unkept
 
+from tests.simulation.variants.parts import core_part
+
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
 
@@ -37,7 +39,7 @@ def says_kept(instance: Instance) -> None:
 
 def complete_though_unkept(instance: Instance) -> None:
     """A kill is complete when everybody has purged, on whosever disk it is."""
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     of = kills.receipts.of

@@ -15,6 +15,7 @@ from kcm_trust.statements import lifted
 
 from tests.simulation.trust import identity
 from tests.simulation.variants.pages import PagedIsForgotten, PageOfAnyCause
+from tests.simulation.variants.parts import core_part
 
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
@@ -108,7 +109,7 @@ class AtOnce(FlapDamping):
 
 def in_flight_attestation_lifts(instance: Instance) -> None:
     """A key's hold is lifted by a success, though that began before the hold."""
-    holds: Any = getattr(instance, "key_holds", None)
+    holds: Any = core_part(instance, "key_holds")
     if holds is not None:
         holds.settling = AtOnce(instance.freshness.timing.settle_s)
 
@@ -118,7 +119,7 @@ def cause_ignored(instance: Instance) -> None:
 
     The second part is needed: nobody believes a Core's lift of what an operator placed.
     """
-    holds: Any = getattr(instance, "key_holds", None)
+    holds: Any = core_part(instance, "key_holds")
     if holds is None:
         return
     me: Any = _Signing(instance.me)

@@ -10,6 +10,8 @@ from kcm_killswitch.model.stream_watch import Watch
 from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.control import Incarnation, Lease
 
+from tests.simulation.variants.parts import core_part
+
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
 
@@ -153,7 +155,7 @@ class ByName(dict[Key, Arrival]):
 
 def receipt_by_name(instance: Instance) -> None:
     """A receipt counts for every incarnation of its instance."""
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     of = kills.receipts.of
@@ -162,7 +164,7 @@ def receipt_by_name(instance: Instance) -> None:
 
 def complete_without_durability(instance: Instance) -> None:
     """A kill is complete when everybody on record who is heard has purged."""
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     status = kills.status

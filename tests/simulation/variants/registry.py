@@ -16,6 +16,8 @@ from kcm_schemas.codec import decode
 from kcm_schemas.registry import RegistryEntry, Tenant
 from kcm_trust.verify import Untrusted
 
+from tests.simulation.variants.parts import core_part
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -159,7 +161,7 @@ def fading_difference(instance: Instance) -> None:
 
 def reached_ignored(instance: Instance) -> None:
     """A receipt counts whomever its incarnation knew to be reached."""
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     of = kills.receipts.of
@@ -198,14 +200,14 @@ def refused_believed(instance: Instance) -> None:
 
 def no_repair(instance: Instance) -> None:
     """Nobody puts back what a bucket has lost."""
-    keeper: Any = getattr(instance, "keeper", None)
+    keeper: Any = core_part(instance, "keeper")
     if keeper is not None:
         keeper.repairs.repair = _nothing
 
 
 def one_store(instance: Instance) -> None:
     """A Core that begins asks the bucket alone."""
-    keeper: Any = getattr(instance, "keeper", None)
+    keeper: Any = core_part(instance, "keeper")
     if keeper is not None:
         keeper.repairs.restore = _nothing
 

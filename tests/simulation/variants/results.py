@@ -9,6 +9,7 @@ from kcm_killswitch.coordinator.result_cache import ResultCache
 from kcm_trust.verify import SignedResult
 
 from tests.simulation.results import SimResults
+from tests.simulation.variants.parts import core_part
 
 if TYPE_CHECKING:
     from kcm_runtime.nats.ports import Entry
@@ -40,7 +41,7 @@ class Forgetful(ResultCache):
 
 def _results(instance: Instance) -> Any:
     """A Core's results; ``None`` for a Gateway, which has none."""
-    return getattr(instance, "results", None)
+    return core_part(instance, "results")
 
 
 RESULT_STORES: Final[dict[str, Callable[[SimResults], Any]]] = {
@@ -52,7 +53,7 @@ RESULT_STORES: Final[dict[str, Callable[[SimResults], Any]]] = {
 
 def told_unstored(instance: Instance) -> None:
     """A result is told as stored before it is."""
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     status = kills.status

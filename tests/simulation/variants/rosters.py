@@ -9,6 +9,8 @@ from kcm_killswitch.model.completeness import RegionFacts
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_trust.statements import signed_by
 
+from tests.simulation.variants.parts import core_part
+
 if TYPE_CHECKING:
     from tests.simulation.instance import Instance
 
@@ -43,7 +45,7 @@ def retired_holds_end(instance: Instance) -> None:
 
 def peer_lease_of_any_roster(instance: Instance) -> None:
     """A region whose holds are all here gets a peer lease, whichever roster it judges by."""
-    regions: Any = getattr(instance, "regions", None)
+    regions: Any = core_part(instance, "regions")
     if regions is None:
         return
     pull = regions.pull
@@ -75,7 +77,7 @@ def lower_roster_counts(instance: Instance) -> None:
 
     And it does not matter whether the region's stream has the roster.
     """
-    kills: Any = getattr(instance, "kills", None)
+    kills: Any = core_part(instance, "kills")
     if kills is None:
         return
     rosters: Any = instance.switch.rosters
