@@ -9,13 +9,15 @@ import pytest
 
 LOOK = """
 import ctypes, resource, sys
+from types import SimpleNamespace
 from kcm_runtime import process
 
 def build(config, clock):
     print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))
     raise process.ConfigError("seen")
 
-process.load = lambda model, path: None
+settings = SimpleNamespace(instance="a", region="eu", log=SimpleNamespace(format="text"))
+process.load = lambda model, path: settings
 sys.argv = ["x", "--config", "/nonexistent"]
 sys.exit(process.run("x", process.InstanceConfig, build))
 """
