@@ -151,7 +151,7 @@ class _Making:
         caller = member_of(trust, verifier, gateway, randomness)
         unused: Any = None  # no key of this run refuses, so nothing is held
         ports = key_ports(host, state, region, self.vault, hpke_private(trust), audit=self.audit)
-        keys = key_service(ports, key_monitor(ports, unused), _on_record(caller, clock.elapsed()))
+        keys = key_service(ports, key_monitor(ports, unused), _registered(caller, clock.elapsed()))
         self.sessions, self.wrapping = keys.sessions, keys.wrapping
         self.loader, self.maker = keys.loader, keys.creator
         joined = Host(caller, clock, randomness, self.audit.emit)
@@ -291,7 +291,7 @@ class _Attestations(ControlLog):
         return 1
 
 
-def _on_record(caller: InstanceContext, now: float) -> Incarnations:
+def _registered(caller: InstanceContext, now: float) -> Incarnations:
     """The Gateway's lease entry, read."""
     records = Incarnations()
     lease = Lease(

@@ -108,12 +108,12 @@ class Known:
     def ask(self, _tenant: str, root: WrappedRoot) -> Ask:
         """A root is about to be opened."""
         target = Target(root.link, root.link_revision, root.key_version)
-        return Ask(target, self._freshness.mark, 0.0)
+        return Ask(target, self._freshness.position, 0.0)
 
     def answered(self, ask: Ask, _state: object, principal: str = "") -> None:
         """The key was used."""
-        if ask.mark is not None:
-            self._freshness.attested(AttestedKey(ask.target, principal), ask.mark)
+        if ask.position is not None:
+            self._freshness.attested(AttestedKey(ask.target, principal), ask.position)
 
     def opened(self, tenant: str, ask: Ask, principal: str) -> None:
         """The root is open."""
@@ -140,7 +140,7 @@ class Pair:
         freshness = _knowing(clock.elapsed())
         kind = Admission if checked else Allowing
         admission = kind(freshness, revocations, self._registry, REGION)
-        incarnations = _on_record(caller) if checked else AllIncarnations()
+        incarnations = _registered(caller) if checked else AllIncarnations()
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
         ports = key_ports(
@@ -310,7 +310,7 @@ def _knowing(now: float) -> Freshness:
     return freshness
 
 
-def _on_record(caller: InstanceContext) -> Incarnations:
+def _registered(caller: InstanceContext) -> Incarnations:
     incarnations = Incarnations()
     incarnations.take(
         Lease(

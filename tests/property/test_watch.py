@@ -163,7 +163,7 @@ class World:
             return
         facts = RegionFacts(
             before,
-            self.records.on_record(self.now, before),
+            self.records.registered(self.now, before),
             self.now - self.noted,
             0.0 if self.moved else self.records.watch.before_s(before, self.noted),
         )

@@ -49,10 +49,10 @@ def put_lease(rig, one, signer=None, subject=None):
     rig.deliver(where, encode(identity(signer or one.instance).sign(Kind.LEASE, one)))
 
 
-def on_record(rig):
+def registered(rig):
     return {
         (incarnation.instance, incarnation.incarnation): incarnation
-        for incarnation in rig.switch.registered.on_record(rig.clock.now)
+        for incarnation in rig.switch.registered.registered(rig.clock.now)
     }
 
 
@@ -71,16 +71,16 @@ async def test_nobody_ends_or_dates_the_incarnation_of_somebody_else():
         subject=subjects.control_lease("eu", "gw-eu", VICTIM),
     )
     put_lease(rig, lease("gw-eu", VICTIM, ended=True), signer="core-eu-2")
-    assert on_record(rig)["gw-eu", VICTIM].first == 5
+    assert registered(rig)["gw-eu", VICTIM].first == 5
 
 
 def test_an_expiry_that_nobody_signed_removes_nobody():
     rig = Rig()
     put_lease(rig, lease("gw-eu", VICTIM, first=5))
     rig.deliver(subjects.control_lease("eu", "gw-eu", VICTIM), b"")
-    assert ("gw-eu", VICTIM) in on_record(rig)
+    assert ("gw-eu", VICTIM) in registered(rig)
     rig.clock.now += GONE_S
-    assert on_record(rig) == {}
+    assert registered(rig) == {}
 
 
 def test_the_first_entry_of_an_incarnation_replayed_does_not_make_it_begin_later():
@@ -90,7 +90,7 @@ def test_the_first_entry_of_an_incarnation_replayed_does_not_make_it_begin_later
     put_lease(rig, lease("gw-eu", VICTIM, first=1))
     for _ in range(10):
         put_lease(rig, replayed)
-    assert on_record(rig)["gw-eu", VICTIM].first == 0  # unknown: never after a hold
+    assert registered(rig)["gw-eu", VICTIM].first == 0  # unknown: never after a hold
 
 
 def test_an_ended_incarnation_does_not_come_back_by_a_replay():
@@ -98,7 +98,7 @@ def test_an_ended_incarnation_does_not_come_back_by_a_replay():
     put_lease(rig, lease("gw-eu", VICTIM, first=1))
     put_lease(rig, lease("gw-eu", VICTIM, first=1, ended=True))
     put_lease(rig, lease("gw-eu", VICTIM, first=1))
-    assert on_record(rig) == {}
+    assert registered(rig) == {}
 
 
 def test_an_instance_that_invents_incarnations_pushes_out_only_its_own():
@@ -106,7 +106,7 @@ def test_an_instance_that_invents_incarnations_pushes_out_only_its_own():
     records.take(lease("gw-us", VICTIM), 1, 0.0)
     for number in range(5000):
         records.take(lease("gw-eu", number.to_bytes(16, "big")), number, 0.0)
-    known = records.on_record(0.0)
+    known = records.registered(0.0)
     assert len(known) == INCARNATIONS_PER_INSTANCE_MAX + 1
     assert any(incarnation.incarnation == VICTIM for incarnation in known)
 

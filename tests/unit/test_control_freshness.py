@@ -10,7 +10,7 @@ from kcm_killswitch.model.control_lease import (
 )
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.key_leases import Attestations, AttestedKey, Target
-from kcm_killswitch.model.log_position import MARKS_KEPT, NOWHERE, LogPosition, Marks
+from kcm_killswitch.model.log_position import MARKS_KEPT, NOWHERE, LogPosition, LogPositions
 from kcm_killswitch.model.peer_leases import PeerLeases, durable_majority, needed_others
 from kcm_killswitch.model.timing import Timing
 
@@ -135,11 +135,11 @@ def test_however_often_an_incarnation_writes_it_can_date_what_is_a_grace_old():
         assert asked * every - 2 * SPACING_S <= moment <= asked * every
 
 
-# Marks
+# LogPositions
 
 
 def test_another_nonce_at_the_same_sequence_is_not_believed():
-    marks = Marks()
+    marks = LogPositions()
     marks.add(mark(5))
     assert mark(5) in marks
     assert mark(5, of=6) not in marks
@@ -147,7 +147,7 @@ def test_another_nonce_at_the_same_sequence_is_not_believed():
 
 
 def test_marks_above_a_resume_are_forgotten_and_the_oldest_make_room():
-    marks = Marks()
+    marks = LogPositions()
     for sequence in range(1, MARKS_KEPT + 11):
         marks.add(mark(sequence))
     assert mark(10) not in marks
@@ -253,7 +253,7 @@ def test_the_own_mark_is_believed_before_it_is_read_back_and_an_unknown_one_is_n
 
 def test_nothing_is_known_before_anything_was_written():
     incarnation = Incarnation()
-    assert incarnation.known.mark is None
+    assert incarnation.known.position is None
     assert incarnation.until == EXPIRED
     incarnation.read(5, own=False)
     assert incarnation.known.peer_leased("us", mark(5), NOWHERE)

@@ -54,11 +54,11 @@ class Stream:
         return made
 
     def silent(self, now, place=0):
-        (found,) = self.records.on_record(now, place)
+        (found,) = self.records.registered(now, place)
         return found.silent_ms / 1000
 
     def quiet(self, now):
-        (found,) = self.records.on_record(now, 1)
+        (found,) = self.records.registered(now, 1)
         return found.quiet_ms / 1000
 
 
@@ -172,7 +172,7 @@ def test_a_record_that_is_delivered_again_is_not_heard_again(stream):
     stream.records.delivered(1, 20.0)
     stream.records.take(record, 1, 20.0)
     assert stream.silent(25.0) == 15.0
-    assert stream.records.on_record(3.0 + GONE_S) == []
+    assert stream.records.registered(3.0 + GONE_S) == []
 
 
 # What somebody else put into an incarnation's place
@@ -189,8 +189,8 @@ def test_an_old_entry_keeps_no_incarnation_registered(stream):
     old = stream.lease(3.0)
     for now in range(10, int(GONE_S), 10):
         stream.lease(float(now), nonce=old.nonce)
-    assert stream.records.on_record(2.9 + GONE_S) != []
-    assert stream.records.on_record(3.0 + GONE_S) == []
+    assert stream.records.registered(2.9 + GONE_S) != []
+    assert stream.records.registered(3.0 + GONE_S) == []
 
 
 def test_an_entry_that_states_a_later_start_than_its_place_marks_its_incarnation(stream):
@@ -225,21 +225,21 @@ def test_the_nonces_that_are_remembered_are_bounded(stream, back, silent):
 def test_nobody_is_pruned_before_the_own_lease_has_ended(stream):
     stream.lease(0.0, lease_ms=LEASE_MAX_MS)
     ends = Timing(clock_error=0.1).incarnation_bound_s(LEASE_MAX_MS / 1000)
-    assert stream.records.on_record(ends - 0.01) != []
-    assert stream.records.on_record(2 * ends) == []
+    assert stream.records.registered(ends - 0.01) != []
+    assert stream.records.registered(2 * ends) == []
 
 
 def test_a_lease_that_no_timing_allows_counts_as_the_longest(stream):
     """Else whoever claims it keeps every kill from being complete."""
     stream.lease(0.0, lease_ms=(1 << 32) - 1)
-    assert stream.records.on_record(1.0)[0].lease_ms == LEASE_MAX_MS
+    assert stream.records.registered(1.0)[0].lease_ms == LEASE_MAX_MS
 
 
 def test_no_incarnation_is_pushed_out_by_others_of_its_instance(stream):
     stream.lease(0.0)
     for number in range(5 * INCARNATIONS_PER_INSTANCE_MAX):
         stream.lease(1.0, incarnation=number.to_bytes(16, "big"))
-    known = stream.records.on_record(2.0)
+    known = stream.records.registered(2.0)
     assert len(known) == INCARNATIONS_PER_INSTANCE_MAX
     assert INCARNATION in {one.incarnation for one in known}
 
@@ -259,13 +259,13 @@ def test_incarnations_that_ended_make_room(stream):
         stream.lease(0.0, incarnation=number.to_bytes(16, "big"))
         stream.lease(0.0, incarnation=number.to_bytes(16, "big"), ended=True)
     stream.lease(1.0)
-    assert [one.incarnation for one in stream.records.on_record(1.0)] == [INCARNATION]
+    assert [one.incarnation for one in stream.records.registered(1.0)] == [INCARNATION]
     assert stream.records.whole(1.0)
 
 
 def test_the_incarnations_of_a_region_are_bounded(stream):
     for number in range(INCARNATIONS_MAX + 10):
         stream.lease(0.0, instance=f"gw-{number}")
-    assert len(stream.records.on_record(0.0)) == INCARNATIONS_MAX
+    assert len(stream.records.registered(0.0)) == INCARNATIONS_MAX
     assert not stream.records.whole(0.0)
     assert stream.records.knows("gw-0", INCARNATION)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class Lonely(Incarnations):
-    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
-        return super().on_record(now, place)[-1:]
+    def registered(self, now: float, place: int = 0) -> list[Incarnation]:
+        return super().registered(now, place)[-1:]
 
 
 class FromMemory(Incarnations):
@@ -38,8 +38,8 @@ class FromMemory(Incarnations):
         if self._began:
             self._heard.add((lease.instance, lease.incarnation))
 
-    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
-        known = super().on_record(now, place)
+    def registered(self, now: float, place: int = 0) -> list[Incarnation]:
+        known = super().registered(now, place)
         return [one for one in known if (one.instance, one.incarnation) in self._heard]
 
 

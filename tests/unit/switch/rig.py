@@ -288,7 +288,7 @@ class CoreIncarnation(Incarnation):
             record = Service(tenant=one.tenant, service=service, revision=1)
             self.learn(record)
             await self.maker.service(record)
-        if self.freshness.mark is not None:
+        if self.freshness.position is not None:
             await self.switch.renew()  # as who accepted a record does, before it says so
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:

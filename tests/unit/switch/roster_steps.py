@@ -5,7 +5,7 @@ from tests.unit.switch.rig import Incarnation
 
 def said(incarnation, core):
     """The version of the roster by which an incarnation says that it judges."""
-    found = core.switch.registered.on_record(core.clock.elapsed())
+    found = core.switch.registered.registered(core.clock.elapsed())
     return next(one.roster for one in found if one.instance == incarnation.me.name)
 
 

@@ -142,7 +142,7 @@ async def test_a_peer_lease_names_a_log_position_from_before_the_question(system
     eu = system.core("core-eu-1")
 
     def answer(_):
-        asked.append(eu.freshness.mark)
+        asked.append(eu.freshness.position)
 
     await answering(system, "us", answer)
     await eu.start(watch=False)

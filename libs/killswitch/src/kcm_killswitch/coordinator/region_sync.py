@@ -169,11 +169,11 @@ class RegionSync:
             self._refreshed[other] = self._clock.elapsed()
             return True
         try:
-            mark = await self._switch.renew()
+            position = await self._switch.renew()
             roster = await self._learn_from(other)
             if roster is None or not await self._stored():
                 return False
-            await self._state_peer_lease(other, mark, roster)
+            await self._state_peer_lease(other, position, roster)
         except Exception as error:  # noqa: BLE001 - a task that stops asking misses what was lost
             log.warning("region %s could not be asked: %s", other, describe(error))
             return False
@@ -259,13 +259,13 @@ class RegionSync:
 
         return await self._switch.until(stored, STORE_S)
 
-    async def _state_peer_lease(self, other: str, mark: LogPosition, roster: int) -> None:
+    async def _state_peer_lease(self, other: str, position: LogPosition, roster: int) -> None:
         highest = self._switch.highest_hold()
         peer_lease = PeerLease(
             region=self._me.region,
             other=other,
-            position=mark.sequence,
-            nonce=mark.nonce,
+            position=position.sequence,
+            nonce=position.nonce,
             stored=highest.sequence,
             hold=highest.nonce,
             roster=roster,

@@ -190,7 +190,7 @@ class Incarnations:
         """Whether no incarnation whose lease may still run was refused for lack of room."""
         return now >= self._refused_until
 
-    def on_record(self, now: float, place: int = 0) -> list[Incarnation]:
+    def registered(self, now: float, place: int = 0) -> list[Incarnation]:
         """Every incarnation that may hold keys.
 
         ``silent_ms`` is for how long no entry of it below ``place`` (0: at any position) was heard,

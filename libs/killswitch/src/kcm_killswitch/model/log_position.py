@@ -32,15 +32,15 @@ NOWHERE: Final = LogPosition(0, bytes(16))
 """The highest position of a hold if there are no holds."""
 
 
-class Marks:
+class LogPositions:
     """The lease entries, or the holds, that were delivered, newest last."""
 
     def __init__(self) -> None:
         self._nonces: OrderedDict[int, bytes] = OrderedDict()
 
-    def add(self, mark: LogPosition) -> None:
+    def add(self, position: LogPosition) -> None:
         """A lease entry was delivered."""
-        self._nonces[mark.sequence] = mark.nonce
+        self._nonces[position.sequence] = position.nonce
         if len(self._nonces) > MARKS_KEPT:
             self._nonces.popitem(last=False)
 
@@ -49,8 +49,8 @@ class Marks:
         """The sequences at which lease entries were delivered."""
         return self._nonces.keys()
 
-    def __contains__(self, mark: LogPosition) -> bool:
-        return self._nonces.get(mark.sequence) == mark.nonce
+    def __contains__(self, position: LogPosition) -> bool:
+        return self._nonces.get(position.sequence) == position.nonce
 
     def resumed(self, behind: int) -> None:
         """Forget everything above a sequence, where entries may differ now."""

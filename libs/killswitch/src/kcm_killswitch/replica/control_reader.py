@@ -124,16 +124,16 @@ class ControlReader:
         This writes our own lease entry, and waits until the entry is read back after everything
         before it. Raises ``unavailable``.
         """
-        mark = await self.leases.renew()
+        position = await self.leases.renew()
         era = self._freshness.era
-        await self._following.reached(mark.sequence)
+        await self._following.reached(position.sequence)
         # A later entry of ours may replace it before delivery; or the stream was rolled back.
         await self._changes.until(
-            lambda: era != self._freshness.era or self._freshness.read_back(mark), READ_BACK_S
+            lambda: era != self._freshness.era or self._freshness.read_back(position), READ_BACK_S
         )
-        if era != self._freshness.era or not self._freshness.read_back(mark):
+        if era != self._freshness.era or not self._freshness.read_back(position):
             raise KcmError(Code.UNAVAILABLE, "our own lease entry was not read back in time")
-        return mark
+        return position
 
     # The methods of a follower of the region's stream.
 
@@ -174,11 +174,11 @@ class ControlReader:
             raise Untrusted("a peer lease of another region")
         if peer_lease.roster > self.replay.judged:
             return  # a hold of the other region may count as lifted only here
-        mark, highest = (
+        position, highest = (
             LogPosition(peer_lease.position, peer_lease.nonce),
             LogPosition(peer_lease.stored, peer_lease.hold),
         )
-        if self._freshness.peer_leased(peer_lease.other, mark, highest):
+        if self._freshness.peer_leased(peer_lease.other, position, highest):
             self._on_peer_lease(peer_lease)
 
     def _route(self, entry: Entry) -> None:

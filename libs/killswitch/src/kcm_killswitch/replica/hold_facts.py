@@ -69,7 +69,7 @@ class HoldFacts:
     async def incarnations(self) -> list[Incarnation]:
         """The registered incarnations, read after a lease entry of ours. Raises ``unavailable``."""
         await self._reader.caught_up()
-        return self._reader.leases.incarnations.on_record(self._clock.elapsed())
+        return self._reader.leases.incarnations.registered(self._clock.elapsed())
 
     async def of(self, hold_id: bytes) -> tuple[int, RegionFacts]:
         """The stream's position, and the registered incarnations and the hold's state as of it.
@@ -84,19 +84,19 @@ class HoldFacts:
         """
         await self._replicator.verify(hold_id)
         before = self.durable_at(hold_id)
-        mark = await self._reader.caught_up()
+        position = await self._reader.caught_up()
         now, incarnations = self._clock.elapsed(), self._reader.leases.incarnations
         record = self._revocations.holds.get(hold_id)
         place = None if record is None else self._replicator.placed(record)
         judged_since = self._rosters.stored_since
         if record is None or place is None or judged_since > now:
-            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
-        if place.sequence != before or before >= mark.sequence:
-            return mark.sequence, RegionFacts(0, incarnations.on_record(now), settled=False)
+            return position.sequence, RegionFacts(0, incarnations.registered(now), settled=False)
+        if place.sequence != before or before >= position.sequence:
+            return position.sequence, RegionFacts(0, incarnations.registered(now), settled=False)
         watched_s = 0.0 if place.moved else incarnations.watch.before_s(before, place.noted)
-        found = incarnations.on_record(now, before)
+        found = incarnations.registered(now, before)
         durable_at = before if incarnations.whole(now) else 0
-        return mark.sequence, RegionFacts(
+        return position.sequence, RegionFacts(
             durable_at,
             found,
             now - max(place.noted, judged_since),

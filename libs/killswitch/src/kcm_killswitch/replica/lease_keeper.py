@@ -268,18 +268,18 @@ class LeaseKeeper:
                 await self._look()
             raise KcmError(Code.UNAVAILABLE, "the region's stream did not acknowledge") from None
         self._expected = sequence
-        mark = LogPosition(sequence, nonce)
+        position = LogPosition(sequence, nonce)
         if self._ceased:
             raise KcmError(Code.UNAVAILABLE, "this instance may not act any more")
         if era != self._freshness.era:
             raise KcmError(Code.UNAVAILABLE, "the region's stream is being read again")
-        if not self._freshness.wrote(began, seen, mark):
+        if not self._freshness.wrote(began, seen, position):
             self.lost("a write was acknowledged where something was seen before")
             raise KcmError(Code.UNAVAILABLE, "the region's stream went back")
         self._first = self._first or sequence
         self._wrote, self._shown = began, lease.registry
         self._tell_changed()  # an earlier entry may count as read back by this one
-        return mark
+        return position
 
     async def _look(self) -> None:
         """Our last lease entry is not where it was acknowledged: find out why."""

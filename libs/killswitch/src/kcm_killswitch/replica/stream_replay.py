@@ -88,11 +88,11 @@ class StreamReplay:
 
     async def _read(self) -> None:
         """Read everything that was stored when this was called."""
-        mark = await self._renew()
+        position = await self._renew()
         following = self._stream.follow(_FromItsStart(self._take))
         try:
             await following.start()
-            await following.reached(mark.sequence)
+            await following.reached(position.sequence)
         finally:
             await following.close()
 

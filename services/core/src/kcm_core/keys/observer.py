@@ -16,7 +16,7 @@ class Ask:
     """A use of a root key: which key, and the log position and time from before the call."""
 
     target: Target
-    mark: LogPosition | None
+    position: LogPosition | None
     began: float
 
 

@@ -108,14 +108,14 @@ class KeyMonitor:
     def ask(self, tenant: str, root: WrappedRoot) -> Ask:
         """A tenant root is about to be unsealed, which is a use of the key."""
         target = self._canaries.add(tenant, root)
-        return Ask(target, self._freshness.mark, self._clock.elapsed())
+        return Ask(target, self._freshness.position, self._clock.elapsed())
 
     def answered(self, ask: Ask, state: L1State, principal: str = "") -> None:
         """Act on the result of a call to a key. Nothing here waits."""
         target = ask.target
         match self._plan.ended(target, state, ask.began, self._clock.elapsed()):
-            case Verdict.KEY_USE if ask.mark is not None:
-                self._prove(AttestedKey(target, principal), ask.mark)
+            case Verdict.KEY_USE if ask.position is not None:
+                self._prove(AttestedKey(target, principal), ask.position)
             case Verdict.HOLD:
                 self._hold(target, state)
             case Verdict.UNLOAD_HERE:
@@ -146,11 +146,11 @@ class KeyMonitor:
             Target(attestation.link, attestation.link_revision, attestation.key_version),
             attestation.principal,
         )
-        mark = LogPosition(attestation.position, attestation.nonce)
-        if not self._freshness.attested(key, mark):
+        position = LogPosition(attestation.position, attestation.nonce)
+        if not self._freshness.attested(key, position):
             return
         self._written[key] = self._clock.elapsed()
-        moment = self._freshness.lease.moment(mark.sequence)
+        moment = self._freshness.lease.moment(position.sequence)
         if moment is None:
             return
         if self._principals.get(key.target) == key.principal:
@@ -159,7 +159,7 @@ class KeyMonitor:
             # repeated attestation.
             late = moment + self._freshness.timing.probe_interval_s / 2
             self._plan.attested(key.target, min(late, self._clock.elapsed()))
-        lifted = self._holds.succeeded(attestation.link, mark.sequence, moment)
+        lifted = self._holds.succeeded(attestation.link, position.sequence, moment)
         if lifted:
             self._emit(EventType.KEY_SETTLED, count=lifted, detail=f"link {attestation.link}")
 
@@ -203,7 +203,7 @@ class KeyMonitor:
             self._watched.follow(self._watched.held, now)
 
     async def _probe(self, target: Target) -> None:
-        ask = Ask(target, self._freshness.mark, self._clock.elapsed())
+        ask = Ask(target, self._freshness.position, self._clock.elapsed())
         state, principal = L1State.UNREACHABLE, ""
         try:
             canary = self._canaries.find(target)
@@ -234,9 +234,9 @@ class KeyMonitor:
             return error.state, ""
         return L1State.ENABLED, probe.principal
 
-    def _prove(self, key: AttestedKey, mark: LogPosition) -> None:
+    def _prove(self, key: AttestedKey, position: LogPosition) -> None:
         now = self._clock.elapsed()
-        if self._freshness.attested(key, mark):
+        if self._freshness.attested(key, position):
             if self._principals.get(key.target, key.principal) != key.principal:
                 self._admission.renamed(key)  # a session's name ends with it; leases do not
             self._principals[key.target] = key.principal
@@ -244,7 +244,7 @@ class KeyMonitor:
         fresh = now - self._written.get(key, float("-inf"))
         if fresh >= self._freshness.timing.probe_interval_s / 4:
             self._written[key] = now
-            self._tasks.spawn(self._write(key, L1State.ENABLED, mark))
+            self._tasks.spawn(self._write(key, L1State.ENABLED, position))
 
     def _hold(self, target: Target, state: L1State) -> None:
         """Purge first; then place a hold, so that every instance purges."""
@@ -252,9 +252,9 @@ class KeyMonitor:
         self._unload_each(self._revocations.reach("link", link))
         self._freshness.attestations.refuse(link)
         self._holds.place(link, state)
-        mark = self._freshness.mark
-        if mark is not None:
-            self._tasks.spawn(self._write(AttestedKey(target, ""), state, mark))
+        position = self._freshness.position
+        if position is not None:
+            self._tasks.spawn(self._write(AttestedKey(target, ""), state, position))
         self._emit(EventType.KEY_REFUSED, detail=f"link {link}: {state.value}")
 
     def _unload_each(self, tenants: Sequence[str]) -> None:
@@ -267,7 +267,7 @@ class KeyMonitor:
         log.error("%s", what, extra=fields(link=link))
         self._emit(EventType.KEY_INCIDENT, code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
 
-    async def _write(self, key: AttestedKey, state: L1State, mark: LogPosition) -> None:
+    async def _write(self, key: AttestedKey, state: L1State, position: LogPosition) -> None:
         attestation = KeyUseAttestation(
             region=self._me.region,
             link=key.target.link,
@@ -275,8 +275,8 @@ class KeyMonitor:
             key_version=key.target.key_version,
             principal=key.principal,
             state=state,
-            position=mark.sequence,
-            nonce=mark.nonce,
+            position=position.sequence,
+            nonce=position.nonce,
         )
         body = encode(self._me.identity.sign(Kind.KEY_USE, attestation))
         try:

@@ -79,7 +79,8 @@ async def test_a_lost_acknowledgement_is_adopted_and_renews_nothing(system):
     with pytest.raises(KcmError):
         await incarnation.switch.renew()
     assert (
-        incarnation.stream.entries[own(incarnation)].sequence > incarnation.freshness.mark.sequence
+        incarnation.stream.entries[own(incarnation)].sequence
+        > incarnation.freshness.position.sequence
     )
     await settled()
     assert incarnation.freshness.lease.until() == before
@@ -87,7 +88,7 @@ async def test_a_lost_acknowledgement_is_adopted_and_renews_nothing(system):
         await incarnation.switch.renew()
     mark = await incarnation.switch.renew()
     assert incarnation.freshness.era == era
-    assert incarnation.freshness.mark == mark
+    assert incarnation.freshness.position == mark
     assert incarnation.live()
 
 
