@@ -200,6 +200,7 @@ def key_ports(
         buckets=unused,
         control_bus=unused,
         stream=_Attestations(),  # type: ignore[arg-type]
+        hold_store=unused,
         results=unused,
         feed=_NoFeed(),  # type: ignore[arg-type]
         floors=unused,

@@ -43,9 +43,9 @@ class SimCore(Instance):
         self.kills: Final = parts.kills
         self.compaction: Final = parts.compaction
         self.loader: Final = key_loader(ports, parts.monitor)
-        self.registry_parts: Final = registry_parts(ports, self._until_shown) if self.feed else None
-        if self.registry_parts is not None:
-            self.switch.on_registry(self.registry_parts.keeper.compare)
+        self.registry_parts: Final = (
+            registry_parts(ports, self.switch, self._until_shown) if self.feed else None
+        )
         broken(world.plan.variant, self)
 
     @property
@@ -79,6 +79,7 @@ class SimCore(Instance):
             buckets=bucket_of(self, bucket) if bucket else unused,
             control_bus=self.control_bus,
             stream=self.stream,
+            hold_store=self.hold_store,
             results=naive(world.results[region]) if naive else world.results[region],
             feed=self.feed or unused,
             floors=floors_of(self),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_core.assembly import Limits, Ports, assemble
+from kcm_core.assembly.production import overwrite_keys
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
@@ -18,6 +19,7 @@ from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
@@ -158,7 +160,8 @@ class Switch:
         """Other regions and other Cores' attestations send nothing."""
 
     def on_registry(self, differs: Any) -> None:
-        """No other Core shows another registry."""
+        """A test calls it: another Core shows another registry."""
+        self.registry_differs = differs
 
 
 class Attestations:
@@ -229,6 +232,7 @@ class Core:
             buckets=bus,
             control_bus=self.region_bus,
             stream=stream,
+            hold_store=NullHoldStore(),
             results=ResultBucket(bus),
             feed=RegistryFeed(
                 bus, self.me, self.revocations, self.purge, self.freshness.registry, world.clock
@@ -268,8 +272,7 @@ class Core:
 
     def purge(self, tenant: str) -> int:
         """As the service puts it together."""
-        self.admission.close(tenant)
-        return self.vault.purge(tenant)
+        return overwrite_keys(self.admission, self.vault, tenant)
 
     def kill(self, hold: Hold | None = None) -> None:
         """As the kill switch does: learn, then purge, with nothing in between."""

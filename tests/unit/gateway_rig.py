@@ -149,6 +149,7 @@ class Rig:
         )
         self.blocks = WatchedBlocks()
         self.worked: Callable[[], None] = lambda: None
+        self.looked_up: Callable[[], None] = lambda: None
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.fetched: list[str] = []
         parts = assemble(self._ports(), EngineSettings(**settings))
@@ -190,6 +191,7 @@ class Rig:
         if operation == "last":
             _, tenant = subjects.bucket_key(subject).split(".")
             self.fetched.append(tenant)
+            self.looked_up()
 
     def store(self, tenant: Tenant) -> None:
         """Into the registry's bucket, which this Gateway has not read."""

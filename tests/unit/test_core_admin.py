@@ -15,8 +15,10 @@ from kcm_schemas.admin.tenants import (
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link, Tenant
+from kcm_schemas.roster import OperatorRole
 from kcm_schemas.signed import Kind
 
+from tests.unit import trust_rig
 from tests.unit.admin_requests import FIRST_PAGE, KINDS, ask, put, put_all, request, said
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
 
@@ -156,8 +158,37 @@ async def test_roles_of_the_sender_and_of_the_author_both_count(world):
     assert await put(core, LINK, author="security") is Code.FORBIDDEN
     assert await put(core, LINK, author="core-eu") is Code.FORBIDDEN
     assert not world.bus.stream.stored
-    raw = request(world, "hold", "put", PutStatement(statement=b""), signer="admin")
-    assert (await ask(core, raw, "hold", "put"))[0] is Code.FORBIDDEN
+
+
+ADMIN, SECURITY = frozenset({OperatorRole.ADMIN}), frozenset({OperatorRole.SECURITY})
+ANY = frozenset(OperatorRole)
+
+ROLES = {
+    ("tenant", "put"): ADMIN, ("tenant", "list"): ANY, ("tenant", "find"): ANY,
+    ("tenant", "show"): ANY,
+    ("link", "put"): ADMIN, ("link", "list"): ANY,
+    ("service", "put"): ADMIN, ("service", "list"): ANY,
+    ("hold", "put"): SECURITY, ("hold", "status"): ANY, ("hold", "show"): ANY,
+    ("hold", "list"): ANY, ("hold", "preview"): ANY, ("hold", "export"): ANY,
+    ("roster", "show"): ANY, ("roster", "put"): ANY, ("roster", "endorsements"): ANY,
+    ("roster", "listed"): ANY, ("roster", "signed"): ANY,
+    ("registry", "show"): ANY, ("registry", "adopt"): ADMIN,
+    ("key", "status"): ANY,
+}  # fmt: skip
+"""Who may send each request; the signature of a statement in it has rules of its own."""
+
+
+def test_every_request_takes_these_roles_and_no_others(world):
+    assert world.core().admin.served == ROLES
+
+
+async def test_a_hold_is_taken_from_an_operator_with_the_role_security_only(world):
+    order = PutStatement(statement=signed(Kind.HOLD, trust_rig.hold(), "security"))
+    raw = request(world, "hold", "put", order, signer="admin")
+    answer = await world.core().admin.handle(subjects.admin("eu", "hold", "put"), raw)
+    reply, _ = VERIFIER.admin_reply(answer)
+    assert reply.code is Code.FORBIDDEN
+    assert reply.detail == "hold put takes the role security; your roles: admin"
 
 
 @pytest.mark.parametrize("signer", ["stranger", "core-eu", "gw-eu", "root"])

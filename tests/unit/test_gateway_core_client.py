@@ -157,8 +157,10 @@ def test_a_failure_that_says_ok_is_malformed():
     assert info.value.code is Code.MALFORMED
 
 
-async def test_after_closing_the_next_request_has_a_session_of_its_own(broker, client):
+async def test_a_closed_client_opens_no_session_again(broker, client):
     await wrap(client)
     client.close()
-    await wrap(client)
-    assert len(set(broker.sessions)) == 2
+    with pytest.raises(KcmError) as info:
+        await wrap(client)
+    assert info.value.code is Code.UNAVAILABLE
+    assert len(set(broker.sessions)) == 1

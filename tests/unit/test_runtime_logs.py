@@ -41,10 +41,21 @@ def test_json_has_the_named_values_and_those_of_the_process() -> None:
     assert datetime.fromisoformat(said.pop("time")).utcoffset() is not None
     assert said == {
         "level": "WARNING", "logger": "kcm.test", "message": "not sent",
-        "instance": "core-eu-1", "region": "eu", "hold": "01ab", "count": 2,
+        "instance": "core-eu-1", "region": "eu", "fields": {"hold": "01ab", "count": 2},
     }  # fmt: skip
-    other = json.loads(form.format(record("a pull", **fields(region="us"))))
-    assert other["region"] == "us"
+    other = json.loads(form.format(record("a pull", **fields(region="us", instance="gw-us"))))
+    assert (other["region"], other["instance"]) == ("eu", "core-eu-1")
+    assert other["fields"] == {"region": "us", "instance": "gw-us"}
+
+
+def test_a_value_with_spaces_does_not_look_like_several() -> None:
+    line = LineFormatter("text").format(record("full", **fields(path='/x tenant=acme "y"')))
+    assert line.endswith(r'full path="/x tenant=acme \"y\""')
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_line_is_bounded(form: Any) -> None:
+    assert len(LineFormatter(form).format(record("a" * 10**6, **fields(path="b" * 10**6)))) < 9000
 
 
 def test_what_is_absent_is_not_written() -> None:

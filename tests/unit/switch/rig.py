@@ -238,6 +238,7 @@ class CoreIncarnation(Incarnation):
             buckets=bus,
             control_bus=self.bus,
             stream=self.log,
+            hold_store=self.hold_store,
             results=ResultBucket(bus),
             feed=RegistryFeed(
                 bus,
@@ -274,6 +275,7 @@ class CoreIncarnation(Incarnation):
     async def close(self) -> None:
         self.alive = False
         self.watch.close()
+        self.holds.close()
         for name in self.vault.open_tenants:
             self.purge(name)
         self.kills.close()

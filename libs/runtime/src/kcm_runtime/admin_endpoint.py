@@ -130,9 +130,9 @@ class AdminEndpoint:
             self._verbs[noun, verb] = _Verb(roles, handler)
 
     @property
-    def served(self) -> frozenset[tuple[str, str]]:
-        """The nouns and verbs that are served."""
-        return frozenset(self._verbs)
+    def served(self) -> Mapping[tuple[str, str], frozenset[OperatorRole] | None]:
+        """The roles that may use each noun and verb; ``None`` is for all operators."""
+        return {what: verb.roles for what, verb in self._verbs.items()}
 
     def close(self) -> None:
         """Record the repeated and refused requests that are only counted so far."""

@@ -1,6 +1,8 @@
 """The log of a service: lines as text or JSON, with named values.
 
-A value with a name (``fields``) is an identifier that passed the grammar of names, or a number. Key
+A value with a name (``fields``) is an identifier, a number, a path or an address. In text it is
+quoted if it could be read as several values. In JSON, the values of a line are in ``fields``, so
+that none of them can replace the name of the instance that writes the line. Key
 material, payloads and the texts of foreign exceptions never reach a log: of an exception only its
 class and its frames are written (``kcm_runtime.error_text``). The standard library suffices; the
 process that holds keys has no library for this.
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Final, Literal, TypedDict, Unpack
@@ -21,6 +24,8 @@ from kcm_runtime.error_text import describe
 LogFormat = Literal["text", "json"]
 
 _KEY: Final = "kcm_fields"
+
+_AMBIGUOUS: Final = re.compile(r'[\s="]')
 
 
 class Fields(TypedDict, total=False):
@@ -63,16 +68,29 @@ class LineFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {describe(record.exc_info[1])}"
         named = {
-            name: value.hex() if isinstance(value, bytes) else value
+            name: _shown(value)
             for name, value in getattr(record, _KEY, {}).items()
             if value is not None
         }
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         if self._json:
             head = {"time": time, "level": record.levelname, "logger": record.name}
-            return json.dumps({**head, "message": message, **self._constants, **named})
-        parts = (f" {name}={printable(str(value))}" for name, value in named.items())
+            line = {**head, **self._constants, "message": printable(message), "fields": named}
+            return json.dumps(line)
+        parts = (f" {name}={_quoted(value)}" for name, value in named.items())
         return f"{time} {record.levelname} {printable(message)}{''.join(parts)}"
+
+
+def _shown(value: object) -> int | str:
+    if isinstance(value, int):
+        return value
+    return value.hex() if isinstance(value, bytes) else printable(str(value))
+
+
+def _quoted(value: int | str) -> str:
+    """Return a value that ends at the next space, so that no value can look like two."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
 
 
 def configure(form: LogFormat = "text", constants: Fields | None = None) -> None:

@@ -99,6 +99,7 @@ class CoreClient:
         self._session: Session | None = None
         self._ticket: Ticket | None = None
         self._opened = 0.0
+        self._closed = False
 
     async def wrap(
         self, tenant: str, service: str, purpose: Purpose, keys: memoryview
@@ -136,7 +137,8 @@ class CoreClient:
             return lease, [i for i, one in enumerate(status) if one != STATUS_OK]
 
     def close(self) -> None:
-        """Wipe the session's keys."""
+        """Wipe the session's keys, and make no request any more."""
+        self._closed = True
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -195,6 +197,8 @@ class CoreClient:
         out: memoryview,
     ) -> Lease:
         """Seal, send once, and open the reply into ``out``. The returned lease may have ended."""
+        if self._closed:
+            raise KcmError(Code.UNAVAILABLE, "the client of the Cores is closed")
         session, ticket = self._open_session()
         request_id = self._random.public(limits.ID_SIZE)
         sent = self._clock.elapsed()

@@ -17,7 +17,6 @@ affect the others.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, TypeVar
 
@@ -35,6 +34,7 @@ from kcm_schemas.results import Results
 
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
+from kcm_gateway.engine_status import EngineStatus
 from kcm_gateway.envelope import EnvelopeOf, cached_envelope
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.cache import KeyCache
@@ -69,24 +69,6 @@ class Batch(Results):
     def __init__(self, values: list[bytes], codes: list[Code], lease_s: float) -> None:
         super().__init__(values, codes)
         self.lease_s: Final = lease_s
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """What the engine has in memory and in progress, as counts; none of it is secret."""
-
-    tenants: int
-    """Tenants with keys in memory."""
-    pools: int
-    """Services with a pool of data keys."""
-    pooled_keys: int
-    """Data keys that are wrapped and ready for an encryption."""
-    cached_keys: int
-    """Unwrapped data keys in the cache."""
-    requests: int
-    """Requests to a Core in progress."""
-    queues: int
-    """Service keys with unwraps that wait or are in progress."""
 
 
 class Gateway:
@@ -208,8 +190,7 @@ class Gateway:
 
     async def _admit(self, tenant: str, service: str) -> Permit:
         """Admit an operation, once; an unknown tenant is looked up, and admitted if it is found."""
-        if self._closed:
-            raise KcmError(Code.UNAVAILABLE, _CLOSED)
+        self._check_open()
         self._owner.check()
         if not (is_name(tenant) and is_name(service)):
             raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
@@ -219,13 +200,21 @@ class Gateway:
             if error.code is not Code.UNKNOWN_TENANT or self._fetch is None:
                 raise
         await self._fetch(tenant)
+        self._check_open()
         return self._admission.admit(tenant, self._clock.elapsed())
+
+    def _check_open(self) -> None:
+        """Refuse work once the engine is closed: its instance states that it holds no key."""
+        if self._closed:
+            raise KcmError(Code.UNAVAILABLE, _CLOSED)
 
     def _recheck(self, permit: Permit) -> float:
         """Check an operation after a wait; returns for how many seconds its output may be accepted.
 
-        Raises ``tenant_killed`` if the generation changed, and as ``Admission.recheck`` does.
+        Raises ``tenant_killed`` if the generation changed, ``unavailable`` if the engine is closed,
+        and as ``Admission.recheck`` does.
         """
+        self._check_open()
         return self._admission.recheck(permit, self._clock.elapsed())
 
     async def _encrypt(

@@ -59,5 +59,7 @@ class GatewayService:
 
     async def close(self) -> None:
         """Finish requests in progress, wipe every key, and end the registration."""
-        await self._service.drain()
-        await self._member.close()
+        try:
+            await self._service.drain()
+        finally:
+            await self._member.close()

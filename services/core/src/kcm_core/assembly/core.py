@@ -50,11 +50,11 @@ class Core:
         self._me: Final = membership
         self._ports: Final = outside.ports
         self._audit: Final = outside.audit
-        self._switch: Final = outside.switch
         self._region_bus: Final = outside.region_bus
         self._control_bus: Final = outside.control_bus
-        parts = assemble(outside.ports, outside.switch)
+        parts = assemble(outside.ports)
         self._killing: Final = parts.kill_switch
+        self._switch: Final = parts.kill_switch.switch
         self._keys: Final = parts.keys
         self._registry: Final = parts.registry
         self._admin: Final = parts.admin
@@ -131,22 +131,21 @@ class Core:
 
     async def close(self) -> None:
         """Finish what is in progress, overwrite every key, and end the lease."""
-        await self._server.drain()
-        await self._listeners.close()
+        try:
+            await self._server.drain()
+        finally:
+            self._overwrite_keys()
         self._killing.monitor.close()
         self._killing.compaction.close()
-        await self._trimmer.close()
-        for tenant in self._ports.vault.open_tenants:
-            self._ports.purge(tenant)
-        self._ports.vault.close()
-        self._keys.sessions.close()
         self._killing.kills.close()
-        self._ports.private.close()
+        await self._listeners.close()
+        await self._trimmer.close()
         await self._killing.regions.close()
         self._registry.comparison.close()
         self._registry.recovery.close()
         self._registry.keeper.close()
         self._ports.store.close()
+        self._killing.automatic_holds.close()  # after all that may still place a hold
         await self._switch.close()
         await self._ports.feed.close()
         self._admin.close()
@@ -154,6 +153,14 @@ class Core:
         await self._audit.close()
         await self._control_bus.close()
         await self._region_bus.close()
+
+    def _overwrite_keys(self) -> None:
+        """Overwrite every key of this Core; nothing here waits or fails."""
+        for tenant in self._ports.vault.open_tenants:
+            self._ports.purge(tenant)
+        self._ports.vault.close()
+        self._keys.sessions.close()
+        self._ports.private.close()
 
 
 def _trimmer(ports: Ports, bus: Connection, config: CoreConfig) -> Trimmer:

@@ -29,6 +29,18 @@ class KillSwitchParts:
     compaction: LiftCompaction
 
 
+def replica(ports: Ports) -> KillSwitch:
+    """Make this Core's replica of the kill switch."""
+    return KillSwitch(
+        ports.host,
+        ports.state,
+        stream=ports.stream,
+        hold_store=ports.hold_store,
+        control_bus=ports.control_bus,
+        purge=ports.purge,
+    )
+
+
 def kill_switch(ports: Ports, switch: KillSwitch) -> KillSwitchParts:
     """Make the key monitor and the coordinator, and connect them to the replica."""
     host, state = ports.host, ports.state

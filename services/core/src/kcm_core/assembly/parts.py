@@ -9,7 +9,7 @@ from kcm_runtime.admin_endpoint import AdminEndpoint
 
 from kcm_core.assembly.admin import admin_requests
 from kcm_core.assembly.key_service import KeyService, key_service
-from kcm_core.assembly.kill_switch import KillSwitchParts, kill_switch
+from kcm_core.assembly.kill_switch import KillSwitchParts, kill_switch, replica
 from kcm_core.assembly.ports import Ports
 from kcm_core.assembly.registry import RegistryParts, registry_parts
 
@@ -24,13 +24,13 @@ class Parts:
     admin: AdminEndpoint
 
 
-def assemble(ports: Ports, switch: KillSwitch) -> Parts:
+def assemble(ports: Ports, switch: KillSwitch | None = None) -> Parts:
     """Make every part once and connect them; nothing runs yet.
 
-    ``switch`` is this Core's replica of the kill switch, which is made of the same ports.
+    ``switch`` is a replica that was made before of the same ports; tests bring one that they watch.
     """
+    switch = switch or replica(ports)
     killing = kill_switch(ports, switch)
     keys = key_service(ports, killing.monitor, switch.registered)
-    registry = registry_parts(ports, switch.renew)
-    switch.on_registry(registry.keeper.compare)
+    registry = registry_parts(ports, switch)
     return Parts(killing, keys, registry, admin_requests(ports, killing, keys, registry))

@@ -9,6 +9,7 @@ from kcm_killswitch.coordinator.lift_compaction import EVERY_S, KEEP_S, LEAST
 from kcm_killswitch.coordinator.result_store import ResultStore
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.host import Host
@@ -61,6 +62,7 @@ class Ports:
     buckets: Connection
     control_bus: PubSub
     stream: StreamLog
+    hold_store: HoldStore
     results: ResultStore
     feed: RegistryFeed
     floors: Floors

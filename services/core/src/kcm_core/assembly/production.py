@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from kcm_keymem.arena import Arena
 from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
+from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import FileHoldStore
-from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_killswitch.replica.registry_follower import RegistryFeed
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock
@@ -36,7 +37,6 @@ class Surroundings:
     """The ports, and what only the Core's start and end use."""
 
     ports: Ports
-    switch: KillSwitch
     audit: AuditEmitter
     region_bus: Connection
     control_bus: Connection
@@ -61,10 +61,7 @@ def surroundings(
     directory = FileKeyStore(config.key_store)
     stream = ControlLog(region_bus, me.region, clock)
 
-    def overwrite(tenant: str) -> int:
-        state.admission.close(tenant)
-        return vault.purge(tenant)
-
+    overwrite = partial(overwrite_keys, state.admission, vault)
     ports = Ports(
         host=host,
         state=state,
@@ -73,6 +70,7 @@ def surroundings(
         buckets=region_bus,
         control_bus=control_bus,
         stream=stream,
+        hold_store=FileHoldStore(config.state_dir / "holds"),
         results=ResultBucket(region_bus),
         feed=RegistryFeed(
             region_bus, me, state.revocations, overwrite, state.freshness.registry, clock
@@ -88,15 +86,13 @@ def surroundings(
         audit_room=audit,
         limits=Limits(config.lease_ms, config.l1_deadline_s, config.probes_per_s),
     )
-    switch = KillSwitch(
-        host,
-        state,
-        stream=stream,
-        hold_store=FileHoldStore(config.state_dir / "holds"),
-        control_bus=control_bus,
-        purge=overwrite,
-    )
-    return Surroundings(ports, switch, audit, region_bus, control_bus)
+    return Surroundings(ports, audit, region_bus, control_bus)
+
+
+def overwrite_keys(admission: Admission, vault: Vault, tenant: str) -> int:
+    """End a tenant's admission and overwrite its keys; returns the number of keys."""
+    admission.close(tenant)
+    return vault.purge(tenant)
 
 
 def _region(me: InstanceContext) -> Region:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from kcm_killswitch.replica.killswitch import KillSwitch
+
 from kcm_core.assembly.ports import Ports
 from kcm_core.registry.comparison import Comparison
 from kcm_core.registry.keeper import RegistryKeeper
@@ -22,10 +24,13 @@ class RegistryParts:
     comparison: Comparison
 
 
-def registry_parts(ports: Ports, renew: Callable[[], Awaitable[object]]) -> RegistryParts:
-    """Make the parts that keep the region's registry.
+def registry_parts(
+    ports: Ports, switch: KillSwitch, shown: Callable[[], Awaitable[object]] | None = None
+) -> RegistryParts:
+    """Make the parts that keep the region's registry, and connect them to the kill switch.
 
-    ``renew`` returns after this Core's lease entry shows the registry as it is now.
+    ``shown`` returns after this Core's lease entry shows the registry as it is now; without it, the
+    kill switch renews the entry.
     """
     host, lease = ports.host, ports.state.freshness.registry
     memory = RegistryMemory(
@@ -39,10 +44,11 @@ def registry_parts(ports: Ports, renew: Callable[[], Awaitable[object]]) -> Regi
         feed=ports.feed,
         directory=ports.directory,
         memory=memory,
-        settled=renew,
+        settled=shown or switch.renew,
         compared=comparison.compared,
     )
     comparison.keeper = keeper
+    switch.on_registry(keeper.compare)
     recovery = RegistryRecovery(
         host, bus=ports.region_bus, memory=memory, compare=keeper.compare, empty=keeper.empty
     )

@@ -102,7 +102,6 @@ class KeyMonitor:
 
     def close(self) -> None:
         """Stop monitoring."""
-        self._holds.close()
         self._tasks.close()
 
     def ask(self, tenant: str, root: WrappedRoot) -> Ask:
