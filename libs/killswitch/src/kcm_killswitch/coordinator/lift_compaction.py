@@ -12,6 +12,7 @@ from typing import Final
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
@@ -22,6 +23,7 @@ from kcm_killswitch.model import id_set
 from kcm_killswitch.model.lift_pages import Place
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.log_fields import of_page
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +94,11 @@ class LiftCompaction:
         for prefix, new in sorted(found.items()):
             count += await self._page(prefix, new)
         if count:
-            log.info("%d lifted holds are in pages now", count)
+            log.info(
+                "%d lifted holds are in pages now",
+                count,
+                extra=fields(region=self._me.region, count=count),
+            )
             self._emit(
                 EventType.HOLD_COMPACTED, count=count, detail=f"cause l1, origin {self._me.region}"
             )
@@ -104,9 +110,17 @@ class LiftCompaction:
             try:
                 await self.compact()
             except KcmError as error:
-                log.warning("lifted holds are not paged: %s", error.detail)
+                log.warning(
+                    "lifted holds are not paged until the next search: %s",
+                    error.detail,
+                    extra=fields(region=self._me.region, code=error.code.value),
+                )
             except Exception as error:  # noqa: BLE001 - a task that stops paging lets memory grow
-                log.error("paging lifted holds: %s", describe(error))
+                log.error(
+                    "lifted holds are not paged until the next search: %s",
+                    describe(error),
+                    extra=fields(region=self._me.region),
+                )
 
     async def _old(self) -> dict[int, list[bytes]]:
         """The ids of lifted holds that this Core may page, by first byte.
@@ -130,7 +144,12 @@ class LiftCompaction:
         known = await self._switch.fetch_page(place)
         room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE
         if room < (1 - FULL) * limits.LIFTS_MAX:
-            log.warning("a page of lifted holds is nearly full: add a Core with a new key")
+            log.warning(
+                "the page of lifted holds whose ids begin with %02x is nearly full, and later ones "
+                "stay outside: add a Core with a new key",
+                prefix,
+                extra=fields(**of_page(place), count=len(known) // limits.ID_SIZE),
+            )
         found = id_set.without(id_set.of(new), known)[: max(0, room) * limits.ID_SIZE]
         if not found:
             return 0

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Literal
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class ResultLooks:
         if hold_id in tasks or len(tasks) >= LOOKED_AT_MAX:
             return False
         turn = self._turns.setdefault(region, asyncio.Semaphore(1))
-        task = asyncio.get_running_loop().create_task(self._look(hold_id, turn))
+        task = asyncio.get_running_loop().create_task(self._look(hold_id, region, turn))
         tasks[hold_id] = task
         task.add_done_callback(lambda _: tasks.pop(hold_id, None))
         return True
@@ -72,7 +73,7 @@ class ResultLooks:
             for task in list(tasks.values()):
                 task.cancel()
 
-    async def _look(self, hold_id: bytes, turn: asyncio.Semaphore) -> None:
+    async def _look(self, hold_id: bytes, region: str, turn: asyncio.Semaphore) -> None:
         seen: Seen = "not finished"
         for number, wait in enumerate(_waits()):
             if number >= len(LOOKS_S) and seen == "not finished":
@@ -82,7 +83,13 @@ class ResultLooks:
                 async with turn:
                     seen = await self._see(hold_id)
             except Exception as error:  # noqa: BLE001 - the next check may succeed
-                log.warning("a finished kill could not be looked at: %s", describe(error))
+                again = seen != "not finished" or number + 1 < len(LOOKS_S)
+                log.warning(
+                    "a kill that was reported as finished could not be checked (%s): %s",
+                    "it is checked again" if again else "this was the last check",
+                    describe(error),
+                    extra=fields(hold=hold_id, region=region),
+                )
             if seen == "stored":
                 return
 

@@ -19,6 +19,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -34,6 +35,7 @@ from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_applier import about
 from kcm_killswitch.replica.hold_positions import HoldPositions, Place
+from kcm_killswitch.replica.log_fields import of_hold
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +267,11 @@ class HoldReplicator:
                         await asyncio.sleep(RETRY_S)
                 except Exception as error:  # noqa: BLE001 - keep the writer alive
                     done = False
-                    log.error("writing a hold: %s", describe(error))
+                    log.error(
+                        "a hold is not written to the stream yet, the write is repeated: %s",
+                        describe(error),
+                        extra=fields(hold=hold_id, stream=subjects.CONTROL_STREAM),
+                    )
                     await asyncio.sleep(RETRY_S)
                 if done and not self._again[hold_id]:
                     return
@@ -300,7 +306,11 @@ class HoldReplicator:
             # As ``kcm_runtime.nats.streams.keep``: a damaged disk drops what it acknowledges.
             if hold_id not in self._forgotten:
                 self._forgotten.add(hold_id)
-                log.critical("a hold is not durable: %s", FORGOTTEN)
+                log.critical(
+                    "a hold is not durable, its write is repeated: %s",
+                    FORGOTTEN,
+                    extra=fields(**of_hold(known), stream=subjects.CONTROL_STREAM),
+                )
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
         self._forgotten.discard(hold_id)
         return self._stored(known, before, back)

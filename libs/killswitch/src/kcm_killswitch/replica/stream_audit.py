@@ -18,7 +18,9 @@ from typing import Final, Protocol
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
+from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
 
@@ -108,9 +110,23 @@ class StreamAudit:
                     await self._look()
                 failed = False
             except KcmError as error:
-                log.warning("the region's stream cannot be looked through: %s", error.detail)
+                log.warning(
+                    "the region's stream could not be compared with the known entries, it is "
+                    "tried again: %s",
+                    error.detail,
+                    extra=fields(
+                        region=self._me.region,
+                        stream=subjects.CONTROL_STREAM,
+                        code=error.code.value,
+                    ),
+                )
             except Exception as error:  # noqa: BLE001 - keep checking after any error
-                log.error("looking through the region's stream: %s", describe(error))
+                log.error(
+                    "the region's stream could not be compared with the known entries, it is "
+                    "tried again: %s",
+                    describe(error),
+                    extra=fields(region=self._me.region, stream=subjects.CONTROL_STREAM),
+                )
             hurried = RETRY_S if failed else HURRIED_S
             wait = hurried if self._left else LOOK_S
 
