@@ -16,6 +16,7 @@ import logging
 from typing import Final
 
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import PubSub
 from kcm_schemas import limits
 from kcm_schemas.admin.holds import BlastRadius
@@ -36,6 +37,7 @@ from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.log_fields import of_hold
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +271,10 @@ class HoldCommands:
             await self._switch.broadcast(record)
         except KcmError as error:
             log.warning(
-                "hold %s could not be broadcast: %s", record.hold.id.hex(), error.code.value
+                "a hold or lift could not be broadcast, and instances get it only from their "
+                "region's stream: %s",
+                error.detail,
+                extra=fields(**of_hold(record), code=error.code.value),
             )
 
     def _patience_s(self, deadline_ms: int | None) -> float:

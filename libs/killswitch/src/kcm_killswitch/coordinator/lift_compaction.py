@@ -12,6 +12,8 @@ from typing import Final
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
@@ -22,6 +24,7 @@ from kcm_killswitch.model import id_set
 from kcm_killswitch.model.lift_pages import Place
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.log_fields import of_page
 
 log = logging.getLogger(__name__)
 
@@ -68,18 +71,15 @@ class LiftCompaction:
         self._every_s: Final = every_s
         self._keep_s: Final = keep_s
         self._least: Final = least
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
 
     def start(self) -> None:
         """Search at intervals, jittered so that the Cores do not all search at once."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
 
     async def compact(self) -> int:
         """Page what can be paged now. Returns the number of paged holds. Raises ``unavailable``."""
@@ -92,21 +92,33 @@ class LiftCompaction:
         for prefix, new in sorted(found.items()):
             count += await self._page(prefix, new)
         if count:
-            log.info("%d lifted holds are in pages now", count)
+            log.info(
+                "%d lifted holds are in pages now",
+                count,
+                extra=fields(region=self._me.region, count=count),
+            )
             self._emit(
                 EventType.HOLD_COMPACTED, count=count, detail=f"cause l1, origin {self._me.region}"
             )
         return count
 
     async def _run(self) -> None:
-        while not self._closing:
+        while not self._tasks.closed:
             await asyncio.sleep(self._every_s * (0.5 + self._chance()))
             try:
                 await self.compact()
             except KcmError as error:
-                log.warning("lifted holds are not paged: %s", error.detail)
+                log.warning(
+                    "lifted holds are not paged until the next search: %s",
+                    error.detail,
+                    extra=fields(region=self._me.region, code=error.code.value),
+                )
             except Exception as error:  # noqa: BLE001 - a task that stops paging lets memory grow
-                log.error("paging lifted holds: %s", describe(error))
+                log.error(
+                    "lifted holds are not paged until the next search: %s",
+                    describe(error),
+                    extra=fields(region=self._me.region),
+                )
 
     async def _old(self) -> dict[int, list[bytes]]:
         """The ids of lifted holds that this Core may page, by first byte.
@@ -130,7 +142,12 @@ class LiftCompaction:
         known = await self._switch.fetch_page(place)
         room = limits.LIFTS_MAX - len(known) // limits.ID_SIZE
         if room < (1 - FULL) * limits.LIFTS_MAX:
-            log.warning("a page of lifted holds is nearly full: add a Core with a new key")
+            log.warning(
+                "the page of lifted holds whose ids begin with %02x is nearly full, and later ones "
+                "stay outside: add a Core with a new key",
+                prefix,
+                extra=fields(**of_page(place), count=len(known) // limits.ID_SIZE),
+            )
         found = id_set.without(id_set.of(new), known)[: max(0, room) * limits.ID_SIZE]
         if not found:
             return 0

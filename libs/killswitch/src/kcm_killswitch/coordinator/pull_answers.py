@@ -13,6 +13,7 @@ from typing import Final
 
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Delivery, PubSub
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
@@ -22,10 +23,11 @@ from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from kcm_killswitch.coordinator.region_knowledge import Known, RegionKnowledge
+from kcm_killswitch.coordinator.region_knowledge import FIRST, Known, RegionKnowledge
 from kcm_killswitch.model.incarnations import said_ms
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.log_fields import Target
 from kcm_killswitch.replica.verification_budget import Budgets
 
 log = logging.getLogger(__name__)
@@ -96,7 +98,11 @@ class PullAnswers:
             body = self._signed(await self._reply(request))
             await self._bus.publish(reply_to, body)
         except KcmError as error:
-            log.warning("a pull is not answered: %s", error)
+            log.warning(
+                "a pull of another region is not answered, and that region has to ask again: %s",
+                error.detail,
+                extra=fields(**of_pull(request.region, request.hold_id), code=error.code.value),
+            )
 
     async def _reply(self, request: PullRequest) -> PullReply:
         """What this region knows, after a write that began now. Raises ``unavailable``."""
@@ -136,6 +142,11 @@ class PullAnswers:
                 raise
         bare = reply.model_copy(update={"result": b""})
         return encode(identity.sign(Kind.PULL_REPLY, bare))
+
+
+def of_pull(region: str, hold_id: bytes) -> Target:
+    """Name the other region of a pull in a log line, and the hold if the pull is about one."""
+    return Target(region=region) if hold_id == FIRST else Target(region=region, hold=hold_id)
 
 
 def page_of(statements: Iterable[bytes]) -> tuple[list[bytes], bool]:

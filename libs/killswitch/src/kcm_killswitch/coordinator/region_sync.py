@@ -18,6 +18,7 @@ from typing import Final
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import PubSub, StreamLog
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
@@ -29,7 +30,7 @@ from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import key_of_page
 from kcm_trust.verify import Untrusted
 
-from kcm_killswitch.coordinator.pull_answers import PullAnswers, ResultOf
+from kcm_killswitch.coordinator.pull_answers import PullAnswers, ResultOf, of_pull
 from kcm_killswitch.coordinator.region_knowledge import FIRST, NOTHING, Known, RegionKnowledge
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.log_position import LogPosition
@@ -175,7 +176,11 @@ class RegionSync:
                 return False
             await self._state_peer_lease(other, position, roster)
         except Exception as error:  # noqa: BLE001 - a task that stops asking misses what was lost
-            log.warning("region %s could not be asked: %s", other, describe(error))
+            log.warning(
+                "the exchange with another region failed, and is repeated: %s",
+                describe(error),
+                extra=fields(region=other),
+            )
             return False
         self._refreshed[other] = self._clock.elapsed()
         return True
@@ -195,10 +200,15 @@ class RegionSync:
                 self._behind(region, roster)
                 return None
             try:
-                after = await self._learn_all(reply.holds) or after
+                after = await self._learn_all(region, reply.holds) or after
             except Untrusted as error:
                 # The rest is not reached any more, so no peer lease may cover it.
-                log.warning("a hold of region %s was not believed: %s", region, error)
+                log.warning(
+                    "a hold or lift of another region is not believed, and no peer lease is "
+                    "stated on that region: %s",
+                    error,
+                    extra=fields(region=region),
+                )
                 return None
             if reply.same:
                 self._same[region] = asked
@@ -218,24 +228,25 @@ class RegionSync:
             region,
             roster,
             mine,
+            extra=fields(region=region, version=roster),
         )
         detail = f"region {region} has version {roster}, this one {mine}"
         self._emit(EventType.ROSTER_BEHIND, code=Code.UNAVAILABLE, detail=detail)
 
-    async def _learn_all(self, statements: list[bytes]) -> bytes:
-        """Learn holds and lifts, and return the highest id. Raises ``Untrusted``.
+    async def _learn_all(self, region: str, statements: list[bytes]) -> bytes:
+        """Learn holds and lifts of a region; returns the highest id. Raises ``Untrusted``.
 
         Holds come first, and each purges as it is learned. The loop yields after a few of them:
         thousands come after a partition, and this region has to answer meanwhile.
         """
         highest = b""
         for count, raw in enumerate(sorted(statements, key=_is_lift), 1):
-            highest = max(highest, self._learn(raw))
+            highest = max(highest, self._learn(region, raw))
             if count % SLICE == 0 or is_page(raw):
                 await asyncio.sleep(0)
         return highest
 
-    def _learn(self, raw: bytes) -> bytes:
+    def _learn(self, region: str, raw: bytes) -> bytes:
         """Learn a statement; returns its id, or key. Raises ``Untrusted`` for a hold or lift.
 
         A page that is not accepted here ends no hold here, so every kill remains in force.
@@ -245,7 +256,12 @@ class RegionSync:
         try:
             return self._switch.learn(raw)
         except Untrusted as error:
-            log.warning("a page of another region is not believed: %s", error)
+            log.warning(
+                "a page of lifted holds from another region is not believed, and ends no hold "
+                "here: %s",
+                error,
+                extra=fields(region=region),
+            )
             return key_of_page(raw)
 
     async def _stored(self) -> bool:
@@ -297,7 +313,11 @@ class RegionSync:
             raw = await self._bus.request(subject, body, within_s)
             reply = self._me.verifier.pull_reply(raw)
         except (KcmError, Untrusted) as error:
-            log.warning("region %s does not answer a pull: %s", region, error)
+            log.warning(
+                "another region gives no valid answer to a pull: %s",
+                error,
+                extra=fields(**of_pull(region, hold_id)),
+            )
             return None
         return reply if (reply.region, reply.nonce) == (region, nonce) else None
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_schemas.codec import encode
 from kcm_schemas.kill_result import Result
 from kcm_schemas.signed import SIGNATURES_MAX
@@ -65,7 +66,11 @@ class ResultChecks:
                     await asyncio.sleep(0)
             accounted(found.result, receipts)
         except Untrusted as error:
-            log.warning("a result of a kill is not believed: %s", error)
+            log.warning(
+                "a result of a kill is not believed, and does not count: %s",
+                error,
+                extra=fields(hold=hold_id),
+            )
             return None
         checked.keep(found)
         return found
@@ -75,7 +80,11 @@ class ResultChecks:
         try:
             timely(result, record.hold)
         except Untrusted as error:
-            log.warning("a result of a kill is not believed: %s", error)
+            log.warning(
+                "a result of a kill is not believed, and does not count: %s",
+                error,
+                extra=fields(hold=record.hold.id, region=result.region, instance=result.instance),
+            )
             return False
         return result.concluded_ms <= now_ms + CLOCKS_APART_MS
 

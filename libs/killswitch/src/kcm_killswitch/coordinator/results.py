@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, PubSub
 from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import Concluded, HoldStatus
@@ -226,7 +227,17 @@ class Results:
         try:
             await self._sign(found, entry)
         except KcmError as error:
-            log.warning("a result is not countersigned: %s", _why(error, "written"))
+            log.warning(
+                "the stored result of a kill is not countersigned until the kill is checked "
+                "again: %s",
+                error.detail,
+                extra=fields(
+                    hold=found.result.hold_id,
+                    region=found.result.region,
+                    instance=found.result.instance,
+                    code=error.code.value,
+                ),
+            )
 
     async def _sign(self, found: SignedResult, entry: Entry | None) -> None:
         """Add the signature of this Core while other Cores add theirs; raises ``KcmError``."""
@@ -316,7 +327,16 @@ class Results:
         try:
             await self._bus.publish(subject, stored.raw)
         except KcmError as error:
-            log.warning("a result could not be sent: %s", error.code.value)
+            log.warning(
+                "a result could not be sent; other Cores get it when they check the kill: %s",
+                error.detail,
+                extra=fields(
+                    hold=stored.result.hold_id,
+                    region=stored.result.region,
+                    instance=stored.result.instance,
+                    code=error.code.value,
+                ),
+            )
 
 
 def _why(error: KcmError, done: str) -> str:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.model.hold_set import HoldState
@@ -57,7 +58,10 @@ class ArchivedHolds:
         try:
             found = await asyncio.to_thread(self._hold_store.archived_between, least, most, count)
         except OSError as error:
-            log.error("%s", error)
+            log.error(
+                "the archive of lifted holds cannot be read, and the list is without them: %s",
+                error.strerror or error,
+            )
             return Archived([], None)
         records = []
         for raw in found.values():
@@ -87,7 +91,13 @@ class ArchivedHolds:
             try:
                 found = await asyncio.to_thread(self._hold_store.archived, some)
             except Exception as error:  # noqa: BLE001 - a damaged archive must not end this task
-                log.critical("holds that no page ends any more are not read: %s", describe(error))
+                log.critical(
+                    "holds that no page ends any more cannot be read from the archive, and are not "
+                    "restored here: %s: %s",
+                    describe(error),
+                    ", ".join(hold_id.hex() for hold_id in some),
+                    extra=fields(count=len(some)),
+                )
                 found = {}
             for hold_id in some:
                 self._back.pop(hold_id, None)
@@ -95,5 +105,10 @@ class ArchivedHolds:
                     try:
                         self._learn(found[hold_id])
                     except Untrusted as error:
-                        log.error("an archived hold is not believed: %s", error)
+                        log.error(
+                            "an archived hold that no page ends any more is not believed, and not "
+                            "restored here: %s",
+                            error,
+                            extra=fields(hold=hold_id),
+                        )
             await asyncio.sleep(0)

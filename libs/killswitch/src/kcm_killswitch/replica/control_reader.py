@@ -16,6 +16,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
 from kcm_runtime.config import ConfigError
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_runtime.tasks import TaskSet
@@ -215,7 +216,14 @@ class ControlReader:
             try:
                 await self.caught_up()
             except KcmError as error:
-                log.warning("not registered yet, trying again: %s", error.code.value)
+                log.warning(
+                    "this incarnation is not registered in the region's stream yet, it tries "
+                    "again: %s",
+                    error.detail,
+                    extra=fields(
+                        region=self._me.region, instance=self._me.name, code=error.code.value
+                    ),
+                )
                 await asyncio.sleep(RETRY_S)
             else:
                 return

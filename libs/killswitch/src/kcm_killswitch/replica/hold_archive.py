@@ -90,5 +90,6 @@ class HoldArchive:
 
 
 def _trouble(error: Exception) -> OSError:
-    """Convert an error of the database library; its text names no content."""
-    return OSError(f"the archive of lifted holds: {error}")
+    """Convert an error of the database library to its name, such as ``SQLITE_FULL``."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return OSError(f"the archive of lifted holds: {name}")

@@ -19,6 +19,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
@@ -34,6 +35,7 @@ from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_applier import about
 from kcm_killswitch.replica.hold_positions import HoldPositions, Place
+from kcm_killswitch.replica.log_fields import of_hold
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +83,9 @@ class HoldReplicator:
         """Holds that the stream acknowledged but did not have: each is logged once."""
         self._missing: Final = Missing("a hold", host.emit)
         self._tasks: Final = TaskSet()
-        self._replacing: dict[bytes, asyncio.Task[None]] = {}
+        self._replacements: Final = TaskSet()
+        self._replacing: set[bytes] = set()
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)
-        self._closing = False
         self._why = ""
 
     @property
@@ -200,7 +202,7 @@ class HoldReplicator:
 
         ``at_once`` is for the Core that received the order: its caller waits for the write.
         """
-        if self._me.role is not Role.CORE or self._closing:
+        if self._me.role is not Role.CORE or self._tasks.closed:
             return
         if hold_id in self._again:
             self._again[hold_id] = True
@@ -216,11 +218,11 @@ class HoldReplicator:
         roster reads the same state from it, so nothing is lost. By the roster of a Core that has
         another one the lift counts, and that Core would overwrite this form at once.
         """
-        if self._me.role is Role.CORE and not self._closing and hold_id not in self._replacing:
+        if self._me.role is Role.CORE and hold_id not in self._replacing:
             wait = REPLACE_S * (1 + self._random.public(1)[0] / 256)
-            task = asyncio.get_running_loop().create_task(self._replace(hold_id, wait))
-            self._replacing[hold_id] = task
-            task.add_done_callback(lambda _: self._replacing.pop(hold_id, None))
+            self._replacing.add(hold_id)
+            task = self._replacements.spawn(self._replace(hold_id, wait))
+            task.add_done_callback(lambda _: self._replacing.discard(hold_id))
 
     async def _replace(self, hold_id: bytes, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -239,16 +241,14 @@ class HoldReplicator:
 
     def close(self) -> None:
         """Stop writing."""
-        self._closing = True
         self._tasks.close()
-        for task in list(self._replacing.values()):
-            task.cancel()
+        self._replacements.close()
         self._missing.close()
 
     async def _write(self, hold_id: bytes, wait: float) -> None:
         try:
             await asyncio.sleep(wait)
-            while not self._closing:
+            while not self._tasks.closed:
                 self._again[hold_id] = False
                 try:
                     if not wait:
@@ -265,7 +265,11 @@ class HoldReplicator:
                         await asyncio.sleep(RETRY_S)
                 except Exception as error:  # noqa: BLE001 - keep the writer alive
                     done = False
-                    log.error("writing a hold: %s", describe(error))
+                    log.error(
+                        "a hold is not written to the stream yet, the write is repeated: %s",
+                        describe(error),
+                        extra=fields(hold=hold_id, stream=subjects.CONTROL_STREAM),
+                    )
                     await asyncio.sleep(RETRY_S)
                 if done and not self._again[hold_id]:
                     return
@@ -300,7 +304,11 @@ class HoldReplicator:
             # As ``kcm_runtime.nats.streams.keep``: a damaged disk drops what it acknowledges.
             if hold_id not in self._forgotten:
                 self._forgotten.add(hold_id)
-                log.critical("a hold is not durable: %s", FORGOTTEN)
+                log.critical(
+                    "a hold is not durable, its write is repeated: %s",
+                    FORGOTTEN,
+                    extra=fields(**of_hold(known), stream=subjects.CONTROL_STREAM),
+                )
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
         self._forgotten.discard(hold_id)
         return self._stored(known, before, back)

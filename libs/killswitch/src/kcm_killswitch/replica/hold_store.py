@@ -15,7 +15,6 @@ so.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,9 +25,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm_runtime.config import ConfigError
-from kcm_runtime.error_text import describe
 from kcm_runtime.files.atomic import place, sweep, sync_directory
+from kcm_runtime.logs import fields
 
+from kcm_killswitch.replica.disk_failure import failure
 from kcm_killswitch.replica.hold_archive import Archive, HoldArchive
 from kcm_killswitch.replica.hold_store_port import Unkept
 
@@ -47,20 +47,6 @@ RETRY_MAX_S: Final = 5.0
 """Longest wait in seconds between attempts: short, so that writes resume when the disk has room."""
 
 _SUFFIX: Final = ".hold"
-
-_TEXT: Final = {
-    errno.ENOSPC: "disk full",
-    errno.EDQUOT: "quota reached",
-    errno.EFBIG: "file too large",
-    errno.EROFS: "read only",
-    errno.EIO: "disk error",
-    errno.EACCES: "not permitted",
-    errno.EPERM: "not permitted",
-    errno.ENOENT: "directory missing",
-    errno.ENOTDIR: "directory missing",
-    errno.EMFILE: "too many open files",
-    errno.ENFILE: "too many open files",
-}
 
 Write = Callable[[Path, bytes], None]
 """Makes a file's content durable, entirely or not at all; raises ``OSError``."""
@@ -205,7 +191,11 @@ class FileHoldStore:
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=CLOSE_S)
         if self._unkept:
-            log.error("%d holds are not kept on disk", len(self._unkept))
+            log.error(
+                "this process ends, and %d holds are not on its disk; each was logged before",
+                len(self._unkept),
+                extra=fields(path=str(self._directory), count=len(self._unkept)),
+            )
 
     def _begin(self) -> None:
         self._more.set()
@@ -256,7 +246,11 @@ class FileHoldStore:
             for hold_id in batch:
                 self._remove(self._directory / f"{hold_id.hex()}{_SUFFIX}")
         except OSError as error:
-            log.error("lifted holds are not in the archive yet, it is tried again: %s", error)
+            log.error(
+                "lifted holds are not in the archive yet, it is tried again: %s",
+                error.strerror or error,
+                extra=fields(path=str(self._directory), count=len(batch)),
+            )
             return False
         return True
 
@@ -265,9 +259,12 @@ class FileHoldStore:
         results: Results = {}
         for hold_id, statement in batch.items():
             path = self._directory / f"{hold_id.hex()}{_SUFFIX}"
-            results[hold_id] = _trouble(partial(self._write, path, statement))
+            results[hold_id] = failure(
+                partial(self._write, path, statement), hold=hold_id, path=str(path)
+            )
         if None in results.values():
-            trouble = _trouble(partial(self._sync, self._directory))
+            directory = self._directory
+            trouble = failure(partial(self._sync, directory), path=str(directory))
             results = {hold_id: known or trouble for hold_id, known in results.items()}
         return results
 
@@ -277,14 +274,21 @@ class FileHoldStore:
             self._kept[hold_id] = sha256(statement).digest()
             self._unkept.pop(hold_id, None)
             if before is not None:
-                log.warning("a hold is kept on disk after all")
+                log.warning(
+                    "a hold whose write failed is on disk now",
+                    extra=fields(hold=hold_id, path=str(self._directory)),
+                )
             self._changed(hold_id)
             return
         if hold_id not in self._fresh:
             self._failed[hold_id] = statement
         self._unkept[hold_id] = trouble
         if trouble != before:
-            log.error("a hold is not kept on disk: %s (%s)", trouble.text, trouble.code)
+            log.error(
+                "a hold is not on disk yet, the write is repeated: %s",
+                trouble.text,
+                extra=fields(hold=hold_id, path=str(self._directory), code=trouble.code),
+            )
             self._changed(hold_id)
 
 
@@ -327,19 +331,6 @@ class NullHoldStore:
 
     async def close(self) -> None:
         """Return at once: nothing is pending."""
-
-
-def _trouble(work: Callable[[], None]) -> Unkept | None:
-    """Run disk work and return why it failed; ``None`` if it succeeded."""
-    try:
-        work()
-    except OSError as error:
-        number = error.errno or 0
-        return Unkept(_TEXT.get(number, "cannot write"), errno.errorcode.get(number, "unknown"))
-    except Exception as error:  # noqa: BLE001 - keep the writer alive for later holds
-        log.error("writing a hold: %s", describe(error))
-        return Unkept("cannot write", "unknown")
-    return None
 
 
 def _nobody(_: bytes) -> None:

@@ -7,7 +7,9 @@ from typing import Final
 
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
+from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 
 from kcm_killswitch.replica.entry_expiry import EntryExpiry
@@ -37,6 +39,10 @@ class InvalidEntries:
             self._reports.record("cleared", self._report, count)
 
     def _report(self, count: int) -> None:
-        log.warning("%d entries of the region's stream, which were no statements, expire", count)
+        log.warning(
+            "%d entries of the region's stream, which were no statements, expire",
+            count,
+            extra=fields(stream=subjects.CONTROL_STREAM, count=count),
+        )
         detail = "entries of the control stream that were no statements"
         self._emit(EventType.STREAM_CLEARED, count=count, detail=detail)

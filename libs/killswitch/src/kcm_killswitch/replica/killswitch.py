@@ -18,6 +18,7 @@ from typing import Final
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.changes import Changes
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import PubSub, StreamLog
 from kcm_runtime.roster.follower import RosterFeed
 from kcm_schemas.audit import EventType
@@ -278,7 +279,11 @@ class KillSwitch:
             return [other for other in wanted if not self._state.freshness.knows(other)]
 
         if not await self._changes.until(lambda: not unheard(), timeout_s):
-            log.warning("no peer lease yet of: %s", ", ".join(unheard()))
+            for other in unheard():
+                log.warning(
+                    "no peer lease on another region yet: tenants that need one are not served",
+                    extra=fields(region=other),
+                )
 
     # Waiting and callbacks.
 
@@ -307,8 +312,12 @@ class KillSwitch:
 
     def _cease(self) -> None:
         """Stop serving: this instance is retired or was removed from the roster."""
-        name = self._host.me.name
-        log.critical("%s may not act any more, by the roster: nothing is served", name)
+        name, version = self._host.me.name, self._host.me.rosters.version
+        log.critical(
+            "this instance may not act any more, by the roster: its keys are purged, and nothing "
+            "is served",
+            extra=fields(region=self._host.me.region, instance=name, version=version),
+        )
         _, failed = purge_each(self._purge, self._state.revocations.everybody())
         self.reader.leases.cease()
         self._host.emit(EventType.INSTANCE_RETIRED, count=len(failed), detail=name)

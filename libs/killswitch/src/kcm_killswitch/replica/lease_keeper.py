@@ -16,6 +16,7 @@ from typing import Final
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
@@ -141,7 +142,11 @@ class LeaseKeeper:
                     await self._unheard()
                 await self.renew()
             except Exception as error:  # noqa: BLE001 - without a lease entry, it is forgotten
-                log.warning("lease entry not acknowledged: %s", describe(error))
+                log.warning(
+                    "a lease entry was not acknowledged, another one is written: %s",
+                    describe(error),
+                    extra=fields(region=self._me.region, instance=self._me.name),
+                )
                 await asyncio.sleep(min(RETRY_S, every / 2))
 
     async def end(self) -> None:
@@ -154,10 +159,15 @@ class LeaseKeeper:
             try:
                 async with self._writing:
                     await self._write(ended=True)
-            except KcmError:
+            except KcmError as error:
                 if self._clock.elapsed() + RETRY_S >= until:
                     log.warning(
-                        "the last lease entry was not stored: kills wait until the lease has ended"
+                        "the last lease entry was not stored: kills wait until the lease has "
+                        "ended: %s",
+                        error.detail,
+                        extra=fields(
+                            region=self._me.region, instance=self._me.name, code=error.code.value
+                        ),
                     )
                     return
                 await asyncio.sleep(RETRY_S)
@@ -306,7 +316,11 @@ class LeaseKeeper:
 
     def lost(self, why: str) -> None:
         """The stream was rolled back or delivered incorrectly: forget all and replay it."""
-        log.error("the region's stream is read again: %s", why)
+        log.error(
+            "nothing is served until the region's stream was read again from its start: %s",
+            why,
+            extra=fields(region=self._me.region, stream=subjects.CONTROL_STREAM),
+        )
         self.restart()
         self._went_back()
 

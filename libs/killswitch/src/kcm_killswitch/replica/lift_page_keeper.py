@@ -17,16 +17,16 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
-from typing import Final, cast
+from typing import Final
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.missing_entries import Missing
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
-from kcm_schemas import limits, subjects
+from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Cause
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.statements import signed_by
@@ -39,6 +39,8 @@ from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.archived_holds import ArchivedHolds
 from kcm_killswitch.replica.ended_messages import EndedMessages
 from kcm_killswitch.replica.hold_store_port import HoldStore
+from kcm_killswitch.replica.lift_page_names import memory_key, place_of
+from kcm_killswitch.replica.log_fields import of_page
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ RETRY_S: Final = 1.0
 
 ASIDE_MAX: Final = 256
 """Pages of retired signers that are kept while no endorsement lists them: 33 MiB at most."""
+
+_UNSTORED: Final = "a page of lifted holds is not in the stream yet, the write is repeated: %s"
 
 
 class LiftPages:
@@ -112,7 +116,7 @@ class LiftPages:
 
     def receive(self, entry: Entry) -> None:
         """Process a page from the stream; nothing here waits. Raises ``Untrusted``."""
-        place = _place(entry.subject)
+        place = place_of(entry.subject)
         had = self._had(place)
         _, noted = (b"", 0) if place is None else self._stored.pop(place, (b"", 0))
         try:
@@ -181,7 +185,7 @@ class LiftPages:
 
     def look(self, key: bytes, stored: Entry | None) -> None:
         """Compare the leader's entry of a page with what was seen in the stream."""
-        best = self._had(_place(key.decode()))
+        best = self._had(place_of(key.decode()))
         if best is None:
             return  # its write is in progress
         if stored is None or stored.data != best.raw:
@@ -211,12 +215,7 @@ class LiftPages:
         The writer of a page has to begin with what the stream has: this incarnation may have read
         an older page, or may have lost its disk.
         """
-        stored = await self._stream.last(self._subject(place))
-        if stored is not None and stored.data:
-            try:
-                self.take(stored.data)
-            except Untrusted as error:
-                log.warning("a page of lifted holds in the stream is not believed: %s", error)
+        await self._take_stored(place)
         return self.pages.own(place)
 
     def stored_at(self, record: HoldState) -> int:
@@ -294,21 +293,34 @@ class LiftPages:
                     if error.code is Code.CONFLICT:
                         await asyncio.sleep(STAND_BACK_S)
                     else:
-                        log.warning("a page of lifted holds is not stored: %s", error.detail)
+                        log.warning(
+                            _UNSTORED,
+                            error.detail,
+                            extra=fields(**of_page(place), code=error.code.value),
+                        )
                         await asyncio.sleep(RETRY_S)
                 except Exception as error:  # noqa: BLE001 - keep the writer alive
-                    log.error("writing a page of lifted holds: %s", describe(error))
+                    log.error(_UNSTORED, describe(error), extra=fields(**of_page(place)))
                     await asyncio.sleep(RETRY_S)
 
-    async def _write(self, place: Place) -> None:
-        """Learn the stored page of one place, then overwrite it with the largest page."""
-        subject = self._subject(place)
-        stored = await self._stream.last(subject)
+    async def _take_stored(self, place: Place) -> Entry | None:
+        """Learn what the stream has at a place, and return it; raises ``unavailable``."""
+        stored = await self._stream.last(self._subject(place))
         if stored is not None and stored.data:
             try:
                 self.take(stored.data)
             except Untrusted as error:
-                log.warning("a page of lifted holds in the stream is not believed: %s", error)
+                log.warning(
+                    "a page of lifted holds in the stream is not believed, and ends no hold: %s",
+                    error,
+                    extra=fields(**of_page(place), sequence=stored.sequence),
+                )
+        return stored
+
+    async def _write(self, place: Place) -> None:
+        """Learn the stored page of one place, then overwrite it with the largest page."""
+        subject = self._subject(place)
+        stored = await self._take_stored(place)
         best = self.pages.best(place)
         if best is None:
             return
@@ -323,21 +335,6 @@ class LiftPages:
             raise KcmError(Code.UNAVAILABLE, FORGOTTEN)
         if back.data == best.raw:  # otherwise another Core wrote a page since
             self._note(best, back.sequence)
-
-
-def _place(subject: str) -> Place | None:
-    """The place of a page, from its subject."""
-    named = subjects.read_lifts(subject)
-    if named is None:
-        return None
-    cause, origin, signer, prefix = named
-    return Place(cast("Cause", cause), origin, signer, prefix)
-
-
-def memory_key(place: Place) -> bytes:
-    """The id under which a Core stores the page of a place; no hold has this id."""
-    named = f"kcm/v1/lifts.{place.cause}.{place.origin}.{place.signer}.{place.prefix}"
-    return sha256(named.encode()).digest()[: limits.ID_SIZE]
 
 
 def is_page(raw: bytes) -> bool:

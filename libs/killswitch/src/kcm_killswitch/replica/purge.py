@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,10 @@ def purge_each(purge: Callable[[str], int], tenants: Iterable[str]) -> tuple[int
         try:
             dropped += purge(tenant)
         except Exception as error:  # noqa: BLE001 - the next tenant must still be purged
-            log.critical("the keys of a tenant could not be purged: %s", describe(error))
+            log.critical(
+                "the keys of a tenant could not be purged; the purge of others continues: %s",
+                describe(error),
+                extra=fields(tenant=tenant),
+            )
             failed.append(tenant)
     return dropped, tuple(failed)

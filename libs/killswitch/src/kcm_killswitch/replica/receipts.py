@@ -10,6 +10,7 @@ import logging
 from typing import Final
 
 from kcm_runtime.host import Host
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import PubSub
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
@@ -100,9 +101,13 @@ class ReceiptSender:
         body = encode(self._me.identity.sign(Kind.RECEIPT, word))
         try:
             await self._bus.publish(subjects.receipt(self._me.region, hold_id), body)
-        except KcmError:
+        except KcmError as error:
             self._answered.discard(hold_id)
-            log.warning("a receipt could not be sent; it is sent again on request")
+            log.warning(
+                "a receipt could not be sent, it is sent again on request: %s",
+                error.detail,
+                extra=fields(hold=hold_id, instance=self._me.name, code=error.code.value),
+            )
 
     def why_unkept(self, hold_id: bytes) -> str:
         """Why this incarnation would lose a hold in a power failure; empty if it would not."""

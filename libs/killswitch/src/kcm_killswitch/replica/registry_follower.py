@@ -14,6 +14,7 @@ from typing import Final
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry, LogFollower, Subscription
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
@@ -27,6 +28,7 @@ from kcm_trust.verify import Forged, Untrusted
 from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, Record, key_of, record_digest
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.log_fields import of_record
 from kcm_killswitch.replica.purge import purge_each
 
 log = logging.getLogger(__name__)
@@ -189,7 +191,12 @@ class RegistryFeed:
             try:
                 self._me.verifier.registered(form.raw, self._me.region)
             except Untrusted as error:
-                log.warning("a registry entry is not believed any more: %s", error)
+                log.warning(
+                    "a registry entry does not count by the new roster, and its tenants are "
+                    "purged: %s",
+                    error,
+                    extra=fields(**of_record(key), version=self._me.rosters.version),
+                )
                 del self._forms[key][digest]
                 if not self._forms[key]:
                     del self._forms[key]
@@ -214,7 +221,12 @@ def _from(connection: Connection, clock: Clock) -> Follow:
 
 
 def _log(key: Key, what: str) -> None:
-    log.warning("the registry's %s is not believed: %s", key[0], what)
+    log.warning(
+        "the registry has a %s entry that does not count: %s",
+        key[0],
+        what,
+        extra=fields(**of_record(key)),
+    )
 
 
 def _ignore(_: Key) -> None:

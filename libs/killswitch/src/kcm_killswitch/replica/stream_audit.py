@@ -18,7 +18,10 @@ from typing import Final, Protocol
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
+from kcm_runtime.tasks import TaskSet
+from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
 
@@ -71,25 +74,22 @@ class StreamAudit:
         """Entries that remain in the current full pass."""
         self._leader = ""
         self._stir: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
 
     def start(self) -> None:
         """Begin, if this is a Core."""
         if self._me.role is Role.CORE:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._tasks.spawn(self._run())
 
     def hurry(self) -> None:
         """Start a full pass."""
-        if self._task is not None:
+        if self._tasks:
             self._left = self._all
             self._stir.set()
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
 
     @property
     def _all(self) -> int:
@@ -97,7 +97,7 @@ class StreamAudit:
 
     async def _run(self) -> None:
         wait = LOOK_S * (0.5 + self._me.incarnation[0] / 256)  # Cores do not start together
-        while not self._closing:
+        while not self._tasks.closed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stir.wait(), wait)
                 self._stir.clear()
@@ -108,9 +108,23 @@ class StreamAudit:
                     await self._look()
                 failed = False
             except KcmError as error:
-                log.warning("the region's stream cannot be looked through: %s", error.detail)
+                log.warning(
+                    "the region's stream could not be compared with the known entries, it is "
+                    "tried again: %s",
+                    error.detail,
+                    extra=fields(
+                        region=self._me.region,
+                        stream=subjects.CONTROL_STREAM,
+                        code=error.code.value,
+                    ),
+                )
             except Exception as error:  # noqa: BLE001 - keep checking after any error
-                log.error("looking through the region's stream: %s", describe(error))
+                log.error(
+                    "the region's stream could not be compared with the known entries, it is "
+                    "tried again: %s",
+                    describe(error),
+                    extra=fields(region=self._me.region, stream=subjects.CONTROL_STREAM),
+                )
             hurried = RETRY_S if failed else HURRIED_S
             wait = hurried if self._left else LOOK_S
 

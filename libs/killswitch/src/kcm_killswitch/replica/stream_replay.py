@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kcm_runtime.error_text import describe
+from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.roster.store import Rosters
+from kcm_schemas import subjects
 
 from kcm_killswitch.model.log_position import LogPosition
 
@@ -83,7 +85,11 @@ class StreamReplay:
                 self._judged = version
                 await self._renew()  # the instances that wait for this incarnation see it there
             except Exception as error:  # noqa: BLE001 - it is tried until it succeeds
-                log.warning("the stream is not judged by the new roster yet: %s", describe(error))
+                log.warning(
+                    "a step of the stream's replay for a new roster failed, and is tried again: %s",
+                    describe(error),
+                    extra=fields(stream=subjects.CONTROL_STREAM, version=version),
+                )
                 await asyncio.sleep(RETRY_S)
 
     async def _read(self) -> None:
