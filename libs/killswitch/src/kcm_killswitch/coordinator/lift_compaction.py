@@ -13,6 +13,7 @@ from typing import Final
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.logs import fields
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import KcmError
@@ -70,18 +71,15 @@ class LiftCompaction:
         self._every_s: Final = every_s
         self._keep_s: Final = keep_s
         self._least: Final = least
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
 
     def start(self) -> None:
         """Search at intervals, jittered so that the Cores do not all search at once."""
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
 
     async def compact(self) -> int:
         """Page what can be paged now. Returns the number of paged holds. Raises ``unavailable``."""
@@ -105,7 +103,7 @@ class LiftCompaction:
         return count
 
     async def _run(self) -> None:
-        while not self._closing:
+        while not self._tasks.closed:
             await asyncio.sleep(self._every_s * (0.5 + self._chance()))
             try:
                 await self.compact()

@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from kcm_runtime.error_text import describe
 from kcm_runtime.logs import fields
+from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ class ResultLooks:
     def __init__(self, see: Callable[[bytes], Awaitable[Seen]]) -> None:
         """``see`` checks a hold."""
         self._see: Final = see
-        self._tasks: Final[dict[str, dict[bytes, asyncio.Task[None]]]] = {}
+        self._tasks: Final = TaskSet()
+        self._holds: Final[dict[str, set[bytes]]] = {}
         self._turns: Final[dict[str, asyncio.Semaphore]] = {}
 
     def look(self, hold_id: bytes, region: str) -> bool:
@@ -54,24 +56,22 @@ class ResultLooks:
 
         Returns ``False`` if such a check is already under way, or if too many are for that region.
         """
-        tasks = self._tasks.setdefault(region, {})
-        if hold_id in tasks or len(tasks) >= LOOKED_AT_MAX:
+        holds = self._holds.setdefault(region, set())
+        if hold_id in holds or len(holds) >= LOOKED_AT_MAX:
             return False
         turn = self._turns.setdefault(region, asyncio.Semaphore(1))
-        task = asyncio.get_running_loop().create_task(self._look(hold_id, region, turn))
-        tasks[hold_id] = task
-        task.add_done_callback(lambda _: tasks.pop(hold_id, None))
+        holds.add(hold_id)
+        task = self._tasks.spawn(self._look(hold_id, region, turn))
+        task.add_done_callback(lambda _: holds.discard(hold_id))
         return True
 
     def of(self, region: str) -> set[bytes]:
         """The holds that are checked because of reports from a region."""
-        return set(self._tasks.get(region, {}))
+        return set(self._holds.get(region, ()))
 
     def close(self) -> None:
         """Stop checking."""
-        for tasks in self._tasks.values():
-            for task in list(tasks.values()):
-                task.cancel()
+        self._tasks.close()
 
     async def _look(self, hold_id: bytes, region: str, turn: asyncio.Semaphore) -> None:
         seen: Seen = "not finished"

@@ -83,9 +83,9 @@ class HoldReplicator:
         """Holds that the stream acknowledged but did not have: each is logged once."""
         self._missing: Final = Missing("a hold", host.emit)
         self._tasks: Final = TaskSet()
-        self._replacing: dict[bytes, asyncio.Task[None]] = {}
+        self._replacements: Final = TaskSet()
+        self._replacing: set[bytes] = set()
         self._turns: Final = asyncio.Semaphore(WRITES_MAX)
-        self._closing = False
         self._why = ""
 
     @property
@@ -202,7 +202,7 @@ class HoldReplicator:
 
         ``at_once`` is for the Core that received the order: its caller waits for the write.
         """
-        if self._me.role is not Role.CORE or self._closing:
+        if self._me.role is not Role.CORE or self._tasks.closed:
             return
         if hold_id in self._again:
             self._again[hold_id] = True
@@ -218,11 +218,11 @@ class HoldReplicator:
         roster reads the same state from it, so nothing is lost. By the roster of a Core that has
         another one the lift counts, and that Core would overwrite this form at once.
         """
-        if self._me.role is Role.CORE and not self._closing and hold_id not in self._replacing:
+        if self._me.role is Role.CORE and hold_id not in self._replacing:
             wait = REPLACE_S * (1 + self._random.public(1)[0] / 256)
-            task = asyncio.get_running_loop().create_task(self._replace(hold_id, wait))
-            self._replacing[hold_id] = task
-            task.add_done_callback(lambda _: self._replacing.pop(hold_id, None))
+            self._replacing.add(hold_id)
+            task = self._replacements.spawn(self._replace(hold_id, wait))
+            task.add_done_callback(lambda _: self._replacing.discard(hold_id))
 
     async def _replace(self, hold_id: bytes, wait: float) -> None:
         await asyncio.sleep(wait)
@@ -241,16 +241,14 @@ class HoldReplicator:
 
     def close(self) -> None:
         """Stop writing."""
-        self._closing = True
         self._tasks.close()
-        for task in list(self._replacing.values()):
-            task.cancel()
+        self._replacements.close()
         self._missing.close()
 
     async def _write(self, hold_id: bytes, wait: float) -> None:
         try:
             await asyncio.sleep(wait)
-            while not self._closing:
+            while not self._tasks.closed:
                 self._again[hold_id] = False
                 try:
                     if not wait:

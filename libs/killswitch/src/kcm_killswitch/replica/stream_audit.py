@@ -20,6 +20,7 @@ from kcm_runtime.error_text import describe
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
@@ -73,25 +74,22 @@ class StreamAudit:
         """Entries that remain in the current full pass."""
         self._leader = ""
         self._stir: Final = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._tasks: Final = TaskSet()
 
     def start(self) -> None:
         """Begin, if this is a Core."""
         if self._me.role is Role.CORE:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._tasks.spawn(self._run())
 
     def hurry(self) -> None:
         """Start a full pass."""
-        if self._task is not None:
+        if self._tasks:
             self._left = self._all
             self._stir.set()
 
     def close(self) -> None:
         """Stop."""
-        self._closing = True
-        if self._task is not None:
-            self._task.cancel()
+        self._tasks.close()
 
     @property
     def _all(self) -> int:
@@ -99,7 +97,7 @@ class StreamAudit:
 
     async def _run(self) -> None:
         wait = LOOK_S * (0.5 + self._me.incarnation[0] / 256)  # Cores do not start together
-        while not self._closing:
+        while not self._tasks.closed:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stir.wait(), wait)
                 self._stir.clear()
