@@ -112,3 +112,15 @@ async def test_a_hold_counts_between_regions_from_when_the_stream_has_its_roster
     assert facts.durable_at > 0
     assert facts.since_s < 50
     incarnation.log.before = put
+
+
+async def test_a_core_that_is_retired_ends_its_exchange_with_other_regions(system, caplog):
+    """It cannot write its lease entry any more, and other regions would refuse its questions."""
+    eu = system.core("core-eu-1", rosters=rosters())
+    await eu.start(watch=False)
+    await let_pass(5)
+    eu.me.rosters.take(signed(without("core-eu-1")))
+    await let_pass(5)
+    caplog.clear()
+    await let_pass(30)
+    assert "exchange" not in caplog.text

@@ -153,8 +153,8 @@ class RegionSync:
     async def _keep_asking(self, other: str) -> None:
         every = self._timing.pull_every_s
         while not self._closing:
-            if other not in self._others:
-                self._asked.discard(other)
+            if other not in self._others or not self._me.acts:
+                self._asked.discard(other)  # a region answers no instance that is retired
                 return
             heard = self._refreshed.get(other, float("-inf"))
             wait = heard + every * (1 - self._chance() / 4) - self._clock.elapsed()
@@ -175,6 +175,13 @@ class RegionSync:
             if roster is None or not await self._stored():
                 return False
             await self._state_peer_lease(other, position, roster)
+        except KcmError as error:
+            log.warning(
+                "the exchange with another region failed, and is repeated: %s",
+                error.detail or error.code.value,
+                extra=fields(region=other, code=error.code.value),
+            )
+            return False
         except Exception as error:  # noqa: BLE001 - a task that stops asking misses what was lost
             log.warning(
                 "the exchange with another region failed, and is repeated: %s",
