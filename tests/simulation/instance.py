@@ -19,7 +19,7 @@ from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
@@ -86,7 +86,7 @@ class Instance:
             self.revocations.register(record)
         bucket = world.buckets.get(region)
         self.reads: Final = bucket_reader(self, bucket) if bucket else None
-        self.feed: Final[RegistryFeed | None] = self.reads.feed if self.reads else None
+        self.feed: Final[RegistryFollower | None] = self.reads.feed if self.reads else None
         if self.feed is not None:
             self.switch.on_registry(self.feed.read_again)
         self.ready = False

@@ -1,4 +1,4 @@
-"""A region's control stream as one instance's client has it: ``kcm_runtime.nats.ports.Log``."""
+"""A region's control stream as an instance's client has it: ``kcm_runtime.nats.ports.StreamLog``."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kcm_core.keys.file_store import Stored
 from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.registry import Key, Record, key_of
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.nats.ports import LogFollower
 from kcm_runtime.nats.store_health import Stores
 from kcm_schemas import subjects
@@ -219,7 +219,7 @@ class SimBucket:
 class BucketReader:
     """Production's feed of one instance, and its simulated follower of the bucket."""
 
-    feed: RegistryFeed
+    feed: RegistryFollower
     following: SimFollowing
 
 
@@ -232,7 +232,7 @@ def bucket_reader(instance: Instance, bucket: Bucket) -> BucketReader:
         made.append(SimFollowing(bucket.stream, instance.region_bus, follower))
         return made[0]
 
-    feed = RegistryFeed(
+    feed = RegistryFollower(
         connection,
         instance.me,
         instance.revocations,

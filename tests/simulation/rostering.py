@@ -42,7 +42,7 @@ class RosterRequests:
         self.raw: bytes = encode(ROOT_KEY.sign(Kind.ROSTER, first))
         """The highest that there is."""
         self._first_raw: Final = self.raw
-        self._lasting: dict[str, Endorsements] = {}
+        self._endorsements: dict[str, Endorsements] = {}
         self._asked: set[str] = set()
         """Regions in which somebody asks again for what does not count as lifted any more."""
         self._missing: set[str] = set()
@@ -58,7 +58,7 @@ class RosterRequests:
     @property
     def gone(self) -> set[str]:
         """Who is retired on it."""
-        return set(self._lasting)
+        return set(self._endorsements)
 
     def open(self, disk: SimDisk) -> Rosters:
         """What an instance begins with: as ``kcm_runtime.roster.store.open_rosters``."""
@@ -67,7 +67,7 @@ class RosterRequests:
         roster = verify_roster(raw, ROOT_KEY.public, 0)
         endorsements = {
             name: found
-            for name, found in self._lasting.items()
+            for name, found in self._endorsements.items()
             if files.read_list(found.retirement()) is not None
         }
         verifier = self._verifiers.of(roster, endorsements if roster.version > 1 else {})
@@ -94,9 +94,9 @@ class RosterRequests:
             }
         )
         self.raw = encode(ROOT_KEY.sign(Kind.ROSTER, roster))
-        self._lasting = {name: endorsements}
+        self._endorsements = {name: endorsements}
         world.coverage.saw("a signer who is retired")
-        world.oracle.left(self._verifiers.of(roster, self._lasting), name)
+        world.oracle.left(self._verifiers.of(roster, self._endorsements), name)
         regions = world.random.sample(world.plan.regions, len(world.plan.regions))
         self._missing = set(regions)
         late = {regions[-1]} if len(regions) > 1 and world.random.random() < 0.5 else set()
@@ -138,7 +138,7 @@ class RosterRequests:
         """As ``kcm_core.api.roster_requests`` does it: pages first, then the roster."""
         feed: Any = core.switch.rosters
         try:
-            for name, endorsements in self._lasting.items():
+            for name, endorsements in self._endorsements.items():
                 for page, raw in enumerate(pages(endorsements)):
                     await feed.publish(name, page, raw)
             core.me.rosters.take(self.raw)

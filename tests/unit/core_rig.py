@@ -20,12 +20,12 @@ from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.replica.hold_applier import to_record
 from kcm_killswitch.replica.hold_store import NullHoldStore
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.streams import ControlLog
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
@@ -130,7 +130,7 @@ def lease_of(me: InstanceContext) -> Lease:
 class Switch:
     """The kill switch of one Core: what it learns takes effect, and is durable, at once."""
 
-    def __init__(self, core: Core, rosters: RosterFeed) -> None:
+    def __init__(self, core: Core, rosters: RosterFollower) -> None:
         self._core = core
         self.told: list[HoldState] = []
         self.registered = Incarnations()
@@ -195,7 +195,7 @@ class Core:
         ports = self._ports(seal_key or world.seal_key, remembers=remembers)
         stream = ControlLog(world.bus, self.me.region, world.clock)  # type: ignore[arg-type]
         host = ports.host
-        self.rosters = RosterFeed(
+        self.rosters = RosterFollower(
             self.me, stream, RejectionLog("control", self._emit), self._emit, host.randomness,
             world.clock,
         )  # fmt: skip
@@ -234,7 +234,7 @@ class Core:
             stream=stream,
             hold_store=NullHoldStore(),
             results=ResultBucket(bus),
-            feed=RegistryFeed(
+            feed=RegistryFollower(
                 bus, self.me, self.revocations, self.purge, self.freshness.registry, world.clock
             ),
             floors=floors,

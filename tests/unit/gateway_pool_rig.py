@@ -61,9 +61,9 @@ class Rig:
             raise KcmError(Code.TENANT_KILLED)
         return FOREVER
 
-    def take(self, count, lasting=EXPIRED):
+    def take(self, count, lease_until=EXPIRED):
         """As an operation that was admitted just now."""
-        return self.pool.take(Permit("acme", self.generation, FOREVER), count, lasting)
+        return self.pool.take(Permit("acme", self.generation, FOREVER), count, lease_until)
 
     def purge(self):
         self.generation += 1

@@ -51,7 +51,7 @@ class Cores:
         self.refuse: set[str] = set()
         for verb, handler in (
             ("show", self._show), ("signed", self._signed), ("put", self._put),
-            ("endorsements", self._lasting),
+            ("endorsements", self._endorsements),
         ):  # fmt: skip
             system.everywhere("roster", verb, handler)
 
@@ -70,7 +70,7 @@ class Cores:
         self.put[request.region] = decode(PutStatement, request.payload).statement
         return Empty()
 
-    def _lasting(self, request: AdminRequest, operator: str) -> Message:
+    def _endorsements(self, request: AdminRequest, operator: str) -> Message:
         page = decode(EndorsementsPage, request.payload)
         self.pages[request.region][page.page] = page.digests
         return Empty()

@@ -38,7 +38,7 @@ class Counting(Verifier):
 
 
 class Log:
-    """``kcm_runtime.nats.ports.Log`` in memory; nobody is delivered anything."""
+    """``kcm_runtime.nats.ports.StreamLog`` in memory; it delivers nothing."""
 
     def __init__(self):
         self.stored = {}
@@ -69,7 +69,7 @@ class Log:
 
 @dataclass
 class Messages:
-    """``kcm_runtime.nats.ports.Messages`` that keeps what was sent and who listens."""
+    """``kcm_runtime.nats.ports.PubSub`` that keeps what was sent and who listens."""
 
     sent: list = field(default_factory=list)
     heard: dict = field(default_factory=dict)

@@ -4,7 +4,7 @@ import pytest
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.roster.store import Rosters
@@ -55,7 +55,7 @@ def test_of_a_fork_the_record_goes_whose_signer_was_removed(number, honest_first
     core = rosters.verifier.instance("core-eu")
     me = InstanceContext(identity("core-eu"), core, rosters, bytes(16))
     registry, purged = Registry(), []
-    feed = RegistryFeed(
+    feed = RegistryFollower(
         Bus(), me, Revocations(registry, "eu"), lambda name: purged.append(name) or 0,
         RegistryLease(), VirtualClock(),
     )  # fmt: skip

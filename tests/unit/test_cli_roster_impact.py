@@ -60,7 +60,7 @@ def test_what_goes_dark_by_leaving_something_out_is_said(desk: Desk) -> None:
         whats[7]: "tenant beta",
         whats[8]: "service crm of tenant beta",
     }
-    assert all(not one["lasts"] for one in said["signed"])
+    assert all(not one["endorsed"] for one in said["signed"])
 
 
 def test_thousands_that_are_left_out_are_not_asked_for_one_by_one(desk: Desk) -> None:

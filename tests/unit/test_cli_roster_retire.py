@@ -64,7 +64,7 @@ def test_what_is_younger_or_named_is_left_out(desk: Desk) -> None:
         "roster", "retire", "bob", "--before", "1970-01-10", "--leave-out", "tenant beta"
     )
     assert code == Exit.OK
-    assert [one["what"] for one in said["signed"] if one["lasts"]] == ["lift 01", "tenant acme"]
+    assert [one["what"] for one in said["signed"] if one["endorsed"]] == ["lift 01", "tenant acme"]
     assert bob_of(desk.kept).retired is not None
     assert bob_of(desk.kept).retired.count == 2  # type: ignore[union-attr]
 
@@ -78,7 +78,7 @@ def test_an_id_to_leave_out_may_be_shortened(desk: Desk) -> None:
     retire = ("roster", "retire", "bob", "--dry-run", "--leave-out")
     code, said, _ = desk.run(*retire, "lift 860741A6")
     assert code == Exit.OK
-    assert [one["what"] for one in said["signed"] if not one["lasts"]] == [f"lift {first}"]
+    assert [one["what"] for one in said["signed"] if not one["endorsed"]] == [f"lift {first}"]
     code, _, err = desk.run(*retire, "lift 860741")
     assert code == Exit.REFUSED
     assert "several statements begin with 'lift 860741'" in err
@@ -93,7 +93,7 @@ def test_records_of_one_name_are_left_out_together(desk: Desk) -> None:
     desk.cores.signed = {"eu": [entry("tenant acme")], "us": [other]}
     code, said, _ = desk.run("roster", "retire", "bob", "--dry-run", "--leave-out", "tenant acme")
     assert code == Exit.OK
-    assert [one["lasts"] for one in said["signed"]] == [False, False]
+    assert [one["endorsed"] for one in said["signed"]] == [False, False]
 
 
 def test_nobody_is_retired_without_the_word_of_a_region_that_the_context_lacks(desk: Desk) -> None:

@@ -6,10 +6,10 @@ from kcm_killswitch.model.flap_damping import FlapDamping, damped
 
 def settle(*successes, held_at=10, settle_s=60.0):
     """Successes as ``(position, moment, now)``."""
-    settling = FlapDamping(settle_s)
+    damping = FlapDamping(settle_s)
     for position, moment, now in successes:
-        settling.success("link", position, held_at, moment, now)
-    return settling
+        damping.success("link", position, held_at, moment, now)
+    return damping
 
 
 def test_a_hold_settles_after_successes_over_the_whole_time():
@@ -32,32 +32,32 @@ def test_the_first_success_counts_from_when_it_was_heard_and_the_last_from_when_
 
 
 def test_a_refusal_begins_anew():
-    settling = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
-    settling.refused("link")
-    settling.success("link", 20, 10, 161.0, 161.0)
-    assert not settling.ripe("link")
-    settling.success("link", 30, 10, 221.0, 221.0)
-    assert settling.ripe("link")
+    damping = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
+    damping.refused("link")
+    damping.success("link", 20, 10, 161.0, 161.0)
+    assert not damping.ripe("link")
+    damping.success("link", 30, 10, 221.0, 221.0)
+    assert damping.ripe("link")
 
 
 def test_a_newer_hold_begins_anew():
-    settling = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
-    settling.success("link", 20, 18, 161.0, 161.0)
-    assert not settling.ripe("link")
-    settling.success("link", 21, 18, 220.9, 221.0)
-    assert not settling.ripe("link")
-    settling.success("link", 22, 18, 221.0, 222.0)
-    assert settling.ripe("link")
+    damping = settle((11, 100.0, 100.0), (15, 150.0, 150.0))
+    damping.success("link", 20, 18, 161.0, 161.0)
+    assert not damping.ripe("link")
+    damping.success("link", 21, 18, 220.9, 221.0)
+    assert not damping.ripe("link")
+    damping.success("link", 22, 18, 221.0, 222.0)
+    assert damping.ripe("link")
 
 
 def test_a_key_that_flaps_never_settles():
-    settling = FlapDamping(60.0)
+    damping = FlapDamping(60.0)
     for round_ in range(100):
         for step in range(5):
             now = round_ * 60.0 + step * 10
-            settling.success("link", 100 + round_, 10, now, now)
-            assert not settling.ripe("link")
-        settling.refused("link")
+            damping.success("link", 100 + round_, 10, now, now)
+            assert not damping.ripe("link")
+        damping.refused("link")
 
 
 MINUTE_MS = 60_000
@@ -94,19 +94,19 @@ def test_a_key_that_flaps_all_day_causes_few_holds():
 
 
 def test_a_hold_of_a_key_that_flapped_is_ripe_later():
-    settling = settle((11, 100.0, 100.0), (20, 219.9, 219.9))
-    assert not settling.ripe("link", 120.0)
-    settling.success("link", 21, 10, 220.0, 220.0)
-    assert settling.ripe("link", 120.0)
+    damping = settle((11, 100.0, 100.0), (20, 219.9, 219.9))
+    assert not damping.ripe("link", 120.0)
+    damping.success("link", 21, 10, 220.0, 220.0)
+    assert damping.ripe("link", 120.0)
 
 
 def test_links_settle_each_for_itself():
-    settling = settle((11, 100.0, 100.0), (20, 160.0, 161.0))
-    settling.refused("other")
-    assert settling.ripe("link")
-    assert not settling.ripe("other")
+    damping = settle((11, 100.0, 100.0), (20, 160.0, 161.0))
+    damping.refused("other")
+    assert damping.ripe("link")
+    assert not damping.ripe("other")
 
 
 def test_an_older_success_that_arrives_late_does_not_take_back_what_was_counted():
-    settling = settle((11, 100.0, 100.0), (20, 160.0, 161.0), (15, 130.0, 170.0))
-    assert settling.ripe("link")
+    damping = settle((11, 100.0, 100.0), (20, 160.0, 161.0), (15, 130.0, 170.0))
+    assert damping.ripe("link")

@@ -1,6 +1,6 @@
 """What the composition of a Gateway connects."""
 
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
 from kcm_schemas.signed import Kind
@@ -14,10 +14,10 @@ async def test_another_registry_that_a_core_shows_makes_the_gateway_read_its_own
 ):
     read = []
 
-    def read_again(feed: RegistryFeed) -> None:
+    def read_again(feed: RegistryFollower) -> None:
         read.append(feed)
 
-    monkeypatch.setattr(RegistryFeed, "read_again", read_again)
+    monkeypatch.setattr(RegistryFollower, "read_again", read_again)
     rig = await Rig.make(tmp_path)
     other = lease_of(rig.core.me).model_copy(
         update={"registry": [b"other registry 1"] * 16, "first": 1}

@@ -23,8 +23,8 @@ class Job:
         self.alive = FOREVER
         self.killed_at = None
 
-    async def work(self, part, lasting):
-        self.asked.append((part.start // 2, lasting))
+    async def work(self, part, lease_until):
+        self.asked.append((part.start // 2, lease_until))
         until = self.clock.now + self.lease_s
         self.clock.now += self.takes_s
         self.done.append(part.start // 2)
@@ -56,7 +56,7 @@ async def test_pieces_of_a_longer_call_get_keys_that_last_as_long_as_those_that_
     assert job.asked.pop() == (0, EXPIRED)
     job.clock.now, job.done = 0.0, []
     await job.run(9)
-    assert [lasting for _, lasting in job.asked] == [4, 5, 6, 7, 8, 9, 10, 10, 10]
+    assert [lease_until for _, lease_until in job.asked] == [4, 5, 6, 7, 8, 9, 10, 10, 10]
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
@@ -66,8 +66,8 @@ async def test_what_outlived_its_lease_is_done_once_more_and_nothing_of_it_is_ou
     job = Job(monkeypatch)
     job.takes_s = 11.0
 
-    async def paused_once(part, lasting):
-        piece = await Job.work(job, part, lasting)
+    async def paused_once(part, lease_until):
+        piece = await Job.work(job, part, lease_until)
         job.takes_s = 1.0
         return piece
 
@@ -82,9 +82,9 @@ async def test_what_outlived_its_lease_is_done_once_more_and_nothing_of_it_is_ou
 async def test_after_a_pause_only_what_has_ended_is_done_again(monkeypatch, paused_at):
     job = Job(monkeypatch)
 
-    async def paused(part, lasting):
+    async def paused(part, lease_until):
         job.takes_s = 6.0 if len(job.done) == paused_at else 1.0
-        return await Job.work(job, part, lasting)
+        return await Job.work(job, part, lease_until)
 
     job.work = paused
     found, left = await job.run(6)

@@ -169,11 +169,11 @@ async def test_who_needs_keys_that_last_gets_them_if_there_are_any(rig):
     rig.pool.done(await rig.take(1))
     await rig.quiet()
     rig.core.lease_s = LEASE_S
-    lasting = rig.clock.now + 8.0
-    for segments in [await rig.take(3, lasting), await rig.take(5, lasting)]:
-        assert {segment.lease.until >= lasting for segment in segments} == {True}
+    lease_until = rig.clock.now + 8.0
+    for segments in [await rig.take(3, lease_until), await rig.take(5, lease_until)]:
+        assert {segment.lease.until >= lease_until for segment in segments} == {True}
         rig.pool.done(segments)
-    segments = await rig.take(1, lasting + 1000)  # no Core gives such: any will do
+    segments = await rig.take(1, lease_until + 1000)  # no Core gives such: any will do
     assert segments
     rig.pool.done(segments)
 

@@ -111,7 +111,7 @@ def in_flight_attestation_lifts(instance: Instance) -> None:
     """A key's hold is lifted by a success, though that began before the hold."""
     holds: Any = core_part(instance, "key_holds")
     if holds is not None:
-        holds.settling = AtOnce(instance.freshness.timing.settle_s)
+        holds.damping = AtOnce(instance.freshness.timing.settle_s)
 
 
 def cause_ignored(instance: Instance) -> None:

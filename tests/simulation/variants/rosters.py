@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_trust.statements import signed_by
 
 from tests.simulation.variants.parts import core_part
@@ -64,7 +64,7 @@ def believes_any_peer_lease(instance: Instance) -> None:
     reader.take_peer_lease = lambda peer_lease: believe(peer_lease.model_copy(update={"roster": 0}))
 
 
-class _StoredAnywhere(RosterFeed):
+class _StoredAnywhere(RosterFollower):
     """Takes the roster for stored as soon as it counts here."""
 
     @property

@@ -25,7 +25,7 @@ from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import FileHoldStore, NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
@@ -240,7 +240,7 @@ class CoreIncarnation(Incarnation):
             stream=self.log,
             hold_store=self.hold_store,
             results=ResultBucket(bus),
-            feed=RegistryFeed(
+            feed=RegistryFollower(
                 bus,
                 self.me,
                 self.revocations,

@@ -84,8 +84,8 @@ async def test_a_use_in_flight_when_the_key_was_disabled_lifts_nothing(system):
     gate.set()
     await settled()
     for core in cores:
-        assert not core.holds.settling.ripe("acme-root")
-        assert not core.holds.settling.counting("acme-root")
+        assert not core.holds.damping.ripe("acme-root")
+        assert not core.holds.damping.counting("acme-root")
 
 
 async def test_a_key_that_flaps_stays_dark_until_it_settles(system):

@@ -30,7 +30,7 @@ NAMED_MAX: Final = 8
 async def darkened(admin: Admin, name: str, found: Sequence[Found]) -> list[Found]:
     """Describe for each statement that is left out what stops counting."""
     looks = _Looks(admin, name)
-    return [one if one.lasts else replace(one, dark=await looks.of(one)) for one in found]
+    return [one if one.endorsed else replace(one, dark=await looks.of(one)) for one in found]
 
 
 class _Looks:

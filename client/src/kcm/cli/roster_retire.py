@@ -129,7 +129,7 @@ async def _retire(settings: Settings, order: _Order) -> int:
         next_roster(known, order.name, Endorsements(), known.issued_ms)
         missing = lacked(context, known)
         found = await _signed(settings, admin, order, regions, missing)
-        endorsements = Endorsements(one.digest for one in found if one.lasts)
+        endorsements = Endorsements(one.digest for one in found if one.endorsed)
         new = next_roster(known, order.name, endorsements, settings.around.clock.unix_ms())
         with asking(settings, "what stops counting", regions):
             found = await darkened(admin, order.name, found)
@@ -213,24 +213,24 @@ def _tell(
     emit(
         settings,
         value,
-        ("statement", "signed (UTC)", "regions", "lasts", "stops counting"),
+        ("statement", "signed (UTC)", "regions", "endorsed", "no longer served"),
         [
             (
                 one.what,
                 moment(one.time_ms) if one.time_ms else "not stated",
                 ", ".join(one.regions),
-                "yes" if one.lasts else "no: left out",
+                "yes" if one.endorsed else "no: left out",
                 one.dark,
             )
             for one in found
         ],
     )
-    lasts = sum(one.lasts for one in found)
+    endorsed = sum(one.endorsed for one in found)
     note(
         settings,
-        f"{lasts} statements of {order.name} are endorsed, {len(found) - lasts} are left out",
-        endorsed=lasts,
-        left_out=len(found) - lasts,
+        f"{endorsed} statements of {order.name} are endorsed, {len(found) - endorsed} are left out",
+        endorsed=endorsed,
+        left_out=len(found) - endorsed,
     )
 
 

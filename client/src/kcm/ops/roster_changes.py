@@ -48,7 +48,7 @@ class Found:
     digest: bytes
     time_ms: int
     regions: list[str] = field(default_factory=list)
-    lasts: bool = True
+    endorsed: bool = True
     dark: str = ""
 
 
@@ -151,7 +151,7 @@ def choose(found: Iterable[Found], before_ms: int | None, left_out: Iterable[str
             one.digest,
             one.time_ms,
             one.regions,
-            lasts=one.what not in names and (before_ms is None or one.time_ms < before_ms),
+            endorsed=one.what not in names and (before_ms is None or one.time_ms < before_ms),
         )
         for one in found
     ]

@@ -25,7 +25,7 @@ from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.process import mark_ready, unmark_ready
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -83,7 +83,7 @@ class Auditor:
         self._emitter: Final = AuditEmitter(own, membership, clock)
         self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
         self._refusals: Final = RejectionLog("control", self._emitter.emit)
-        self._rosters: Final = RosterFeed(
+        self._rosters: Final = RosterFollower(
             membership,
             ControlLog(own, membership.region, clock),
             self._refusals,

@@ -16,7 +16,7 @@ from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import PubSub, StreamLog
@@ -56,7 +56,7 @@ class Parts:
     """The parts of one Gateway."""
 
     engine: Gateway
-    feed: RegistryFeed
+    feed: RegistryFollower
     switch: KillSwitch
 
 
@@ -98,10 +98,10 @@ def assemble(ports: Ports, settings: EngineSettings) -> Parts:
     return Parts(engine, feed, switch)
 
 
-def _feed(ports: Ports, purge: Callable[[str], int]) -> RegistryFeed:
+def _feed(ports: Ports, purge: Callable[[str], int]) -> RegistryFollower:
     """Make the follower of the region's registry."""
     state = ports.state
-    return RegistryFeed(
+    return RegistryFollower(
         ports.buckets,
         ports.host.me,
         state.revocations,

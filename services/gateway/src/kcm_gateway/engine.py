@@ -225,14 +225,14 @@ class Gateway:
         all_ends: Sequence[bytes],
         dek_scope: DekScope,
         part: slice,
-        lasting: float,
+        lease_until: float,
     ) -> Piece:
         tenant, plaintexts, ends = permit.tenant, every[part], all_ends[part]
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
         try:
             count = len(groups) if groups else len(plaintexts)
-            segments = await pool.take(permit, count, lasting)
+            segments = await pool.take(permit, count, lease_until)
         except BaseException:
             if pool.idle:
                 self._forget(tenant, service, pool)
@@ -259,14 +259,14 @@ class Gateway:
         every: Sequence[bytes],
         all_ends: Sequence[bytes],
         part: slice,
-        lasting: float,
+        lease_until: float,
     ) -> Piece:
         records, ends = every[part], all_ends[part]
         envelope = self._envelope_of(self._region, permit.tenant, service)
         values = [b""] * len(records)
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
-        with await self._opening.open(permit, service, list(groups), lasting) as opened:
+        with await self._opening.open(permit, service, list(groups), lease_until) as opened:
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:

@@ -75,8 +75,8 @@ async def work_through(
             if done:
                 await asyncio.sleep(0)
                 recheck()  # no work begins with the keys of another generation
-            lasting = EXPIRED if len(parts) == 1 else min(least, elapsed() + LASTING_S)
-            piece = done[at] = await work(parts[at], lasting)
+            lease_until = EXPIRED if len(parts) == 1 else min(least, elapsed() + LASTING_S)
+            piece = done[at] = await work(parts[at], lease_until)
             allowed = recheck()  # the last one is for all pieces: there is no await until the end
             times[at] += 1
             least = min(least, piece.until)

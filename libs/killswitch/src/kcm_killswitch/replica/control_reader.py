@@ -18,7 +18,7 @@ from kcm_runtime.config import ConfigError
 from kcm_runtime.host import Host
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import Entry, StreamLog, Subscription
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
@@ -52,7 +52,7 @@ class ControlReader:
         *,
         stream: StreamLog,
         holds: HoldKeeper,
-        rosters: RosterFeed,
+        rosters: RosterFollower,
         refusals: RejectionLog,
         changes: Changes,
         unheard: Callable[[], Awaitable[None]],

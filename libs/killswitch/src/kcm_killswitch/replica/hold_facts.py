@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_runtime.host import Host
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_schemas.control import Incarnation
 
 from kcm_killswitch.model.completeness import RegionFacts
@@ -30,7 +30,7 @@ class HoldFacts:
         *,
         replicator: HoldReplicator,
         reader: ControlReader,
-        rosters: RosterFeed,
+        rosters: RosterFollower,
     ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock

@@ -20,7 +20,7 @@ from kcm_runtime.changes import Changes
 from kcm_runtime.host import Host
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.ports import PubSub, StreamLog
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_schemas.audit import EventType
 from kcm_schemas.control import Incarnation
 
@@ -66,7 +66,7 @@ class KillSwitch:
         self._purge: Final = purge
         self._changes: Final = Changes()
         self._refusals: Final = RejectionLog("control", host.emit)
-        self.rosters: Final = RosterFeed(
+        self.rosters: Final = RosterFollower(
             host.me, stream, self._refusals, host.emit, host.randomness, host.clock
         )
         host.me.rosters.listen(self._judge_again)

@@ -94,7 +94,7 @@ class LeaseKeeper:
         self._went_back: Final = went_back
         self._tell_changed: Final = changed
         self._unheard: Final = unheard
-        self._agreement: Final = Divergence()
+        self._divergence: Final = Divergence()
         self.incarnations: Final = Incarnations()
         self._subject: Final = subjects.control_lease(
             host.me.region, host.me.name, host.me.incarnation
@@ -243,7 +243,7 @@ class LeaseKeeper:
         ours = self._revocations.holds.digest
         # Under another roster, other holds count.
         theirs = lease.holds if lease.roster == self._judged() else ours
-        return self._agreement.heard(lease.instance, theirs, ours, now)
+        return self._divergence.heard(lease.instance, theirs, ours, now)
 
     async def _write_next(self) -> LogPosition:
         async with self._writing:

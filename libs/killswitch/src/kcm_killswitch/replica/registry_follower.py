@@ -51,7 +51,7 @@ class _Form:
     raw: bytes
 
 
-class RegistryFeed:
+class RegistryFollower:
     """Feeds ``Revocations`` with signed entries; purges tenants whose link changed."""
 
     def __init__(

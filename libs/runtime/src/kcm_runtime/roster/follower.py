@@ -42,7 +42,7 @@ RETRY_S: Final = 1.0
 """Seconds before a failed write, save or fetch is tried again."""
 
 
-class RosterFeed:
+class RosterFollower:
     """Takes rosters and lists over from the stream, and keeps them there."""
 
     def __init__(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from kcm_killswitch.model.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.audit import EventType
@@ -36,7 +36,7 @@ class RecordRequests:
         host: Host,
         registry: Registry,
         *,
-        feed: RegistryFeed,
+        feed: RegistryFollower,
         maker: KeyCreator,
         linker: LinkValidator,
         relinker: RootRewrapper,

@@ -14,9 +14,9 @@ from typing import Final
 
 from kcm_killswitch.model.lift_pages import Page
 from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
-from kcm_runtime.roster.follower import RosterFeed
+from kcm_runtime.roster.follower import RosterFollower
 from kcm_schemas import limits
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.admin.roster import (
@@ -62,8 +62,8 @@ class RosterRequests:
         host: Host,
         state: ReplicaState,
         *,
-        rosters: RosterFeed,
-        feed: RegistryFeed,
+        rosters: RosterFollower,
+        feed: RegistryFollower,
         lift_pages: Iterable[Page],
         store: KeyStore,
     ) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits
@@ -49,7 +49,7 @@ class TenantList:
         host: Host,
         state: ReplicaState,
         *,
-        feed: RegistryFeed,
+        feed: RegistryFollower,
         store: KeyStore,
         vault: Vault,
     ) -> None:

@@ -25,7 +25,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm_core.assembly.parts import assemble
 from kcm_core.assembly.ports import Ports
-from kcm_core.assembly.production import surroundings
+from kcm_core.assembly.production import production
 from kcm_core.config import CoreConfig
 from kcm_core.root_keys.hints.supervisor import Listeners
 from kcm_core.trimming import TrimFiles, Trimmer
@@ -46,21 +46,21 @@ class Core:
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        outside = surroundings(config, membership, unsealer, clock, randomness)
+        outside = production(config, membership, unsealer, clock, randomness)
         self._me: Final = membership
         self._ports: Final = outside.ports
         self._audit: Final = outside.audit
         self._region_bus: Final = outside.region_bus
         self._control_bus: Final = outside.control_bus
         parts = assemble(outside.ports)
-        self._killing: Final = parts.kill_switch
+        self._kill_switch: Final = parts.kill_switch
         self._switch: Final = parts.kill_switch.switch
         self._keys: Final = parts.keys
         self._registry: Final = parts.registry
         self._admin: Final = parts.admin
         self._trimmer: Final = _trimmer(outside.ports, outside.region_bus, config)
         self._listeners: Final = Listeners(
-            config.hints, config.unsealer_environment, self._killing.monitor.hinted
+            config.hints, config.unsealer_environment, self._kill_switch.monitor.hinted
         )
         self._leaving: Final = TaskSet()
         self._left = False
@@ -84,11 +84,11 @@ class Core:
         await self._registry.keeper.start()
         await self._switch.start()
         await self._registry.recovery.start()
-        await self._killing.kills.start()
-        await self._killing.regions.start()
-        self._killing.monitor.start()
+        await self._kill_switch.kills.start()
+        await self._kill_switch.regions.start()
+        self._kill_switch.monitor.start()
         self._trimmer.start()
-        self._killing.compaction.start()
+        self._kill_switch.compaction.start()
         self._listeners.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
@@ -104,7 +104,10 @@ class Core:
             log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Unload keys that were wrapped by a Core whose roster entry changed: verify them again."""
+        """Stop serving if this Core may not act any more; unload keys that may verify no more.
+
+        A key that was wrapped by a Core whose roster entry changed is verified again.
+        """
         if not self._me.acts and not self._left:
             self._left = True
             self._leaving.spawn(self._leave())
@@ -113,7 +116,7 @@ class Core:
                 self._ports.purge(tenant)
 
     async def _leave(self) -> None:
-        """Leave requests of callers and of other regions to the Cores that may act."""
+        """Stop taking requests, so that the Cores that may act get them."""
         await self._control_bus.unsubscribe(subjects.pulls(self._me.region))
         await self._region_bus.unsubscribe(subjects.registry_question(self._me.region))
         await self._server.drain()
@@ -135,17 +138,17 @@ class Core:
             await self._server.drain()
         finally:
             self._overwrite_keys()
-        self._killing.monitor.close()
-        self._killing.compaction.close()
-        self._killing.kills.close()
+        self._kill_switch.monitor.close()
+        self._kill_switch.compaction.close()
+        self._kill_switch.kills.close()
         await self._listeners.close()
         await self._trimmer.close()
-        await self._killing.regions.close()
+        await self._kill_switch.regions.close()
         self._registry.comparison.close()
         self._registry.recovery.close()
         self._registry.keeper.close()
         self._ports.store.close()
-        self._killing.automatic_holds.close()  # after all that may still place a hold
+        self._kill_switch.automatic_holds.close()  # after all that may still place a hold
         await self._switch.close()
         await self._ports.feed.close()
         self._admin.close()

@@ -30,7 +30,7 @@ def assemble(ports: Ports, switch: KillSwitch | None = None) -> Parts:
     ``switch`` is a replica that was made before of the same ports; tests bring one that they watch.
     """
     switch = switch or replica(ports)
-    killing = kill_switch(ports, switch)
-    keys = key_service(ports, killing.monitor, switch.registered)
+    kill = kill_switch(ports, switch)
+    keys = key_service(ports, kill.monitor, switch.registered)
     registry = registry_parts(ports, switch)
-    return Parts(killing, keys, registry, admin_requests(ports, killing, keys, registry))
+    return Parts(kill, keys, registry, admin_requests(ports, kill, keys, registry))

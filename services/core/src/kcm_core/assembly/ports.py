@@ -10,7 +10,7 @@ from kcm_killswitch.coordinator.result_store import ResultStore
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store_port import HoldStore
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
@@ -64,7 +64,7 @@ class Ports:
     stream: StreamLog
     hold_store: HoldStore
     results: ResultStore
-    feed: RegistryFeed
+    feed: RegistryFollower
     floors: Floors
     directory: FileKeyStore
     store: KeyStore

@@ -11,7 +11,7 @@ from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import FileHoldStore
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
@@ -33,7 +33,7 @@ from kcm_core.unsealer.port import UnsealerPort
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Production:
     """The ports, and what only the Core's start and end use."""
 
     ports: Ports
@@ -42,13 +42,13 @@ class Surroundings:
     control_bus: Connection
 
 
-def surroundings(
+def production(
     config: CoreConfig,
     me: InstanceContext,
     unsealer: UnsealerPort,
     clock: Clock,
     randomness: KeyRandomness,
-) -> Surroundings:
+) -> Production:
     """Make the ports; raises ``ConfigError`` and ``SecretFileError``."""
     region = _region(me)
     region_bus = Connection(config.region_bus, me.name)
@@ -72,7 +72,7 @@ def surroundings(
         stream=stream,
         hold_store=FileHoldStore(config.state_dir / "holds"),
         results=ResultBucket(region_bus),
-        feed=RegistryFeed(
+        feed=RegistryFollower(
             region_bus, me, state.revocations, overwrite, state.freshness.registry, clock
         ),
         floors=Floors(config.state_dir / "registry-floors"),
@@ -86,7 +86,7 @@ def surroundings(
         audit_room=audit,
         limits=Limits(config.lease_ms, config.l1_deadline_s, config.probes_per_s),
     )
-    return Surroundings(ports, audit, region_bus, control_bus)
+    return Production(ports, audit, region_bus, control_bus)
 
 
 def overwrite_keys(admission: Admission, vault: Vault, tenant: str) -> int:

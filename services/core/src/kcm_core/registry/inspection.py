@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.error_text import describe
 
 from kcm_core.registry.repair import RegistryRepair
@@ -26,7 +26,9 @@ COMPARED_MAX: Final = 32
 class RegistryInspection:
     """Finds records that a store has lost or damaged, and has them repaired."""
 
-    def __init__(self, stores: RegistryStores, feed: RegistryFeed, repairs: RegistryRepair) -> None:
+    def __init__(
+        self, stores: RegistryStores, feed: RegistryFollower, repairs: RegistryRepair
+    ) -> None:
         self._stores: Final = stores
         self._feed: Final = feed
         self._repairs: Final = repairs

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
@@ -58,7 +58,7 @@ class RegistryKeeper:
         registry: Registry,
         *,
         connection: Connection,
-        feed: RegistryFeed,
+        feed: RegistryFollower,
         directory: FileKeyStore,
         memory: RegistryMemory,
         settled: Callable[[], Awaitable[object]],

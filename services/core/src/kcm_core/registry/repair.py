@@ -13,7 +13,8 @@ from functools import partial
 from typing import Final
 
 from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
-from kcm_killswitch.replica.registry_follower import RegistryFeed
+from kcm_killswitch.replica.log_fields import of_record
+from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
@@ -36,7 +37,7 @@ class RegistryRepair:
         self,
         *,
         stores: RegistryStores,
-        feed: RegistryFeed,
+        feed: RegistryFollower,
         registry: Registry,
         memory: RegistryMemory,
         on_pending: Callable[[], None],
@@ -235,7 +236,4 @@ class RegistryRepair:
 
 def key_fields(key: Key) -> dict[str, object]:
     """Name the tenant, service or link of a record in the log; the key passed the grammar."""
-    noun, name, *service = key
-    if noun == "link":
-        return fields(link=name)
-    return fields(tenant=name, service=service[0]) if service else fields(tenant=name)
+    return fields(**of_record(key))

@@ -43,7 +43,7 @@ class AutomaticHolds:
         self._clock: Final = host.clock
         self._random: Final = host.randomness
         self._revocations: Final = state.revocations
-        self.settling: Final = FlapDamping(state.freshness.timing.settle_s)
+        self.damping: Final = FlapDamping(state.freshness.timing.settle_s)
         self._switch: Final = switch
         self._tasks: Final = TaskSet()
 
@@ -62,14 +62,14 @@ class AutomaticHolds:
 
     def refused(self, link: str) -> None:
         """A Core in this region was refused: reset the run of successes."""
-        self.settling.refused(link)
+        self.damping.refused(link)
 
     def place(self, link: str, state: L1State) -> None:
         """Place a hold, so that every instance purges for the link, unless there is one already.
 
         If this region has no tenant on the link, it places no hold: it would not be valid.
         """
-        self.settling.refused(link)
+        self.damping.refused(link)
         if self.on(link) or not self._revocations.serves_here(link):
             return
         raw = l1_hold(
@@ -92,11 +92,11 @@ class AutomaticHolds:
         held_at = [self._switch.durable_at(record.hold.id) for record in holds]
         if not holds or not all(held_at):
             return 0
-        self.settling.success(link, position, max(held_at), moment, self._clock.elapsed())
+        self.damping.success(link, position, max(held_at), moment, self._clock.elapsed())
         times = self._revocations.refused_ms(self._me.region, link)
-        if not self.settling.ripe(link, damped(self.settling.settle_s, times)):
+        if not self.damping.ripe(link, damped(self.damping.settle_s, times)):
             return 0
-        self.settling.refused(link)
+        self.damping.refused(link)
         for record in holds:
             raw = lift(
                 self._me.identity,

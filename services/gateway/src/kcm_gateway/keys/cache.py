@@ -51,11 +51,11 @@ class KeyCache:
         return sum(len(known.slots) for known in self._tenants.values())
 
     def get(
-        self, tenant: str, key: CacheKey, now: float, lasting: float, out: memoryview
+        self, tenant: str, key: CacheKey, now: float, lease_until: float, out: memoryview
     ) -> Lease | None:
         """Copy a key into ``out`` and return its lease, or ``None``.
 
-        It is ``None`` also if the lease is in its reserve or ends before ``lasting``.
+        It is ``None`` also if the lease is in its reserve or ends before ``lease_until``.
         """
         known = self._tenants.get(tenant)
         if known is None or key not in known.slots:
@@ -65,7 +65,7 @@ class KeyCache:
             if now >= lease.begin_until:
                 self._drop(known, key, keys)
                 return None
-            if lease.until < lasting:
+            if lease.until < lease_until:
                 return None
             known.slots.move_to_end(key)
             out[:] = keys.each[slot]

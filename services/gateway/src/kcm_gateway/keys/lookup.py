@@ -128,12 +128,12 @@ class Opening:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def open(
-        self, permit: Permit, service: str, wanted: list[bytes], lasting: float = EXPIRED
+        self, permit: Permit, service: str, wanted: list[bytes], lease_until: float = EXPIRED
     ) -> OpenKeys:
         """Unwrap keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
 
         ``permit`` is that of the decryption: keys that arrive in another generation are wiped. A
-        cached key whose lease ends before ``lasting`` is requested from a Core. A key that does
+        cached key whose lease ends before ``lease_until`` is requested from a Core. A key that does
         not authenticate is ``tampered``, one whose L3 is destroyed ``key_destroyed``; raises
         ``KcmError`` for all of them.
         """
@@ -147,7 +147,7 @@ class Opening:
                 await self._from_core(permit, service, wanted, positions, opened)
 
         try:
-            missing = self._from_cache(tenant, service, wanted, opened, lasting)
+            missing = self._from_cache(tenant, service, wanted, opened, lease_until)
             asks = [ask(positions) for positions in split_requests(wanted, missing)]
             if len(asks) == 1:
                 await asks[0]
@@ -163,7 +163,7 @@ class Opening:
         return opened
 
     def _from_cache(
-        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys, lasting: float
+        self, tenant: str, service: str, wanted: list[bytes], opened: OpenKeys, lease_until: float
     ) -> list[int]:
         """Take keys from the cache; returns the positions that are missing there."""
         if not self._cache.enabled or not wanted:
@@ -173,7 +173,7 @@ class Opening:
         missing = []
         now = self._clock.elapsed()
         for position, (name, out) in enumerate(zip(wanted, keys.each, strict=True)):
-            lease = self._cache.get(tenant, (service, name), now, lasting, out)
+            lease = self._cache.get(tenant, (service, name), now, lease_until, out)
             if lease is None:
                 missing.append(position)
             else:

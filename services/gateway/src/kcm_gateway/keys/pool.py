@@ -106,21 +106,21 @@ class KeyPool:
         """The number of keys for the present load."""
         return min(max(BATCH, int(self._rate * AHEAD_S)), self._keys_max)
 
-    async def take(self, permit: Permit, count: int, lasting: float = EXPIRED) -> list[Segment]:
+    async def take(self, permit: Permit, count: int, lease_until: float = EXPIRED) -> list[Segment]:
         """Return ``count`` keys in as few segments as possible; raises the errors of a refill.
 
-        None has less than the reserve of its lease left. Keys whose lease lasts until ``lasting``
+        None has less than the reserve of its lease left. Keys whose lease outlasts ``lease_until``
         are preferred; if there are none, the call waits for one refill. A refill that the call
         starts, now or ahead of need, has its permit. The caller passes every segment to ``done``.
         """
         self._measure(count)
         segments: list[Segment] = []
         try:
-            await self._collect(permit, segments, count, lasting)
+            await self._collect(permit, segments, count, lease_until)
             now = self._clock.elapsed()
             if self._discard_old(segments, now):  # a large request may have waited for long
                 missing = count - sum(segment.count for segment in segments)
-                await self._collect(permit, segments, missing, lasting)
+                await self._collect(permit, segments, missing, lease_until)
                 now = self._clock.elapsed()
                 if self._discard_old(segments, now):
                     raise too_short()
@@ -154,13 +154,13 @@ class KeyPool:
         self._watch()
 
     async def _collect(
-        self, permit: Permit, segments: list[Segment], count: int, lasting: float
+        self, permit: Permit, segments: list[Segment], count: int, lease_until: float
     ) -> None:
         """Take ``count`` keys, waiting for refills while there are too few."""
         waited = False
         while count:
             self._stock.give_up(self._clock.elapsed())
-            segment = self._stock.cut(count, lasting)
+            segment = self._stock.cut(count, lease_until)
             if segment is None and waited:
                 segment = self._stock.cut(count, EXPIRED)
             if segment is None:

@@ -96,10 +96,10 @@ class Stock:
             count -= batch.left
         return count
 
-    def cut(self, count: int, lasting: float) -> Segment | None:
-        """Take up to ``count`` keys whose lease lasts until ``lasting``; each leaves once."""
+    def cut(self, count: int, lease_until: float) -> Segment | None:
+        """Take up to ``count`` keys whose lease lasts until ``lease_until``; each leaves once."""
         for batch in self._batches:
-            if batch.lease.until >= lasting:
+            if batch.lease.until >= lease_until:
                 break
         else:
             return None
