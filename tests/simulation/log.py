@@ -1,4 +1,4 @@
-"""A region's control stream as an instance's client has it: ``kcm_runtime.nats.ports.StreamLog``."""
+"""A region's control stream as an instance sees it: ``kcm_runtime.nats.ports.StreamLog``."""
 
 from __future__ import annotations
 
