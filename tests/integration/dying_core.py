@@ -23,7 +23,7 @@ forbid_cloud_sdks()
 
 # ruff: noqa: E402 - nothing may be imported before the guard stands
 
-from kcm_core.api.record_requests import RecordRequests
+from kcm_core.api.registry_requests import RegistryRequests
 from kcm_core.unsealer.client import Unsealer
 from nats.aio.client import Client
 
@@ -61,7 +61,7 @@ def on_audit(event: str, args: tuple[Any, ...]) -> None:
         touch()
 
 
-real_fsync, real_put = os.fsync, RecordRequests.put_tenant
+real_fsync, real_put = os.fsync, RegistryRequests.put_tenant
 
 
 def fsync(descriptor: int) -> None:
@@ -70,7 +70,7 @@ def fsync(descriptor: int) -> None:
     real_fsync(descriptor)
 
 
-async def put_tenant(self: RecordRequests, request: Any) -> Any:
+async def put_tenant(self: RegistryRequests, request: Any) -> Any:
     """Count what one request touches."""
     counted = [0, int(DIE.read_text()) if DIE.exists() else 0]
     token = touches.set(counted)
@@ -82,7 +82,7 @@ async def put_tenant(self: RecordRequests, request: Any) -> Any:
 
 
 os.fsync = fsync
-RecordRequests.put_tenant = put_tenant  # type: ignore[method-assign]
+RegistryRequests.put_tenant = put_tenant  # type: ignore[method-assign]
 touching(Client, "request")
 touching(Unsealer, "wrap")
 touching(Unsealer, "unwrap_into")

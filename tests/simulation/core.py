@@ -168,7 +168,7 @@ class SimCore(Instance):
         return [*_said(status), judged_by]
 
     async def _put_tenant(self, raw: bytes) -> list[Any]:
-        """As ``RecordRequests`` of a Core does; roots are wrapped by every link already."""
+        """As ``RegistryRequests`` of a Core does; roots are wrapped by every link already."""
         if self.feed is None or self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
         self.registry_parts.memory.require()

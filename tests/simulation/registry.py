@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kcm_core.keys.file_store import Stored
 from kcm_core.registry.stores import PREFIX
-from kcm_killswitch.model.registry import Key, Record, key_of
+from kcm_killswitch.model.registry import Key, RegistryObject, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.nats.ports import LogFollower
 from kcm_runtime.nats.store_health import Stores
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Floor = tuple[int, bytes]
 
-_KINDS: Final[dict[type[Record], Kind]] = {
+_KINDS: Final[dict[type[RegistryObject], Kind]] = {
     Tenant: Kind.TENANT,
     Link: Kind.LINK,
     Service: Kind.SERVICE,
@@ -134,7 +134,7 @@ class Bucket:
         self,
         loop: SimLoop,
         region: str,
-        records: Iterable[Record],
+        records: Iterable[RegistryObject],
         core: str,
         operator: str,
         store: Store | None = None,
@@ -259,12 +259,12 @@ def place(key: Key) -> str:
     return subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
 
 
-def signed(record: Record, operator: str) -> bytes:
+def signed(record: RegistryObject, operator: str) -> bytes:
     """A record as an operator signs it."""
     return encode(identity(operator).sign(_KINDS[type(record)], record))
 
 
-def entry(record: Record, operator: str, core: str, region: str) -> bytes:
+def entry(record: RegistryObject, operator: str, core: str, region: str) -> bytes:
     """A record as a bucket has it: with a Core's word."""
     statement = identity(operator).sign(_KINDS[type(record)], record)
     word = Accepted(statement=statement_digest(statement), region=region, roster=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kcm_killswitch.model.completeness import Arrival
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_killswitch.model.incarnations import Key
-from kcm_killswitch.model.registry import Put, Record, Registry, key_of
+from kcm_killswitch.model.registry import Put, Registry, RegistryObject, key_of
 from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
 from kcm_killswitch.model.revocations import Registered, Revocations
 from kcm_runtime.nats.ports import Entry
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class FirstCome(Registry):
-    def put(self, record: Record) -> Put:
+    def put(self, record: RegistryObject) -> Put:
         known = self.known(key_of(record))
         if known is not None and known.revision == record.revision:
             return Put.SAME
@@ -33,7 +33,7 @@ class FirstCome(Registry):
 
 
 class LastCome(Registry):
-    def put(self, record: Record) -> Put:
+    def put(self, record: RegistryObject) -> Put:
         self._floors.pop(key_of(record), None)
         if self.known(key_of(record)) == record:
             return Put.SAME
@@ -102,7 +102,7 @@ class Anybody(Arrival):
 class Unpurged(Revocations):
     """A tenant that moves is opened anew when its keys are gone."""
 
-    def register(self, record: Record) -> Registered:
+    def register(self, record: RegistryObject) -> Registered:
         generations = dict(self._generations)
         done = super().register(record)
         self._generations = generations
@@ -187,9 +187,9 @@ def refused_believed(instance: Instance) -> None:
     if feed is not None:
         verify = feed.verify
 
-        def statement(entry: Entry) -> Record:
+        def statement(entry: Entry) -> RegistryObject:
             try:
-                record: Record = verify(entry)
+                record: RegistryObject = verify(entry)
             except Untrusted:
                 said = decode(RegistryEntry, entry.data)
                 return instance.me.verifier.tenant(said.statement)

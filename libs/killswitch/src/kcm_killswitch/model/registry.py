@@ -30,7 +30,9 @@ from kcm_killswitch.model.link_tenants import LinkTenants
 from kcm_killswitch.model.shard_digests import ShardDigests
 from kcm_killswitch.model.tenant_forks import stricter
 
-Record = Tenant | Link | Service
+RegistryObject = Tenant | Link | Service
+"""What a registry entry is about: the content of the operator's statement."""
+
 Key = tuple[str, ...]
 """Noun and names of an entry: ``("tenant", name)``, ``("service", tenant, name)``."""
 
@@ -56,7 +58,7 @@ class Put(Enum):
 
 @dataclass(frozen=True)
 class _Version:
-    record: Record
+    record: RegistryObject
 
     @cached_property
     def digest(self) -> bytes:
@@ -85,7 +87,7 @@ class Registry:
         self._links: Final = LinkTenants()
         self._shards: Final = ShardDigests()
 
-    def put(self, record: Record) -> Put:
+    def put(self, record: RegistryObject) -> Put:
         """Take a verified entry, in any order and any number of times."""
         key, new = key_of(record), _Version(record)
         if isinstance(record, Tenant):
@@ -111,7 +113,7 @@ class Registry:
         """Keys with a known floor, for which no entry as high is known now."""
         return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
 
-    def drop(self, record: Record) -> bool:
+    def drop(self, record: RegistryObject) -> bool:
         """Forget an entry that is not accepted any more; ``False`` if the entry is not known."""
         key = key_of(record)
         known = self._versions.get(key, ())
@@ -177,7 +179,7 @@ class Registry:
         names = self._service_names.get(tenant, [])
         return [self._services[tenant][one] for one in _after(names, name, limit)]
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[RegistryObject]:
         """Every entry that counts, and those of forks."""
         return (one.record for versions in self._versions.values() for one in versions)
 
@@ -200,7 +202,7 @@ class Registry:
         """The number of services of all tenants."""
         return sum(map(len, self._service_names.values()))
 
-    def known(self, key: Key) -> Record | None:
+    def known(self, key: Key) -> RegistryObject | None:
         """The entry that counts under a key."""
         return self._current(key)
 
@@ -255,7 +257,7 @@ class Registry:
         versions = self._versions.get(("tenant", name), ())
         return [one.record for one in versions if isinstance(one.record, Tenant)]
 
-    def _current(self, key: Key) -> Record | None:
+    def _current(self, key: Key) -> RegistryObject | None:
         found = self._versions.get(key)
         return found[0].record if found else None
 
@@ -296,7 +298,7 @@ def _after(names: list[str], name: str, limit: int) -> list[str]:
     return names[at : at + limit]
 
 
-def key_of(record: Record) -> Key:
+def key_of(record: RegistryObject) -> Key:
     """The key under which an entry is stored."""
     match record:
         case Tenant():
@@ -317,17 +319,17 @@ def shard_of(name: str) -> int:
     return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS
 
 
-def rank_of(record: Record) -> tuple[int, bytes]:
+def rank_of(record: RegistryObject) -> tuple[int, bytes]:
     """The order of the entries of one key: revision, and digest."""
     return record.revision, record_digest(record)
 
 
-def record_digest(record: Record) -> bytes:
+def record_digest(record: RegistryObject) -> bytes:
     """SHA-256 of an entry's only encoding, which is the body of its statement."""
     return sha256(encode(record)).digest()
 
 
-def replaces(known: Record, new: Record) -> bool:
+def replaces(known: RegistryObject, new: RegistryObject) -> bool:
     """Whether ``new`` may replace ``known``.
 
     Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by its key.

@@ -17,7 +17,7 @@ from kcm_schemas.control import Cause
 from kcm_schemas.registry import Link, Tenant
 
 from kcm_killswitch.model.hold_set import HoldSet, HoldState
-from kcm_killswitch.model.registry import Key, Put, Record, Registry
+from kcm_killswitch.model.registry import Key, Put, Registry, RegistryObject
 
 REFUSALS_MAX: Final = 64
 """Number of refusal times kept for a link: six in a row make the longest settling time, and each
@@ -137,7 +137,7 @@ class Revocations:
             self._raise(name)
         return names
 
-    def unregister(self, record: Record) -> tuple[str, ...]:
+    def unregister(self, record: RegistryObject) -> tuple[str, ...]:
         """Drop a registry entry that is not accepted any more; the tenants to purge for it."""
         if not self._registry.drop(record):
             return ()
@@ -151,7 +151,7 @@ class Revocations:
             self._raise(tenant)
         return reached
 
-    def register(self, record: Record) -> Registered:
+    def register(self, record: RegistryObject) -> Registered:
         """Take a verified registry entry; names the tenants that have to be purged for it.
 
         A tenant whose entry changed (another link, other regions) is opened again, or not at all.
@@ -170,7 +170,7 @@ class Revocations:
         concerned = self._concern(record.link) if isinstance(record, Tenant) else ()
         return Registered(put, tuple(dict.fromkeys(concerned + reached)))
 
-    def registered(self, key: Key) -> Record | None:
+    def registered(self, key: Key) -> RegistryObject | None:
         """The registry entry that counts under a key."""
         return self._registry.known(key)
 

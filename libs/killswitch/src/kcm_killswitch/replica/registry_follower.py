@@ -25,7 +25,7 @@ from kcm_schemas.registry import RegistryEntry
 from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Untrusted
 
-from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, Record, key_of, record_digest
+from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, RegistryObject, key_of, record_digest
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.log_fields import of_record
@@ -47,7 +47,7 @@ OnWrong = Callable[[Key, str], None]
 class _Form:
     """A verified record, and the entry that contains it."""
 
-    record: Record
+    record: RegistryObject
     raw: bytes
 
 
@@ -155,7 +155,7 @@ class RegistryFollower:
             return None
         return self.learn(record, entry.data)
 
-    def learn(self, record: Record, raw: bytes) -> Put:
+    def learn(self, record: RegistryObject, raw: bytes) -> Put:
         """Apply a verified record from any source; ``raw`` is the entry that contains it."""
         done, key = self._revocations.register(record), key_of(record)
         purge_each(self._purge, done.purge)
@@ -206,7 +206,7 @@ class RegistryFollower:
         told(self._revocations.registry_digests)
         self.read_again()
 
-    def verify(self, entry: Entry) -> Record:
+    def verify(self, entry: Entry) -> RegistryObject:
         """The record, if it belongs under its key and its signers may sign it; or ``Untrusted``."""
         record = self._me.verifier.registered(entry.data, self._me.region)
         if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):

@@ -14,8 +14,8 @@ from kcm_schemas.roster import OperatorRole
 from kcm_core.api.admin_rules import CoreRules
 from kcm_core.api.hold_requests import HoldRequests
 from kcm_core.api.list_requests import ListRequests
-from kcm_core.api.record_requests import RecordRequests
 from kcm_core.api.registry_adoption import RegistryAdoption
+from kcm_core.api.registry_requests import RegistryRequests
 from kcm_core.api.roster_requests import RosterRequests
 from kcm_core.api.tenant_list import TenantList
 from kcm_core.assembly.key_service import KeyService
@@ -35,7 +35,7 @@ def admin_requests(
     """Make the endpoint with the whole table."""
     rules = CoreRules(ports.host.me, registry.memory)
     endpoint = AdminEndpoint(ports.host, "admin", rules)
-    _serve_records(endpoint, ports, keys, registry)
+    _serve_registry(endpoint, ports, keys, registry)
     _serve_lists(endpoint, ports)
     _serve_holds(endpoint, ports, parts)
     _serve_roster(endpoint, ports, parts)
@@ -52,10 +52,10 @@ def admin_requests(
     return endpoint
 
 
-def _serve_records(
+def _serve_registry(
     endpoint: AdminEndpoint, ports: Ports, keys: KeyService, registry: RegistryParts
 ) -> None:
-    records = RecordRequests(
+    registry_requests = RegistryRequests(
         ports.host,
         ports.state.registry,
         feed=ports.feed,
@@ -64,9 +64,9 @@ def _serve_records(
         relinker=keys.rewrapper,
         keeper=registry.keeper,
     )
-    endpoint.serve("tenant", {"put": records.put_tenant}, ADMIN)
-    endpoint.serve("link", {"put": records.put_link}, ADMIN)
-    endpoint.serve("service", {"put": records.put_service}, ADMIN)
+    endpoint.serve("tenant", {"put": registry_requests.put_tenant}, ADMIN)
+    endpoint.serve("link", {"put": registry_requests.put_link}, ADMIN)
+    endpoint.serve("service", {"put": registry_requests.put_service}, ADMIN)
 
 
 def _serve_lists(endpoint: AdminEndpoint, ports: Ports) -> None:

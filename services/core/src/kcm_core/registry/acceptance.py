@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_killswitch.model.registry import Record, key_of
+from kcm_killswitch.model.registry import RegistryObject, key_of
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -27,7 +27,7 @@ class Acceptance:
         self._me: Final = membership
         self._stores: Final = stores
 
-    async def create(self, raw: bytes, record: Record) -> bytes:
+    async def create(self, raw: bytes, record: RegistryObject) -> bytes:
         """Create the revision in the second store; returns the entry that all Cores use.
 
         ``raw`` is the signed statement of ``record``. Raises ``conflict`` if another record of this
@@ -43,7 +43,7 @@ class Acceptance:
             return entry
         return await self._earlier(record)
 
-    def record_of(self, entry: bytes) -> Record:
+    def record_of(self, entry: bytes) -> RegistryObject:
         """The record of a stored entry; raises ``forbidden`` if it does not verify any more."""
         try:
             return self._me.verifier.registered(entry, self._me.region)
@@ -59,7 +59,7 @@ class Acceptance:
         signed = self._me.identity.sign(Kind.ACCEPTED, accepted)
         return encode(RegistryEntry(statement=raw, accepted=encode(signed)))
 
-    async def _earlier(self, record: Record) -> bytes:
+    async def _earlier(self, record: RegistryObject) -> bytes:
         """The entry that exists under the revision already, if it contains the same record."""
         made = await self._stores.copy(key_of(record))
         if made is None or made.revision != record.revision:

@@ -17,7 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
+from kcm_killswitch.model.registry import Key, Registry, RegistryObject, is_key, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
@@ -110,7 +110,7 @@ class RegistryKeeper:
         self._memory.close()
         self.repairs.close()
 
-    async def accept(self, raw: bytes, record: Record) -> None:
+    async def accept(self, raw: bytes, record: RegistryObject) -> None:
         """Store a verified record that this Core has checked; both stores have it on return.
 
         Raises ``conflict`` if another record of this revision was accepted before, and

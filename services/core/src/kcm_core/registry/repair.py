@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, Record, Registry, is_key, key_of
+from kcm_killswitch.model.registry import Key, Registry, RegistryObject, is_key, key_of
 from kcm_killswitch.replica.log_fields import of_record
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.pacing import Paced
@@ -161,7 +161,7 @@ class RegistryRepair:
             if again is None or not await self._known(again):
                 raise
 
-    async def learn(self, record: Record, raw: bytes) -> None:
+    async def learn(self, record: RegistryObject, raw: bytes) -> None:
         """Apply a verified record, and remember it; raises ``unavailable`` for a full disk."""
         self._feed.learn(record, raw)
         try:

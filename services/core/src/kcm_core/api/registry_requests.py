@@ -1,7 +1,7 @@
-"""Operators' requests that put records: links, tenants and services.
+"""Operators' requests that put links, tenants and services into the registry.
 
-Puts are idempotent: the same record again succeeds, and another one under the same name is a
-conflict. A stored record that does not verify (any more) counts as absent, and may be replaced.
+Puts are idempotent: the same statement again succeeds, and another one under the same name is a
+conflict. A stored entry that does not verify (any more) counts as absent, and may be replaced.
 """
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from kcm_killswitch.model.registry import REVISION_STEP_MAX, Record, Registry, key_of, replaces
+from kcm_killswitch.model.registry import (
+    REVISION_STEP_MAX,
+    Registry,
+    RegistryObject,
+    key_of,
+    replaces,
+)
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
@@ -28,7 +34,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-class RecordRequests:
+class RegistryRequests:
     """Puts records into the region's registry, and makes the keys that belong to them."""
 
     def __init__(
@@ -94,7 +100,7 @@ class RecordRequests:
         await self._put(raw, service)
         return Empty()
 
-    async def _expect(self, record: Record) -> None:
+    async def _expect(self, record: RegistryObject) -> None:
         """Raise ``conflict`` if another record has this name and this one may not replace it.
 
         The same record again is accepted: an operator may sign it twice.
@@ -110,7 +116,7 @@ class RecordRequests:
                 f"revision {record.revision} is too far above the last one; take at most {most}",
             )
 
-    async def _put(self, raw: bytes, record: Record) -> None:
+    async def _put(self, raw: bytes, record: RegistryObject) -> None:
         await self._expect(record)
         await self._keeper.accept(raw, record)
 
@@ -122,7 +128,7 @@ class RecordRequests:
         return link
 
 
-def _difference(known: Record | None, new: Record) -> str:
+def _difference(known: RegistryObject | None, new: RegistryObject) -> str:
     """The reason why a record may not replace the known record of the same name."""
     noun, *names = key_of(new)
     exists = f"the {noun} {'/'.join(names)} exists already"
