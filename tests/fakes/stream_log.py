@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from kcm_runtime.nats.ports import Entry, Leading, LogFollower
+from kcm_runtime.nats.ports import Entry, LogFollower, StreamLeader
 from kcm_schemas.codes import Code, KcmError
 
 Hook = Callable[[str, str], Awaitable[None]]
@@ -121,12 +121,12 @@ class FakeLog:
         self.check_connection()
         return self.stream.entries.get(subject)
 
-    async def leading(self) -> Leading:
+    async def leading(self) -> StreamLeader:
         self.check_connection()
         await self.before("leading", "")
         await asyncio.sleep(0)
         self.check_connection()
-        return Leading(self.stream.leader, len(self.stream.entries))
+        return StreamLeader(self.stream.leader, len(self.stream.entries))
 
     def follow(self, follower: LogFollower) -> FakeSubscription:
         """The first one is the incarnation's own; another one reads the stream once more."""

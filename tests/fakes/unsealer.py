@@ -27,7 +27,7 @@ from kcm_core.unsealer.frames import (
     DIGEST_SIZE,
     PLAINTEXT_MAX,
 )
-from kcm_core.unsealer.port import Opened, Probe, Wrapped
+from kcm_core.unsealer.port import Probe, UnsealResult, Wrapped
 
 Hook = Callable[[str, str], Awaitable[None]]
 """Called with the operation (``wrap``, ``unwrap``, ``probe``, ``inspect``) and the URI."""
@@ -89,14 +89,14 @@ class FakeUnsealer:
         out: memoryview,
         *,
         deadline_s: float,
-    ) -> Opened:
+    ) -> UnsealResult:
         try:
             _require(0 < len(blob) <= BLOB_MAX and len(context) <= CONTEXT_MAX and bool(mechanism))
             async with self._operation("unwrap", uri, deadline_s) as key:
                 plaintext, version = _open(key, blob, context, mechanism)
                 _require(len(plaintext) == len(out), "malformed answer: the plaintext's length")
                 out[:] = plaintext
-                return Opened(str(version), key.principal)
+                return UnsealResult(str(version), key.principal)
         except BaseException:
             out[:] = bytes(len(out))
             raise

@@ -15,7 +15,7 @@ from hashlib import blake2b, sha256
 from typing import Final
 
 from kcm_core.providers.state import L1Error, L1State
-from kcm_core.unsealer.port import Opened, Probe, Wrapped
+from kcm_core.unsealer.port import Probe, UnsealResult, Wrapped
 
 from tests.simulation.loop import SimLoop
 
@@ -121,7 +121,7 @@ class SimUnsealer:
         out: memoryview,
         *,
         deadline_s: float,
-    ) -> Opened:
+    ) -> UnsealResult:
         """As the port says."""
         out[:] = bytes(len(out))
         await self._call(uri, deadline_s)
@@ -129,7 +129,7 @@ class SimUnsealer:
         if len(opened) != len(out):
             raise L1Error(L1State.INVALID, "the plaintext is not as long as it has to be")
         out[:] = opened
-        return Opened(VERSION, self._principal)
+        return UnsealResult(VERSION, self._principal)
 
     async def probe(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.nats.jetstream_errors import is_conflict
-from kcm_runtime.nats.ports import Entry, Leading, LogFollower
+from kcm_runtime.nats.ports import Entry, LogFollower, StreamLeader
 from kcm_schemas.codes import Code, KcmError
 from nats.js.errors import APIError
 
@@ -64,7 +64,7 @@ class SimLog:
         await asyncio.sleep(stream.delay())
         return found
 
-    async def leading(self) -> Leading:
+    async def leading(self) -> StreamLeader:
         """As the port says."""
         self._check()
         stream = self._stream

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from kcm_runtime.nats.ports import Entry, Leading
+from kcm_runtime.nats.ports import Entry, StreamLeader
 from kcm_schemas import subjects
 from nats.js.errors import APIError
 
@@ -169,11 +169,11 @@ class ControlStream:
         found = (here or {}).get(subject)
         return None if found is None else found.entry
 
-    def leading(self, connection: SimConnection) -> Leading:
+    def leading(self, connection: SimConnection) -> StreamLeader:
         """Who answers a connection's broker for the stream, and how many messages it counts."""
         side = "minority" if self.in_minority(connection) else "majority"
         here = self._minority if self.in_minority(connection) else self._last
-        return Leading(side, len(here or {}))
+        return StreamLeader(side, len(here or {}))
 
     def append(self, subject: str, body: bytes, ttl_s: float = 0.0) -> int:
         """Store a message; returns its sequence."""

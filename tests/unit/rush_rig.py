@@ -10,7 +10,7 @@ from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
-from kcm_runtime.nats.ports import Entry, Leading
+from kcm_runtime.nats.ports import Entry, StreamLeader
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -61,7 +61,7 @@ class Log:
         return self.stored.get(subject)
 
     async def leading(self):
-        return Leading("one", len(self.stored))
+        return StreamLeader("one", len(self.stored))
 
     def follow(self, follower):
         return None

@@ -10,7 +10,7 @@ from kcm_killswitch.replica.verification_budget import (
     SOURCES_MAX,
     WAITING_MAX,
     Budgets,
-    Waiting,
+    WaitingStatements,
 )
 from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Entry
@@ -24,7 +24,7 @@ from tests.fakes.bus import Clock
 
 def test_a_flood_is_looked_at_as_the_budget_allows():
     looked = []
-    waiting = Waiting(lambda raw: looked.append(raw) is not None)
+    waiting = WaitingStatements(lambda raw: looked.append(raw) is not None)
     for number in range(10_000):
         waiting.take("us", b"%d" % number, now=0.0)
     assert len(looked) == FAILURES_AT_ONCE
@@ -39,7 +39,7 @@ def test_a_flood_is_looked_at_as_the_budget_allows():
 
 def test_one_sources_flood_delays_nobody_else():
     looked = []
-    waiting = Waiting(lambda raw: looked.append(raw) or raw == b"true")
+    waiting = WaitingStatements(lambda raw: looked.append(raw) or raw == b"true")
     for _ in range(1000):
         waiting.take("us", b"forged", now=0.0)
     assert waiting.take("eu", b"true", now=0.0)
@@ -48,7 +48,7 @@ def test_one_sources_flood_delays_nobody_else():
 
 def test_what_is_believed_costs_no_budget():
     looked = []
-    waiting = Waiting(lambda raw: looked.append(raw) or True)
+    waiting = WaitingStatements(lambda raw: looked.append(raw) or True)
     assert all(waiting.take("us", b"true", now=0.0) for _ in range(1000))
     assert len(looked) == 1000
 
@@ -163,7 +163,7 @@ async def test_only_a_core_clears():
 
 
 def test_what_waits_is_bounded_in_sources_and_in_bytes():
-    waiting = Waiting(lambda _: False)
+    waiting = WaitingStatements(lambda _: False)
     most = STATEMENT_MAX[Kind.LIFT]
     for number in range(FAILURES_AT_ONCE + 1):
         waiting.take("us", b"", now=0.0)

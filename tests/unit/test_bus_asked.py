@@ -1,10 +1,10 @@
 """What was asked is remembered until its deadline, bounded by who asked."""
 
-from kcm_runtime.requests import Asked
+from kcm_runtime.requests import SeenRequests
 
 
 def test_a_request_is_known_until_its_deadline():
-    asked = Asked(2)
+    asked = SeenRequests(2)
     asked.add("alice", b"one", 100, 50, "made")
     assert asked.get("alice", b"one") == "made"
     assert asked.get("bob", b"one") is None
@@ -16,7 +16,7 @@ def test_a_request_is_known_until_its_deadline():
 
 
 def test_nobody_pushes_out_what_another_one_asked():
-    asked = Asked(2)
+    asked = SeenRequests(2)
     asked.add("alice", b"one", 100, 0, "made")
     for n in range(10):
         asked.add("mallory", bytes([n]), 200 - n, 0, "made")

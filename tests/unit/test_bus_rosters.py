@@ -10,7 +10,14 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Operator, OperatorRole, Retirement, Roster
 from kcm_schemas.signed import Kind
-from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, STAGED_MAX, Endorsements, Staged, pages
+from kcm_trust.endorsements import (
+    PAGE_BYTES,
+    PAGES_MAX,
+    STAGED_MAX,
+    Endorsements,
+    StagedEndorsements,
+    pages,
+)
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted
 
@@ -211,7 +218,7 @@ def test_a_damaged_list_is_asked_for_again(place, root):
 
 def test_pages_are_put_together_in_any_order():
     large = Endorsements(n.to_bytes(32, "big") for n in range(PAGE_BYTES // 32 + 7))
-    staged, parts = Staged(), pages(large)
+    staged, parts = StagedEndorsements(), pages(large)
     assert len(parts) == 2
     staged.take("alice", 1, parts[1])
     assert staged.whole("alice", large.retirement()) is None
@@ -223,7 +230,7 @@ def test_pages_are_put_together_in_any_order():
 
 
 def test_pages_of_nobody_take_bounded_room():
-    staged = Staged()
+    staged = StagedEndorsements()
     for n in range(64):
         staged.take(f"name-{n}", n % PAGES_MAX, bytes(PAGE_BYTES))
     for bad in (b"", bytes(31), bytes(PAGE_BYTES + 32)):

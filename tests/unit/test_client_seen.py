@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kcm._internal.admin import Admin
 from kcm._internal.client_context import ContextError
-from kcm._internal.seen_roster import Seen
+from kcm._internal.seen_roster import SeenRoster
 from kcm.ops.roster_changes import Refused, highest
 from kcm_schemas.admin.roster import RosterView
 from kcm_schemas.codec import encode
@@ -28,7 +28,7 @@ def signed(system: FakeSystem, version: int, **changes: object) -> bytes:
 
 
 def seen_by(system: FakeSystem) -> Path:
-    return Seen(system.context().roster_path, system.root.public).directory
+    return SeenRoster(system.context().roster_path, system.root.public).directory
 
 
 def test_an_older_file_does_not_count_any_more(system: FakeSystem) -> None:
@@ -99,7 +99,7 @@ def _see(directory: str, root: bytes, raws: list[bytes]) -> None:
     from kcm_trust.verify import verify_roster
 
     for raw in raws:
-        Seen(Path(directory) / "roster", root).highest(raw, verify_roster(raw, root, 0))
+        SeenRoster(Path(directory) / "roster", root).highest(raw, verify_roster(raw, root, 0))
 
 
 def test_of_processes_that_write_at_once_the_highest_stays(system: FakeSystem) -> None:

@@ -1,12 +1,12 @@
 """How near the keys in use are to as many as may be: said at a change, and told with counts."""
 
-from kcm_killswitch.model.key_budget import CALM_S, RECENT_MAX, RECENT_S, Crowding, Room
+from kcm_killswitch.model.key_budget import CALM_S, RECENT_MAX, RECENT_S, KeyBudget, Room
 
 MOST = 100
 
 
 def test_what_is_said_changes_before_the_room_is_used_up_and_once():
-    crowding = Crowding()
+    crowding = KeyBudget()
     changes = [
         (count, crowding.room)
         for count in (0, 50, 89, 90, 91, 100, 95, 89, 81, 80, 90)
@@ -16,7 +16,7 @@ def test_what_is_said_changes_before_the_room_is_used_up_and_once():
 
 
 def test_sealing_is_crowded_until_it_was_calm_for_a_while():
-    crowding = Crowding()
+    crowding = KeyBudget()
     crowding.unloaded(3, 10.0)
     assert crowding.look(100, MOST, 10.0)
     assert (crowding.room, crowding.since) == (Room.CROWDED, 10.0)
@@ -30,7 +30,7 @@ def test_sealing_is_crowded_until_it_was_calm_for_a_while():
 
 
 def test_the_tenants_of_the_last_minutes_are_counted_in_little_room():
-    crowding = Crowding()
+    crowding = KeyBudget()
     assert (crowding.recent(0.0), crowding.unloaded_at) == (0, None)
     for second in range(10_000):
         crowding.unloaded(1, second * 0.25)
@@ -41,7 +41,7 @@ def test_the_tenants_of_the_last_minutes_are_counted_in_little_room():
 
 
 def test_where_less_room_is_left_by_another_kind_of_key_that_is_a_change():
-    crowding = Crowding()
+    crowding = KeyBudget()
     assert not crowding.look(80, 150, 1.0)
     assert crowding.look(80, 85, 2.0)
     assert crowding.room is Room.FILLING

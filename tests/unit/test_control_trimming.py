@@ -7,7 +7,7 @@ from kcm_core.trimming.policy import (
     Claim,
     Doubt,
     Extent,
-    Known,
+    KnownPosition,
     Level,
     Policy,
     decide,
@@ -30,10 +30,11 @@ def claim(name: str, through: int, said: bytes | None = None) -> Claim:
     return Claim(name, through, digest(through) if said is None else said)
 
 
-def known(*days: float) -> list[Known]:
+def known(*days: float) -> list[KnownPosition]:
     """A place every 64 messages, each so many days old."""
     return [
-        Known(64 * at, digest(64 * at), int(NOW - days * DAY)) for at, days in enumerate(days, 1)
+        KnownPosition(64 * at, digest(64 * at), int(NOW - days * DAY))
+        for at, days in enumerate(days, 1)
     ]
 
 

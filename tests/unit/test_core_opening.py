@@ -6,7 +6,7 @@ import gc
 import pytest
 from kcm_core.keys.loader import WAITING_MAX
 from kcm_core.providers.state import L1State
-from kcm_core.unsealer.port import Opened
+from kcm_core.unsealer.port import UnsealResult
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Link
@@ -176,7 +176,7 @@ async def test_a_lying_l1_opens_nothing_and_is_recorded(world):
 
     async def lies(uri, blob, context, mechanism, out, **_):
         out[:] = bytes(range(72))
-        return Opened(key_version="1", principal="liar")
+        return UnsealResult(key_version="1", principal="liar")
 
     core.purge("acme")
     world.unsealer.unwrap_into = lies

@@ -40,7 +40,7 @@ from kcm_trust.identity import Identity
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from pydantic import Field
 
-from kcm._internal.seen_roster import Seen
+from kcm._internal.seen_roster import SeenRoster
 from kcm.errors import Unavailable
 
 ENVIRONMENT: Final = "KCM_CONTEXT"
@@ -219,7 +219,7 @@ class ClientContext:
 
         Raises ``Untrusted`` and ``ConfigError``.
         """
-        return Seen(self.roster_path, self.root_public).highest(raw, roster)
+        return SeenRoster(self.roster_path, self.root_public).highest(raw, roster)
 
     def identity(self) -> Identity:
         """Return the operator's key; raises ``ContextError`` if it is missing or unreadable."""

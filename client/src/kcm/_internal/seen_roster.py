@@ -26,7 +26,7 @@ from kcm_trust.verify import Untrusted, verify_roster
 log = logging.getLogger(__name__)
 
 
-class Seen:
+class SeenRoster:
     """The memory of one context."""
 
     def __init__(self, roster: Path, root_public: bytes) -> None:

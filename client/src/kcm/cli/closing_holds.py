@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class ClosingHold:
     """Holds on a tenant and on its root key, oldest first, and the region that replied."""
 
     answered: str
@@ -27,7 +27,7 @@ class Closing:
 
 async def closing(
     admin: Admin, regions: Sequence[str], kills: Kills, tenant: str, *, everything: bool = False
-) -> Closing:
+) -> ClosingHold:
     """Return the holds in force, or with ``everything`` lifted ones too.
 
     Raises ``Problem`` for an unknown tenant.
@@ -44,4 +44,4 @@ async def closing(
     except ServiceError:
         link = ""  # still return the holds on the tenant itself
     on_link = [view for view in found if (view.scope, view.target) == ("link", link)]
-    return Closing(answered, own, on_link)
+    return ClosingHold(answered, own, on_link)

@@ -16,7 +16,7 @@ LACKED: Final = "on the roster, not in this context"
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class CoreState:
     """The Cores of a region that serve, and the reasons why the others on the roster do not."""
 
     serving: list[str] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Serving:
         return f"{len(self.serving)} of {total}" if total else "none on the roster"
 
 
-async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, Serving]:
+async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, CoreState]:
     """Ask the Cores of these regions at once; add regions on the roster that the context lacks."""
     import asyncio
 
     from kcm.ops.roster_changes import lacked
 
-    async def one(region: str) -> Serving:
-        found = Serving()
+    async def one(region: str) -> CoreState:
+        found = CoreState()
         for row in await ask(admin, region, admin.cores(region)):
             if row.view is None:
                 found.not_serving[row.core] = f"no reply: {row.error}"
@@ -53,5 +53,5 @@ async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, Serving]:
 
     told = dict(zip(regions, await asyncio.gather(*map(one, regions)), strict=True))
     for region in lacked(admin.context, admin.verifier.roster):
-        told[region] = Serving([], dict.fromkeys(admin.cores(region), LACKED))
+        told[region] = CoreState([], dict.fromkeys(admin.cores(region), LACKED))
     return told

@@ -9,7 +9,7 @@ import click
 
 from kcm.cli import change_summary
 from kcm.cli.error_report import Problem, Report, explain, show, together
-from kcm.cli.order_state import Standing
+from kcm.cli.order_state import OrderState
 from kcm.cli.output import emit, note
 from kcm.cli.settings import Settings, run_change
 from kcm.exit_codes import Exit
@@ -141,7 +141,7 @@ async def _put_each(
         chosen: Sequence[str] = [context.region(region) for region in regions]
         if not chosen:
             chosen = await choose(admin, context) if choose else context.in_order(None)
-        standing = Standing(settings, chosen, shows)
+        standing = OrderState(settings, chosen, shows)
         done = await asyncio.gather(*(one(region) for region in chosen))
         return dict(zip(chosen, done, strict=True))
     finally:

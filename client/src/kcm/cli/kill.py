@@ -167,7 +167,7 @@ async def _kill(
         return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)
 
 
-class Waiting:
+class KillWait:
     """Reports once that no region has confirmed a statement, and how long the command retries.
 
     It does so after the first failed attempt, or after ``TELL_S``.
@@ -211,7 +211,7 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
     look = f"`kcm hold show {hold.id.hex()}"
     settings.leaves(f"it is not known whether {what} is in force", f"{look}` shows it")
     try:
-        with Waiting(settings, "the hold", until) as waiting:
+        with KillWait(settings, "the hold", until) as waiting:
             placed = await kills.place(hold, until, waiting.failed)
     except ServiceError as error:
         if not error.retryable:

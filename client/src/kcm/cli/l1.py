@@ -14,7 +14,7 @@ from kcm.cli.each_region import ask_region, revision_option
 from kcm.cli.error_report import Problem, Report, clean, explain, show, together
 from kcm.cli.link_wizard import Model, walk
 from kcm.cli.names import NAME
-from kcm.cli.order_state import Standing
+from kcm.cli.order_state import OrderState
 from kcm.cli.output import emit, note, say
 from kcm.cli.settings import (
     Settings,
@@ -272,7 +272,7 @@ async def _link(
 
     try:
         chosen = [context.region(region) for region in regions] or context.in_order(None)
-        standing = Standing(settings, chosen, "kcm l1 list")
+        standing = OrderState(settings, chosen, "kcm l1 list")
         return dict(zip(chosen, await asyncio.gather(*map(one, chosen)), strict=True))
     finally:
         await admin.close()

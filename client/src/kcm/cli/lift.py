@@ -11,7 +11,7 @@ from kcm.cli.closing_holds import closing
 from kcm.cli.error_report import Problem, explain
 from kcm.cli.hold_progress import present, verdict
 from kcm.cli.holds import find, tell_who_answered
-from kcm.cli.kill import SHOWN, Waiting
+from kcm.cli.kill import SHOWN, KillWait
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.settings import (
@@ -193,7 +193,7 @@ async def _lift(
     if view.lifted:
         # A second lift would replace the first one in the description of the hold.
         return await kills.status(view.hold_id, until)
-    with Waiting(settings, "the lift", until) as waiting:
+    with KillWait(settings, "the lift", until) as waiting:
         return await kills.lift(view.hold_id, reason, until, waiting.failed)
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from kcm.cli.settings import Settings
 
 
-class Standing:
+class OrderState:
     """Keeps the report of an interruption up to date while regions are asked."""
 
     def __init__(self, settings: Settings, regions: Sequence[str], shows: str) -> None:

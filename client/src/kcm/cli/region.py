@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kcm.cli.core_state import Serving, serving
+from kcm.cli.core_state import CoreState, serving
 from kcm.cli.error_report import Problem
 from kcm.cli.hold_progress import follow
 from kcm.cli.holds import tell_who_answered
@@ -122,7 +122,7 @@ def retire(settings: Settings, name: str, reason: str, timeout: float) -> int:
     return run_change(_retire(settings, name, reason, timeout))
 
 
-async def _list(settings: Settings) -> tuple[dict[str, Serving], dict[str, HoldView]]:
+async def _list(settings: Settings) -> tuple[dict[str, CoreState], dict[str, HoldView]]:
     import asyncio
 
     async with settings.kills(None) as (admin, regions, kills):

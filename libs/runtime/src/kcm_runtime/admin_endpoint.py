@@ -31,7 +31,7 @@ from kcm_trust.verify import Untrusted
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.audit.repeat_counter import Repeats, What
 from kcm_runtime.host import Host
-from kcm_runtime.requests import Asked, check_deadline
+from kcm_runtime.requests import SeenRequests, check_deadline
 
 Handler = Callable[[AdminRequest], Awaitable[Message]]
 """Returns the answer's payload; raises ``KcmError``."""
@@ -103,7 +103,7 @@ class AdminEndpoint:
         self._rules: Final = rules
         self._refusals: Final = RejectionLog(source, host.emit)
         self._repeats: Final = Repeats(host.emit)
-        self._asked: Final[Asked[_Made]] = Asked(ASKED_MAX)
+        self._asked: Final[SeenRequests[_Made]] = SeenRequests(ASKED_MAX)
         self._running: Final[dict[bytes, asyncio.Task[bytes]]] = {}
         """Requests in progress, by digest; their number is limited by the request server."""
         self._verbs: Final[dict[tuple[str, str], _Verb]] = {}

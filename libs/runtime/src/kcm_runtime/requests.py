@@ -39,7 +39,7 @@ class _OfSigner(Generic[V]):
         del self.found[heapq.heappop(self.ends)[1]]
 
 
-class Asked(Generic[V]):
+class SeenRequests(Generic[V]):
     """The outcome of each signer's requests, until their deadlines.
 
     The key of a request is bytes that its signature or seal covers. The caller has checked its

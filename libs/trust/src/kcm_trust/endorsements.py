@@ -54,7 +54,7 @@ class Endorsements:
         return len(self._digests)
 
 
-class Staged:
+class StagedEndorsements:
     """Pages of lists of which other pages are missing. Nothing in them counts."""
 
     def __init__(self) -> None:

@@ -38,7 +38,7 @@ from kcm_gateway.engine_status import EngineStatus
 from kcm_gateway.envelope import EnvelopeOf, cached_envelope
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.cache import KeyCache
-from kcm_gateway.keys.lookup import Opening
+from kcm_gateway.keys.lookup import KeyLookup
 from kcm_gateway.keys.pool import KeyPool
 from kcm_gateway.keys.release import DeferredRelease
 from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
@@ -101,7 +101,7 @@ class Gateway:
         self._closed = False
         self._cache: Final = KeyCache(self._blocks, settings.cache_keys_max)
         self._unwrapper: Final = UnwrapBatcher(core, self._blocks)
-        self._opening: Final = Opening(
+        self._lookup: Final = KeyLookup(
             self._unwrapper, self._cache, self._blocks, host.clock, self._recheck
         )
         self._pools: dict[str, dict[str, KeyPool]] = {}
@@ -266,7 +266,7 @@ class Gateway:
         values = [b""] * len(records)
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
-        with await self._opening.open(permit, service, list(groups), lease_until) as opened:
+        with await self._lookup.open(permit, service, list(groups), lease_until) as opened:
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:

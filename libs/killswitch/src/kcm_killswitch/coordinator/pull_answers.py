@@ -23,7 +23,7 @@ from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from kcm_killswitch.coordinator.region_knowledge import FIRST, Known, RegionKnowledge
+from kcm_killswitch.coordinator.region_knowledge import FIRST, RegionKnowledge, RegionView
 from kcm_killswitch.model.incarnations import said_ms
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -108,7 +108,7 @@ class PullAnswers:
         """What this region knows, after a write that began now. Raises ``unavailable``."""
         position, facts = await self._switch.facts(request.hold_id)
         known = self._knowledge.digests
-        theirs = Known(request.parts, request.pages)
+        theirs = RegionView(request.parts, request.pages)
         asked = self._revocations.holds.get(request.hold_id)
         result = b""
         if asked is not None and not asked.lifted and facts.durable_at:

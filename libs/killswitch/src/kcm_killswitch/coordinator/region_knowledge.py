@@ -11,14 +11,14 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.killswitch import KillSwitch
 
 
-class Known(NamedTuple):
+class RegionView(NamedTuple):
     """The digests of what a region knows: of its holds, and of its pages of lifted holds."""
 
     parts: bytes
     pages: bytes
 
 
-NOTHING: Final = Known(b"", b"")
+NOTHING: Final = RegionView(b"", b"")
 """The digests in a pull that asks for no holds, which is frequent: it asks for progress only."""
 
 FIRST: Final = bytes(limits.ID_SIZE)
@@ -33,11 +33,11 @@ class RegionKnowledge:
         self._switch: Final = switch
 
     @property
-    def digests(self) -> Known:
+    def digests(self) -> RegionView:
         """The digests of everything that is known here now."""
-        return Known(self._revocations.holds.parts, self._switch.lift_pages.digests)
+        return RegionView(self._revocations.holds.parts, self._switch.lift_pages.digests)
 
-    def unlike(self, theirs: Known, after: bytes) -> Iterator[bytes]:
+    def unlike(self, theirs: RegionView, after: bytes) -> Iterator[bytes]:
         """The statements above ``after``, by id and key, that the owner of ``theirs`` lacks."""
         if theirs == NOTHING:
             return

@@ -31,7 +31,7 @@ from kcm_trust.statements import key_of_page
 from kcm_trust.verify import Untrusted
 
 from kcm_killswitch.coordinator.pull_answers import PullAnswers, ResultOf, of_pull
-from kcm_killswitch.coordinator.region_knowledge import FIRST, NOTHING, Known, RegionKnowledge
+from kcm_killswitch.coordinator.region_knowledge import FIRST, NOTHING, RegionKnowledge, RegionView
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.log_position import LogPosition
 from kcm_killswitch.model.replica_state import ReplicaState
@@ -301,7 +301,7 @@ class RegionSync:
         region: str,
         hold_id: bytes,
         after: bytes,
-        known: Known,
+        known: RegionView,
         within_s: float = PULL_TIMEOUT_S,
     ) -> PullReply | None:
         """Ask another region; ``None`` if it does not answer, or if the answer is not accepted."""

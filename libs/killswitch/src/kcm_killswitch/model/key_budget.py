@@ -39,7 +39,7 @@ class Room(Enum):
     """Tenants were unloaded because of too many keys within the last ``CALM_S``."""
 
 
-class Crowding:
+class KeyBudget:
     """The state of the key budget in one incarnation. Times are of its own clock."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from kcm_runtime.nats.ports import Delivery, PubSub
 from kcm_schemas import subjects
 
 from kcm_killswitch.model.hold_set import HoldState
-from kcm_killswitch.replica.verification_budget import Waiting
+from kcm_killswitch.replica.verification_budget import WaitingStatements
 
 LOOK_AGAIN_S: Final = 0.1
 """Seconds between attempts to verify waiting broadcasts, whose source exceeded its budget of
@@ -43,7 +43,7 @@ class HoldBroadcasts:
         self._bus: Final = control_bus
         self._known: Final = known
         self._take: Final = take
-        self._waiting: Final = Waiting(take)
+        self._waiting: Final = WaitingStatements(take)
         self._looking: asyncio.TimerHandle | None = None
         self._closing = False
 

@@ -20,7 +20,7 @@ from kcm_runtime.changes import Changes
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.logs import fields
-from kcm_runtime.nats.missing_entries import Missing
+from kcm_runtime.nats.missing_entries import MissingEntries
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_runtime.tasks import TaskSet
@@ -81,7 +81,7 @@ class HoldReplicator:
         """Holds whose write is in progress, and whether each must be checked once more."""
         self._forgotten: set[bytes] = set()
         """Holds that the stream acknowledged but did not have: each is logged once."""
-        self._missing: Final = Missing("a hold", host.emit)
+        self._missing: Final = MissingEntries("a hold", host.emit)
         self._tasks: Final = TaskSet()
         self._replacements: Final = TaskSet()
         self._replacing: set[bytes] = set()

@@ -22,7 +22,7 @@ from typing import Final
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.logs import fields
-from kcm_runtime.nats.missing_entries import Missing
+from kcm_runtime.nats.missing_entries import MissingEntries
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_schemas import subjects
@@ -88,7 +88,7 @@ class LiftPages:
         """Pages that no endorsement lists (yet), by their digests."""
         self._stored: dict[tuple[str, str, str, int], tuple[bytes, int]] = {}
         """The key and sequence of the page that was seen in the stream, by place."""
-        self._missing: Final = Missing("a page of lifted holds", host.emit)
+        self._missing: Final = MissingEntries("a page of lifted holds", host.emit)
         self.messages: Final = EndedMessages(
             hold_store=hold_store,
             stored_ids=lambda group, prefix: self.pages.ids(group, prefix, self.has),

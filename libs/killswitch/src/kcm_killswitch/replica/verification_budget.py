@@ -62,7 +62,7 @@ Look = Callable[[bytes], bool]
 """Verifies a statement; returns whether it counts and was new."""
 
 
-class Waiting:
+class WaitingStatements:
     """Statements that are verified once, at once or when the budget of their source allows it."""
 
     def __init__(self, look: Look) -> None:

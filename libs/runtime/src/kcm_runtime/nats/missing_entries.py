@@ -33,7 +33,7 @@ class _Hole:
     """Whether this instance wrote it again, acknowledged or not."""
 
 
-class Missing:
+class MissingEntries:
     """Entries of one kind that the stream lacks, by their keys."""
 
     def __init__(self, what: str, emit: Emit) -> None:

@@ -94,7 +94,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Leading:
+class StreamLeader:
     """The node that leads a stream, and how many messages it has."""
 
     node: str
@@ -125,7 +125,7 @@ class StreamLog(Protocol):
         """
         ...
 
-    async def leading(self) -> Leading:
+    async def leading(self) -> StreamLeader:
         """Return the node that answers for the stream, and how many messages it counts."""
         ...
 

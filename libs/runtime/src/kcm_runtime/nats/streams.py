@@ -17,7 +17,7 @@ from kcm_runtime.error_text import describe
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import is_conflict, is_full, is_no_message
-from kcm_runtime.nats.ports import Entry, Leading, LogFollower
+from kcm_runtime.nats.ports import Entry, LogFollower, StreamLeader
 from kcm_runtime.nats.store_health import CAUSE, Trouble
 from kcm_runtime.nats.stream_follower import Follower
 
@@ -49,12 +49,12 @@ class ControlLog:
         """Return the last message of a subject as the stream's leader has it, or ``None``."""
         return await last(self._connection, subjects.CONTROL_STREAM, subject)
 
-    async def leading(self) -> Leading:
+    async def leading(self) -> StreamLeader:
         """Return the node that answers for the stream, and how many messages it counts."""
         with _store_errors():
             info = await self._connection.jetstream().stream_info(subjects.CONTROL_STREAM)
             node = info.cluster.leader if info.cluster is not None else None
-            return Leading(node or "", info.state.messages)
+            return StreamLeader(node or "", info.state.messages)
 
     async def move(self) -> None:
         """Go to another node of the broker: this one may be in a minority."""

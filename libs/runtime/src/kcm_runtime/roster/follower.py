@@ -18,7 +18,7 @@ from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Retirement, Role
-from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Staged, page_count
+from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, StagedEndorsements, page_count
 from kcm_trust.roster import entries, name_of
 from kcm_trust.verify import Outdated, Untrusted
 
@@ -27,7 +27,7 @@ from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.clock import Clock, Randomness
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.logs import fields
-from kcm_runtime.nats.missing_entries import Missing
+from kcm_runtime.nats.missing_entries import MissingEntries
 from kcm_runtime.nats.ports import Entry, StreamLog
 from kcm_runtime.nats.streams import FORGOTTEN
 from kcm_runtime.roster.stream_copies import StreamCopies
@@ -59,13 +59,15 @@ class RosterFollower:
         self._refusals: Final = refusals
         self._emit: Final = emit
         self._random: Final = randomness
-        self._staged: Final = Staged()
+        self._staged: Final = StagedEndorsements()
         self._copies: Final = StreamCopies(membership, clock)
         self._had = b""
         """The last roster that the stream was seen to have and that was in force then."""
         self._outbid = 0
         """The highest version that the root signed and that must not follow the roster in force."""
-        self._missing: Final = Missing("the roster, or endorsements of a retired signer,", emit)
+        self._missing: Final = MissingEntries(
+            "the roster, or endorsements of a retired signer,", emit
+        )
         self._tasks: Final = TaskSet()
         self._running: dict[str, asyncio.Task[None]] = {}
         membership.rosters.lists_from(self._staged.whole)

@@ -23,7 +23,7 @@ from kcm_killswitch.model.admission import Admission
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
-from kcm_runtime.requests import Asked, check_deadline
+from kcm_runtime.requests import SeenRequests, check_deadline
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
@@ -91,7 +91,7 @@ class WrapApi:
         self._fetch: Final = fetch
         self._room: Final = room
         self._scratch: Final = ScratchPool()
-        self._asked: Final[Asked[bool]] = Asked(ASKED_MAX)
+        self._asked: Final[SeenRequests[bool]] = SeenRequests(ASKED_MAX)
         """What was served or refused, by caller and id: only requests that their callers sealed."""
         self._unbelieved: Final = RejectionLog("a caller's ticket or seal", host.emit)
         self._outside: Final = RejectionLog("outside of what is granted", host.emit)

@@ -28,7 +28,7 @@ class WrapResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class UnwrapResult:
     """An unwrapped value, the version of the key, and the principal that used it."""
 
     plaintext: bytes | bytearray = field(repr=False)
@@ -50,7 +50,7 @@ class L1Provider(Protocol):
         """Wrap up to 256 bytes with the newest version of the key."""
         ...
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a value of ``wrap``; ``invalid`` if it is another one or has another context."""
         ...
 

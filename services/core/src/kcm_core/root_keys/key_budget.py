@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from kcm_killswitch.model.key_budget import Crowding, Room
+from kcm_killswitch.model.key_budget import KeyBudget, Room
 from kcm_killswitch.model.probe_scheduler import ProbeScheduler
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.clock import Clock
@@ -34,7 +34,7 @@ class KeysInUse:
         self._plan: Final = plan
         self._emit: Final = emit
         self._clock: Final = clock
-        self._crowding: Final = Crowding()
+        self._crowding: Final = KeyBudget()
         self._untold = 0
         self._told_at = float("-inf")
 

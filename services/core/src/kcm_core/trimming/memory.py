@@ -19,7 +19,7 @@ from kcm_runtime.files.atomic import place
 from kcm_runtime.logs import fields
 
 from kcm_core.trimming.policy import Claim
-from kcm_core.trimming.reader import Reading
+from kcm_core.trimming.reader import ReadState
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class TrimMemory(Protocol):
         """Store the heads durably."""
         ...
 
-    def reading(self) -> Reading | None:
+    def reading(self) -> ReadState | None:
         """The stored reading position, if there is one."""
         ...
 
-    def save_reading(self, reading: Reading) -> None:
+    def save_reading(self, reading: ReadState) -> None:
         """Store the reading position."""
         ...
 
@@ -84,12 +84,12 @@ class TrimFiles:
         heads = {name: (claim.through, claim.digest.hex()) for name, claim in floors.claims.items()}
         self._write(self._floors, {"created": floors.created, "heads": heads})
 
-    def reading(self) -> Reading | None:
+    def reading(self) -> ReadState | None:
         """The stored reading position; if it is unusable, the stream is read again."""
         try:
             data = json.loads(self._reading.read_bytes())
             marks = tuple(_place(item) for item in data["marks"])
-            return Reading(int(data["created"]), _place(data["place"]), marks)
+            return ReadState(int(data["created"]), _place(data["place"]), marks)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -99,7 +99,7 @@ class TrimFiles:
             )
             return None
 
-    def save_reading(self, reading: Reading) -> None:
+    def save_reading(self, reading: ReadState) -> None:
         """Store the reading position."""
         self._write(
             self._reading,

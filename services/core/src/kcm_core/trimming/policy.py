@@ -42,7 +42,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownPosition:
     """A place of the stream that this Core computed itself; ``time_ms`` is the message's time."""
 
     through: int
@@ -104,7 +104,7 @@ def judge(
     claims: Iterable[Claim],
     auditors: Sequence[str],
     floors: Mapping[str, Claim],
-    places: Sequence[Known],
+    places: Sequence[KnownPosition],
     *,
     trimmed: int,
     last: int,
@@ -141,7 +141,7 @@ def decide(
     claims: Iterable[Claim],
     auditors: Sequence[str],
     floors: Mapping[str, Claim],
-    places: Sequence[Known],
+    places: Sequence[KnownPosition],
     policy: Policy,
     extent: Extent,
     now_ms: int,
@@ -164,7 +164,7 @@ def decide(
     keep_ms = policy.keep_ms
     if extent.fill >= NEARLY_FULL:
         keep_ms = min(keep_ms, policy.keep_full_ms)
-    cut: Known | None = None
+    cut: KnownPosition | None = None
     for place in places:
         if place.through > reach or place.time_ms > now_ms - keep_ms:
             break

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadState:
     """The position in a stream made at ``created`` (µs); ``marks`` are its older positions."""
 
     created: int
@@ -29,17 +29,17 @@ class Reading:
 class AuditReader:
     """A ``LogFollower`` that computes the chain. Without a base it ignores all messages."""
 
-    def __init__(self, remembered: Reading | None) -> None:
+    def __init__(self, remembered: ReadState | None) -> None:
         self._created = remembered.created if remembered else 0
         self._place: Place | None = remembered.place if remembered else None
         self._marks = Marks(remembered.marks if remembered else ())
 
     @property
-    def reading(self) -> Reading | None:
+    def reading(self) -> ReadState | None:
         """The reading position; ``None`` while there is no base to continue from."""
         if self._place is None:
             return None
-        return Reading(self._created, self._place, self._marks.places)
+        return ReadState(self._created, self._place, self._marks.places)
 
     @property
     def places(self) -> tuple[Place, ...]:

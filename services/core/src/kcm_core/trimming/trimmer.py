@@ -36,7 +36,7 @@ from kcm_core.trimming.policy import (
     Decision,
     Doubt,
     Extent,
-    Known,
+    KnownPosition,
     Level,
     Policy,
     decide,
@@ -219,7 +219,7 @@ class Trimmer:
     async def _decide(self, claims: list[tuple[int, Claim]], facts: StoreFacts) -> Decision:
         """Decide, and save the accepted heads before the decision has any effect."""
         mine = [claim for created, claim in claims if created == facts.created]
-        places = [Known(p.sequence, p.digest, p.time_ms) for p in self._reader.places]
+        places = [KnownPosition(p.sequence, p.digest, p.time_ms) for p in self._reader.places]
         auditors, trimmed = self._auditors(), facts.first - 1
         good, doubts = judge(
             mine, auditors, self._floors.claims, places, trimmed=trimmed, last=facts.last

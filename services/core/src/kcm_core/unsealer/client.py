@@ -31,7 +31,7 @@ from kcm_core.unsealer.frames import (
 from kcm_core.unsealer.key_gate import Turns
 from kcm_core.unsealer.pin_lockout import PinLockout
 from kcm_core.unsealer.pipe_reader import Frame, read_frame
-from kcm_core.unsealer.port import Opened, Probe, Wrapped
+from kcm_core.unsealer.port import Probe, UnsealResult, Wrapped
 
 CALLS_IN_FLIGHT_MAX: Final = 16
 """Calls at once, as many as the server has children; further ones wait, within their deadlines."""
@@ -102,7 +102,7 @@ class Unsealer:
         out: memoryview,
         *,
         deadline_s: float,
-    ) -> Opened:
+    ) -> UnsealResult:
         """Implement `UnsealerPort.unwrap_into`: from the pipe into ``out`` and nowhere else."""
         with out.cast("B") as target:
             try:
@@ -111,7 +111,7 @@ class Unsealer:
             except BaseException:
                 target[:] = bytes(len(target))
                 raise
-        return Opened(frame.told.key_version, frame.told.principal)
+        return UnsealResult(frame.told.key_version, frame.told.principal)
 
     async def probe(
         self,

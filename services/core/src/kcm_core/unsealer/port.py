@@ -20,7 +20,7 @@ class Wrapped:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class UnsealResult:
     """The version of the key that unwrapped a blob, and the principal that used it."""
 
     key_version: str
@@ -65,7 +65,7 @@ class UnsealerPort(Protocol):
         out: memoryview,
         *,
         deadline_s: float,
-    ) -> Opened:
+    ) -> UnsealResult:
         """Unwrap a blob into ``out``, which has the plaintext's length; zeros on any failure."""
         ...
 

@@ -109,7 +109,7 @@ class OpenKeys:
         return self._until
 
 
-class Opening:
+class KeyLookup:
     """Finds the keys of a decryption."""
 
     def __init__(

@@ -30,7 +30,7 @@ Group = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class UnwrapAnswer:
     """Unwrapped keys: they begin at ``start`` in a block that the caller holds."""
 
     block: KeyBlock
@@ -42,7 +42,7 @@ class Opened:
 @dataclass(slots=True)
 class _Ask:
     blobs: list[bytes]
-    answer: asyncio.Future[Opened]
+    answer: asyncio.Future[UnwrapAnswer]
 
     def prefixes(self) -> set[bytes]:
         return {blob[: limits.PREFIX_SIZE] for blob in self.blobs}
@@ -75,7 +75,7 @@ class UnwrapBatcher:
         """Service keys for which a request is waiting or in progress."""
         return sum(map(len, self._queues.values()))
 
-    async def open(self, group: Group, blobs: list[bytes]) -> Opened:
+    async def open(self, group: Group, blobs: list[bytes]) -> UnwrapAnswer:
         """Unwrap blobs; the caller releases the block that it gets.
 
         There are at most ``KEYS_MAX`` of them, with at most ``PREFIXES_MAX`` nonce prefixes.
@@ -128,7 +128,7 @@ class UnwrapBatcher:
                 end = at + len(ask.blobs)
                 if not ask.answer.done():
                     mine = frozenset(position - at for position in bad if at <= position < end)
-                    ask.answer.set_result(Opened(self._blocks.hold(block), at, mine, lease))
+                    ask.answer.set_result(UnwrapAnswer(self._blocks.hold(block), at, mine, lease))
                 at = end
         except (Purged, KcmError) as error:
             for ask in asks:

@@ -29,7 +29,7 @@ from kcm_core.providers.aws_kms.encryption_context import as_pairs
 from kcm_core.providers.aws_kms.errors import name_of, translated
 from kcm_core.providers.aws_kms.uri import AwsKmsUri
 from kcm_core.providers.credentials import fetching
-from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.providers.port import UnwrapResult, WrapResult, unknown_mechanism
 
 MECHANISM: Final = "aws-kms"
 """``Encrypt`` and ``Decrypt`` with a symmetric key; the blob is AWS's own."""
@@ -81,7 +81,7 @@ class AwsKmsProvider:
             )
             return WrapResult(made["CiphertextBlob"], MECHANISM, made["KeyId"], principal)
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a blob of ``wrap``."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
@@ -93,7 +93,7 @@ class AwsKmsProvider:
                 EncryptionContext=as_pairs(context),
                 EncryptionAlgorithm=_SYMMETRIC,
             )
-            return Opened(made["Plaintext"], made["KeyId"], principal)
+            return UnwrapResult(made["Plaintext"], made["KeyId"], principal)
 
     def facts(self) -> dict[str, str]:
         """Return the fields of ``DescribeKey``."""

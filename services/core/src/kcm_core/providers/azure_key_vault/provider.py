@@ -37,7 +37,7 @@ from azure.keyvault.keys.crypto import CryptographyClient, KeyWrapAlgorithm
 from kcm_core.providers.azure_key_vault.errors import of, translated
 from kcm_core.providers.azure_key_vault.uri import AUTHORITY, LOGINS, PUBLIC, AzureKvUri
 from kcm_core.providers.credentials import fetching
-from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.providers.port import UnwrapResult, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
 
 MECHANISM: Final = "azure-rsa-oaep-256"
@@ -99,7 +99,7 @@ class AzureKvProvider:
                 sealed = cipher.wrap_key(_ALGORITHM, bytes(plaintext)).encrypted_key
         return WrapResult(version.encode("ascii") + sealed, MECHANISM, version, own.name)
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a blob of ``wrap``, with the version that wrapped it."""
         del context
         if mechanism != MECHANISM:
@@ -117,7 +117,7 @@ class AzureKvProvider:
                     hint = "the key never had the version that the blob names"
                     raise L1Error(L1State.INVALID, hint) from None
                 raise of(error, unwrapping=True) from None
-        return Opened(opened, version, own.name)
+        return UnwrapResult(opened, version, own.name)
 
     def facts(self) -> dict[str, str]:
         """Return the vault's description of the URI's version, or of the newest one."""

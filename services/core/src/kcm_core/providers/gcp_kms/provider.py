@@ -40,7 +40,7 @@ from google.cloud.kms_v1.services.key_management_service.transports import (
 from kcm_core.providers.credentials import fetching
 from kcm_core.providers.gcp_kms.errors import translated
 from kcm_core.providers.gcp_kms.uri import GcpKmsUri
-from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.providers.port import UnwrapResult, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
 
 MECHANISM: Final = "google-kms"
@@ -103,7 +103,7 @@ class GcpKmsProvider:
         blob = _HEAD.pack(number, _check(number, made.ciphertext)) + made.ciphertext
         return WrapResult(blob, MECHANISM, str(number), own.principal)
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a blob of ``wrap``."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
@@ -129,7 +129,7 @@ class GcpKmsProvider:
             )
         if made.plaintext_crc32c != _crc(made.plaintext):
             raise _garbled()
-        return Opened(made.plaintext, str(number), own.principal)
+        return UnwrapResult(made.plaintext, str(number), own.principal)
 
     def facts(self) -> dict[str, str]:
         """Return Google's description of the key, and of the version that wraps."""

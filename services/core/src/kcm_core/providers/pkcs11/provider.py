@@ -34,7 +34,7 @@ from kcm_core.providers.pkcs11.mechanisms import (
 )
 from kcm_core.providers.pkcs11.modules import trusted
 from kcm_core.providers.pkcs11.uri import KeyClass, Pkcs11Uri
-from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.providers.port import UnwrapResult, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
 
 LOOK_AGAIN_S: Final = (0.01, 0.03, 0.1, 0.2, 0.3)
@@ -65,7 +65,7 @@ class Pkcs11Provider:
             wrapping, blob = wrap_first(public, candidates, bytes(plaintext), context)
             return WrapResult(blob, wrapping.value, key.version, key.principal)
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a blob of ``wrap``, with the mechanism that it returned."""
         try:
             wrapping = Wrapping(mechanism)
@@ -74,7 +74,7 @@ class Pkcs11Provider:
         with translated(), _opened(self._uri) as key:
             usable = key.allowed(key.object, Attribute.DECRYPT)
             plaintext = unwrap(usable, wrapping, blob, context)
-            return Opened(plaintext, key.version, key.principal)
+            return UnwrapResult(plaintext, key.version, key.principal)
 
     def facts(self) -> dict[str, str]:
         """Return the attributes of the key, and of its public half if it is a pair."""

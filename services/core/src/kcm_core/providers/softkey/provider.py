@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from kcm_runtime.files.atomic import place
 from kcm_schemas.limits import KEY_SIZE, TAG_SIZE
 
-from kcm_core.providers.port import Opened, WrapResult, unknown_mechanism
+from kcm_core.providers.port import UnwrapResult, WrapResult, unknown_mechanism
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import SoftkeyUri
 
@@ -68,7 +68,7 @@ class SoftkeyProvider:
         blob = nonce + AESGCM(key).encrypt(nonce, plaintext, context)
         return WrapResult(blob, MECHANISM, _version(key), _principal())
 
-    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> Opened:
+    def unwrap(self, blob: bytes, context: bytes, mechanism: str) -> UnwrapResult:
         """Unwrap a blob of ``wrap``; ``invalid`` if it does not authenticate."""
         if mechanism != MECHANISM:
             raise unknown_mechanism()
@@ -83,7 +83,7 @@ class SoftkeyProvider:
             raise L1Error(
                 L1State.INVALID, "the blob does not authenticate", cls="InvalidTag"
             ) from None
-        return Opened(plaintext, _version(key), _principal())
+        return UnwrapResult(plaintext, _version(key), _principal())
 
     def facts(self) -> dict[str, str]:
         """Return the one property of the file: the size of its key."""
