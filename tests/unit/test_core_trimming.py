@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 from kcm_core.trimming.policy import Level, Policy
-from kcm_runtime.audit.stream_chain import MARK_EVERY, LogPositions, Place, link
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Marks, Place, link
 from kcm_runtime.nats.streams import StoreFull
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
@@ -187,7 +187,7 @@ async def test_filling_is_told_once_and_full_is_emptied_by_the_shorter_age(tmp_p
 
 
 def test_marks_stay_few_and_the_newest_ones_dense():
-    marks = LogPositions(limit=64)
+    marks = Marks(limit=64)
     for number in range(1, 100_000):
         marks.note(Place(number, bytes(32)))
     places = [place.sequence for place in marks.places]
