@@ -56,10 +56,8 @@ async def test_a_copy_with_something_else_in_clear_is_none_either(core):
     """What names a request is sealed: another ticket, or seal, around it is no other request."""
     _, _, blobs = await wrapped(core)
     wire = Wire(core)
-    client = core.client(ask=wire)
-    await unwrap(core, blobs, client=client)
-    client.close()  # another session of the same caller
-    await unwrap(core, blobs, client=client)
+    for _ in range(2):  # two sessions of the same caller
+        await unwrap(core, blobs, client=core.client(ask=wire))
     first, second = (decode(CoreRequest, body) for _, body in wire.seen)
     told = keys(core)
     mixed = first.model_copy(update={"ticket": second.ticket})
