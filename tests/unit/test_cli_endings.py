@@ -23,6 +23,11 @@ CHILD = textwrap.dedent("""
     from kcm_runtime.files import atomic
     from tests.fakes.client import FakeSystem
 
+    # The suite may run in the background, where a shell lets its processes ignore signals.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
     how, directory, *arguments = sys.argv[1:]
     Path(directory).mkdir(exist_ok=True)
     system = FakeSystem(Path(directory))
