@@ -49,9 +49,10 @@ def notice(variant: str, seeds: Iterable[int], *, focus: str = "") -> Noticed:
     return Noticed(variant, None, tried)
 
 
-def in_focus(variant: str, count: int) -> Noticed:
-    """Try so many seeds that aim at what the variant does wrong."""
-    return notice(variant, range(count), focus=VARIANTS[variant].focus)
+def in_focus(variant: str, count: int, first: int = 0) -> Noticed:
+    """Try so many seeds that aim at what the variant does wrong, and ``first`` before them."""
+    seeds = dict.fromkeys((first, *range(count)))
+    return notice(variant, seeds, focus=VARIANTS[variant].focus)
 
 
 def by_default(first: int, count: int, variant: str) -> Noticed:
