@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kcm_auditor.arrivals import Arrival
 from kcm_auditor.journal.format import Incident
@@ -15,6 +16,7 @@ from kcm_auditor.sink import StreamFacts
 from kcm_runtime.audit.stream_chain import Place
 from kcm_schemas.auditor import StreamHead, Trim
 from kcm_schemas.codec import encode
+from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.audit_rig import Emitting, FakeClock, System, event
@@ -114,3 +116,20 @@ def incarnation(
     )
     recorder.open()
     return Incarnation(recorder, alarms)
+
+
+def with_two_auditors(path: Path) -> System:
+    """A region with a Gateway, a Core and two Auditors."""
+    system = System(path)
+    system.add("gw", Role.GATEWAY)
+    system.add("core", Role.CORE)
+    system.add("auditor", Role.AUDITOR)
+    system.add("other", Role.AUDITOR)
+    return system
+
+
+def filled(system: System) -> Stream:
+    """The audit stream of a system, with 150 messages."""
+    stream = Stream(system)
+    stream.fill(150)
+    return stream

@@ -10,27 +10,19 @@ from kcm_auditor.journal.verify import verify
 from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
 from kcm_runtime.audit.stream_chain import Place
-from kcm_schemas.roster import Role
 
 from tests.audit_rig import FakeClock, System
-from tests.unit.audit_trimming_rig import Stream, incarnation
+from tests.unit.audit_trimming_rig import Stream, filled, incarnation, with_two_auditors
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> System:
-    system = System(tmp_path)
-    system.add("gw", Role.GATEWAY)
-    system.add("core", Role.CORE)
-    system.add("auditor", Role.AUDITOR)
-    system.add("other", Role.AUDITOR)
-    return system
+    return with_two_auditors(tmp_path)
 
 
 @pytest.fixture
 def stream(system: System) -> Stream:
-    stream = Stream(system)
-    stream.fill(150)
-    return stream
+    return filled(system)
 
 
 async def test_what_was_trimmed_and_is_here_is_no_hole(system: System, stream: Stream) -> None:

@@ -7,27 +7,19 @@ from pathlib import Path
 import pytest
 from kcm_auditor.journal.verify import verify
 from kcm_runtime.audit.stream_chain import Place
-from kcm_schemas.roster import Role
 
 from tests.audit_rig import System
-from tests.unit.audit_trimming_rig import Stream, incarnation
+from tests.unit.audit_trimming_rig import Stream, filled, incarnation, with_two_auditors
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> System:
-    system = System(tmp_path)
-    system.add("gw", Role.GATEWAY)
-    system.add("core", Role.CORE)
-    system.add("auditor", Role.AUDITOR)
-    system.add("other", Role.AUDITOR)
-    return system
+    return with_two_auditors(tmp_path)
 
 
 @pytest.fixture
 def stream(system: System) -> Stream:
-    stream = Stream(system)
-    stream.fill(150)
-    return stream
+    return filled(system)
 
 
 async def test_a_trim_that_was_only_decided_hides_no_loss_when_the_stream_goes_back(
