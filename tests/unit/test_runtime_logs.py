@@ -136,4 +136,4 @@ async def test_a_rejection_names_the_requester_and_the_tenant(
     refusals.record(Untrusted("no grant"), actor="gw-eu", tenant="acme")
     refusals.close()
     line = LineFormatter("text").format(caplog.records[0])
-    assert line.endswith("rejected (1 times): data: no grant count=1 instance=gw-eu tenant=acme")
+    assert line.endswith("rejected (1 times): data: no grant count=1 actor=gw-eu tenant=acme")

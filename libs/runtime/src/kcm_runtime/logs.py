@@ -37,6 +37,7 @@ class Fields(TypedDict, total=False):
     link: str
     region: str | None
     instance: str | None
+    actor: str | None
     signer: str
     stream: str
     endpoint: str

@@ -63,6 +63,6 @@ class RejectionLog:
             "rejected (%d times): %s",
             event["count"],
             self._latest.get(detail, detail),
-            extra=fields(count=event["count"], instance=event["actor"], tenant=event.get("tenant")),
+            extra=fields(count=event["count"], actor=event["actor"], tenant=event.get("tenant")),
         )
         self._emit(type, **event)
