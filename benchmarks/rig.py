@@ -183,7 +183,7 @@ class _Making:
 
 def key_ports(
     host: Host,
-    state: ReplicaState,
+    replica_state: ReplicaState,
     region: Region,
     vault: Vault,
     private: HpkePrivate,
@@ -194,7 +194,7 @@ def key_ports(
     unused: Any = None
     return Ports(
         host=host,
-        state=state,
+        replica_state=replica_state,
         region=region,
         region_bus=unused,
         buckets=unused,
@@ -204,10 +204,10 @@ def key_ports(
         results=unused,
         feed=_NoFeed(),  # type: ignore[arg-type]
         floors=unused,
-        directory=unused,
+        second_store=unused,
         store=MemoryStore(),
         vault=vault,
-        private=private,
+        hpke_private=private,
         unsealer=FakeUnsealer(),
         purge=vault.purge,
         unload=vault.purge,
@@ -216,13 +216,13 @@ def key_ports(
     )
 
 
-def gateway_ports(host: Host, state: ReplicaState, ask: Ask) -> GatewayPorts:
+def gateway_ports(host: Host, replica_state: ReplicaState, ask: Ask) -> GatewayPorts:
     """What a Gateway reaches: a Core by a function call, and a broker in memory that it leaves."""
     region_bus: Any = _Calls(ask)
     buckets: Any = Bus()
     return GatewayPorts(
         host=host,
-        state=state,
+        replica_state=replica_state,
         randomness=SystemKeyRandomness(),
         region_bus=region_bus,
         buckets=buckets,

@@ -96,7 +96,7 @@ class System:
         fresh.replace(self.roster_path)
         return self.roster_path
 
-    def membership(self, name: str, incarnation: bytes) -> InstanceContext:
+    def instance_context(self, name: str, incarnation: bytes) -> InstanceContext:
         rosters = self.rosters()
         entry = rosters.verifier.instance(name)
         return InstanceContext(self.identities[name], entry, rosters, incarnation)

@@ -231,7 +231,9 @@ class Rig:
         connection = Connection((broker or self.broker).address, name)
         await connection.start()
         incarnation = SystemKeyRandomness().public(16)
-        emitter = AuditEmitter(connection, self.system.membership(name, incarnation), SystemClock())
+        emitter = AuditEmitter(
+            connection, self.system.instance_context(name, incarnation), SystemClock()
+        )
         await emitter.start()
         try:
             yield emitter

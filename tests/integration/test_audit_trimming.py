@@ -46,7 +46,7 @@ async def trimming(rig: Rig) -> AsyncIterator[Trimmer]:
     await connection.start()
     clock = SystemClock()
     trimmer = Trimmer(
-        Host(rig.system.membership("core", b"c" * 16), clock, SystemRandomness(), _nothing),
+        Host(rig.system.instance_context("core", b"c" * 16), clock, SystemRandomness(), _nothing),
         control=ControlLog(connection, REGION, clock),
         store=AuditStream(connection, REGION, clock),
         memory=TrimFiles(rig.directory / "core"),

@@ -73,7 +73,7 @@ class SimCore(Instance):
         unused: Any = None
         return Ports(
             host=replace(self.host, emit=self._emitted),
-            state=self.state,
+            replica_state=self.state,
             region=next(one for one in self.me.verifier.roster.regions if one.region == region),
             region_bus=self.region_bus,
             buckets=bucket_of(self, bucket) if bucket else unused,
@@ -83,10 +83,10 @@ class SimCore(Instance):
             results=naive(world.results[region]) if naive else world.results[region],
             feed=self.feed or unused,
             floors=floors_of(self),
-            directory=bucket.directory if bucket else unused,
+            second_store=bucket.directory if bucket else unused,
             store=world.stores[region],
             vault=self.vault,
-            private=unused,
+            hpke_private=unused,
             unsealer=self.unsealer,
             purge=self.purge,
             unload=self.unload,

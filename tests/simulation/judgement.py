@@ -7,7 +7,7 @@ from typing import Final
 
 from kcm_killswitch.model import id_set
 from kcm_killswitch.model.hold_set import HoldSet
-from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.hold_applier import to_state
 from kcm_killswitch.replica.lift_page_keeper import is_page
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas import subjects
@@ -118,6 +118,6 @@ class Judgement:
         """How the holds stand for somebody: those that pages end have no record there."""
         known = {record.hold.id: record.lifted for record in holds}
         for hold_id in self.holds.keys() - known.keys():
-            if holds.ends(to_record(self._verifier.hold(self.raw[hold_id]))):
+            if holds.ends(to_state(self._verifier.hold(self.raw[hold_id]))):
                 known[hold_id] = True
         return known

@@ -134,7 +134,7 @@ class Bucket:
         self,
         loop: SimLoop,
         region: str,
-        records: Iterable[RegistryObject],
+        objects: Iterable[RegistryObject],
         core: str,
         operator: str,
         store: Store | None = None,
@@ -143,10 +143,10 @@ class Bucket:
         self.region: Final = region
         self.stream: Final = ControlStream(loop, region, store)
         self.directory: Final = SimDirectory()
-        for record in records:
-            raw = entry(record, operator, core, region)
-            self.stream.append(place(key_of(record)), raw)
-            self.directory.create(PREFIX + ".".join(key_of(record)), record.revision, raw)
+        for obj in objects:
+            raw = entry(obj, operator, core, region)
+            self.stream.append(place(key_of(obj)), raw)
+            self.directory.create(PREFIX + ".".join(key_of(obj)), obj.revision, raw)
 
     def past(self, key: Key) -> list[bytes]:
         """Everything that was ever stored under a key, and not lost."""
@@ -259,14 +259,14 @@ def place(key: Key) -> str:
     return subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
 
 
-def signed(record: RegistryObject, operator: str) -> bytes:
+def signed(obj: RegistryObject, operator: str) -> bytes:
     """A record as an operator signs it."""
-    return encode(identity(operator).sign(_KINDS[type(record)], record))
+    return encode(identity(operator).sign(_KINDS[type(obj)], obj))
 
 
-def entry(record: RegistryObject, operator: str, core: str, region: str) -> bytes:
+def entry(obj: RegistryObject, operator: str, core: str, region: str) -> bytes:
     """A record as a bucket has it: with a Core's word."""
-    statement = identity(operator).sign(_KINDS[type(record)], record)
+    statement = identity(operator).sign(_KINDS[type(obj)], obj)
     word = Accepted(statement=statement_digest(statement), region=region, roster=1)
     accepted = identity(core).sign(Kind.ACCEPTED, word)
     return encode(RegistryEntry(statement=encode(statement), accepted=encode(accepted)))

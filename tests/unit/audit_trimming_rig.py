@@ -106,7 +106,7 @@ def incarnation(
     journal = Journal(system.directory / directory, clock, book.positions, segment_bytes)
     trust = RosterReload(system.rosters(), system.write_roster())
     recorder = Recorder(
-        system.membership("auditor", b"a" * 16),
+        system.instance_context("auditor", b"a" * 16),
         trust,
         journal,
         book,

@@ -18,7 +18,7 @@ from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.incarnations import Incarnations
-from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.hold_applier import to_state
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.rejection_log import RejectionLog
@@ -71,7 +71,7 @@ SIGNED_ROSTER: Final = encode(identity(ROOT).sign(Kind.ROSTER, ROSTER))
 _incarnations: Final = itertools.count(1)
 
 
-def membership(name: str) -> InstanceContext:
+def instance_context(name: str) -> InstanceContext:
     return InstanceContext(
         identity(name),
         VERIFIER.instance(name),
@@ -141,7 +141,7 @@ class Switch:
         """The lease entry shows it at once."""
 
     def verify(self, raw: bytes) -> HoldState:
-        return to_record(self._core.me.verifier.hold_or_lift(raw))
+        return to_state(self._core.me.verifier.hold_or_lift(raw))
 
     def issue(self, record: HoldState) -> None:
         for tenant in self._core.revocations.learn(record).purge:
@@ -186,7 +186,7 @@ class Core:
     ) -> None:
         """``remembers``: its disk has what it wrote there, or that there was nothing."""
         self.world = world
-        self.me = membership(name)
+        self.me = instance_context(name)
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.room = Room()
         self.state = primed(world.clock.elapsed(), self.me.region, "eu", "us")
@@ -221,12 +221,12 @@ class Core:
         if remembers and floors.fresh:
             floors.begin([])
             floors.use()
-        directory = FileKeyStore(world.directory)
+        second_store = FileKeyStore(world.directory)
         self.region_bus = world.wire.join(self.me.name)
         stream: Any = Attestations()
         return Ports(
             host=host,
-            state=self.state,
+            replica_state=self.state,
             region=next(one for one in ROSTER.regions if one.region == region),
             region_bus=self.region_bus,
             buckets=bus,
@@ -238,10 +238,10 @@ class Core:
                 bus, self.me, self.revocations, self.purge, self.freshness.registry, world.clock
             ),
             floors=floors,
-            directory=directory,
-            store=KeyStore(host, bus, directory),
+            second_store=second_store,
+            store=KeyStore(host, bus, second_store),
             vault=Vault(region, SealKey(trust_rig.ID, str(seal_key)), randomness),
-            private=PRIVATE[region],
+            hpke_private=PRIVATE[region],
             unsealer=world.unsealer,
             purge=self.purge,
             unload=self.purge,
@@ -293,7 +293,7 @@ class Core:
 
     def client(self, name: str = "gw-eu", ask: Any = None, clock: Any = None) -> CoreClient:
         """A caller whose incarnation this Core has on record."""
-        me = membership(name)
+        me = instance_context(name)
         self.incarnations.take(lease_of(me), 1, self.world.clock.elapsed())
         clock = clock or self.world.clock
         return CoreClient(

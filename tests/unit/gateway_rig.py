@@ -33,8 +33,8 @@ from tests.unit.core_rig import (
     Core,
     World,
     entry,
+    instance_context,
     lease_of,
-    membership,
     signed,
 )
 
@@ -138,7 +138,7 @@ class Rig:
     def __init__(self, core: Core, **settings: Any) -> None:
         self.core = core
         self.clock: Any = core.world.clock
-        self.me = membership("gw-eu")
+        self.me = instance_context("gw-eu")
         core.incarnations.take(lease_of(self.me), 1, self.clock.elapsed())
         self.wire = Wire(core)
         self.registry = Registry()
@@ -165,7 +165,9 @@ class Rig:
         buckets: Any = self._stores
         return Ports(
             host=Host(self.me, self.clock, randomness, self._emit),
-            state=ReplicaState(self.registry, self.revocations, self.freshness, self.admission),
+            replica_state=ReplicaState(
+                self.registry, self.revocations, self.freshness, self.admission
+            ),
             randomness=randomness,
             region_bus=region_bus,
             buckets=buckets,

@@ -20,7 +20,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Clock
-from tests.unit.core_rig import VERIFIER, membership, signed
+from tests.unit.core_rig import VERIFIER, instance_context, signed
 
 ids = itertools.count(1)
 
@@ -35,7 +35,7 @@ class Bench:
             trust=SimpleNamespace(refresh=lambda: None, verifier=VERIFIER), recent=TailBuffer()
         )
         signed_heads: Any = None
-        host = Host(membership("aud-eu"), self.clock, SystemRandomness(), self._emit)
+        host = Host(instance_context("aud-eu"), self.clock, SystemRandomness(), self._emit)
         self.answers = AdminApi(host, recorder, ("eu",), signed_heads)
 
     def _emit(self, kind: str, **fields: Any) -> None:

@@ -66,8 +66,8 @@ def make(
     system: System, stream: FakeStream, clock: FakeClock, buffer: EventBuffer | None = None
 ) -> AuditEmitter:
     unused = Connection(BusAddress(url="nats://unused", user="", password_file=Path("/")), "gw")
-    membership = system.membership("gw", b"b" * 16)
-    return AuditEmitter(unused, membership, clock, deliver=stream, buffer=buffer)
+    me = system.instance_context("gw", b"b" * 16)
+    return AuditEmitter(unused, me, clock, deliver=stream, buffer=buffer)
 
 
 async def test_an_incarnation_from_start_to_stop(system: System, stream: FakeStream) -> None:

@@ -49,7 +49,9 @@ def build(system: System, clock: FakeClock) -> Recorder:
     journal = Journal(system.directory / "journal", clock, book.positions)
     trust = RosterReload(system.rosters(), system.write_roster())
     watch = Watch(["eu"], clock.elapsed())
-    return Recorder(system.membership("auditor", b"a" * 16), trust, journal, book, watch, clock)
+    return Recorder(
+        system.instance_context("auditor", b"a" * 16), trust, journal, book, watch, clock
+    )
 
 
 @pytest.fixture

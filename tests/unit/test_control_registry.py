@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
-from kcm_killswitch.model.registry import Put, Registry, key_of, rank_of, record_digest, replaces
+from kcm_killswitch.model.registry import Put, Registry, key_of, object_digest, rank_of, replaces
 from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
 from kcm_schemas.registry import Link, Service, Tenant
 
@@ -120,7 +120,7 @@ def test_the_order_says_nothing(order, again):
     assert one.digest == other.digest
     assert one.tenant("acme") == other.tenant("acme")
     assert one.reached(["acme"]) == other.reached(["acme"])
-    assert {key_of(r): record_digest(r) for r in one.records()}.keys() == {
+    assert {key_of(r): object_digest(r) for r in one.objects()}.keys() == {
         key_of(r) for r in RECORDS
     }
 

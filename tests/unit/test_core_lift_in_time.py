@@ -7,14 +7,14 @@ from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.completeness import RegionFacts
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
-from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.hold_applier import to_state
 from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
 from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Bus, Clock
 from tests.unit import trust_rig
-from tests.unit.core_rig import VERIFIER, membership, signed
+from tests.unit.core_rig import VERIFIER, instance_context, signed
 
 TIME_MS = 4000
 """What the operator's client gives one attempt."""
@@ -34,7 +34,7 @@ class Switch:
         self._revocations = revocations
 
     def verify(self, raw):
-        return to_record(VERIFIER.hold_or_lift(raw))
+        return to_state(VERIFIER.hold_or_lift(raw))
 
     def issue(self, record):
         self._revocations.learn(record)
@@ -69,7 +69,8 @@ class CutOff:
 
 
 def host(clock):
-    return Host(membership("core-eu"), clock, SystemRandomness(), emit=lambda kind, **fields: None)
+    me, randomness = instance_context("core-eu"), SystemRandomness()
+    return Host(me, clock, randomness, emit=lambda kind, **fields: None)
 
 
 def results_of(switch, clock):

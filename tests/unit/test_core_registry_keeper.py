@@ -230,7 +230,7 @@ async def test_what_is_no_key_is_not_tried_again_for_ever(world, caplog):
         core.feed.take(Entry(9, f"$KV.{subjects.REGISTRY_BUCKET}.{name}", b"junk"))
     assert core.keeper.repairs.pending == []
     assert core.keeper.idle
-    (line,) = [one.getMessage() for one in caplog.records if "no record" in one.getMessage()]
+    (line,) = [one.getMessage() for one in caplog.records if "invalid key" in one.getMessage()]
     assert len(line) < 200
     core.feed.take(Entry(9, TENANT_KEY, b"junk"))
     assert core.keeper.repairs.pending == [("tenant", "acme")]

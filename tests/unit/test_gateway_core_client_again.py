@@ -12,7 +12,7 @@ from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.vault import CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
-from tests.unit.core_rig import World, lease_of, membership
+from tests.unit.core_rig import World, instance_context, lease_of
 from tests.unit.test_gateway_core_client import Broker, failure, fresh, refused, wrap
 
 LONG_S = 3600.0
@@ -35,10 +35,10 @@ def client(core, broker):
 
 def client_of(core, ask, **ports):
     """A client with other ports than the Core's clock and a wire that works."""
-    me, clock = membership("gw-eu"), core.world.clock
+    me, clock = instance_context("gw-eu"), core.world.clock
     core.incarnations.take(lease_of(me), 1, clock.elapsed())
     ports = {"clock": clock, "sleep": clock.sleep} | ports
-    return CoreClient(ask, membership=me, randomness=SystemKeyRandomness(), timeout_s=2.0, **ports)
+    return CoreClient(ask, me=me, randomness=SystemKeyRandomness(), timeout_s=2.0, **ports)
 
 
 def own_lease(core, seconds):

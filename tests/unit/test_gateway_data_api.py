@@ -12,7 +12,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
 
 from tests.fakes.bus import Clock
-from tests.unit.core_rig import membership
+from tests.unit.core_rig import instance_context
 
 ENCRYPT = subjects.gateway("eu", "encrypt", "acme", "crm")
 DECRYPT = subjects.gateway("eu", "decrypt", "acme", "crm")
@@ -55,7 +55,7 @@ class Rig:
 
     def __init__(self):
         self.clock, self.engine, self.audit = Clock(), Engine(), Audit()
-        host = Host(membership("gw-eu"), self.clock, SystemRandomness(), self.audit.emit)
+        host = Host(instance_context("gw-eu"), self.clock, SystemRandomness(), self.audit.emit)
         self.api = DataApi(host, self.engine, self.audit)
 
     async def handle(self, subject, body):

@@ -130,7 +130,7 @@ def cause_ignored(instance: Instance) -> None:
 
 
 class _Signing:
-    """A membership that signs in an operator's name."""
+    """An instance context that signs in an operator's name."""
 
     def __init__(self, member: Any) -> None:
         self._member = member
@@ -150,9 +150,9 @@ def purge_after_an_await(instance: Instance) -> None:
         learn(raw)
 
     def wipe_first(raw: bytes) -> HoldState:
-        from kcm_killswitch.replica.hold_applier import to_record
+        from kcm_killswitch.replica.hold_applier import to_state
 
-        record = to_record(instance.me.verifier.hold_or_lift(raw))
+        record = to_state(instance.me.verifier.hold_or_lift(raw))
         if instance.revocations.holds.add(record) is instance.revocations.holds:
             return learn(raw)
         if not record.lifted:

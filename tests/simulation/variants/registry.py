@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 
 class FirstCome(Registry):
-    def put(self, record: RegistryObject) -> Put:
-        known = self.known(key_of(record))
-        if known is not None and known.revision == record.revision:
+    def put(self, obj: RegistryObject) -> Put:
+        known = self.known(key_of(obj))
+        if known is not None and known.revision == obj.revision:
             return Put.SAME
-        return super().put(record)
+        return super().put(obj)
 
 
 class LastCome(Registry):
-    def put(self, record: RegistryObject) -> Put:
-        self._floors.pop(key_of(record), None)
-        if self.known(key_of(record)) == record:
+    def put(self, obj: RegistryObject) -> Put:
+        self._floors.pop(key_of(obj), None)
+        if self.known(key_of(obj)) == obj:
             return Put.SAME
-        self._versions.pop(key_of(record), None)
-        return super().put(record)
+        self._versions.pop(key_of(obj), None)
+        return super().put(obj)
 
 
 class OneOfAFork(Registry):
@@ -102,9 +102,9 @@ class Anybody(Arrival):
 class Unpurged(Revocations):
     """A tenant that moves is opened anew when its keys are gone."""
 
-    def register(self, record: RegistryObject) -> Registered:
+    def register(self, obj: RegistryObject) -> Registered:
         generations = dict(self._generations)
-        done = super().register(record)
+        done = super().register(obj)
         self._generations = generations
         return replace(done, purge=())
 
@@ -189,11 +189,11 @@ def refused_believed(instance: Instance) -> None:
 
         def statement(entry: Entry) -> RegistryObject:
             try:
-                record: RegistryObject = verify(entry)
+                obj: RegistryObject = verify(entry)
             except Untrusted:
                 said = decode(RegistryEntry, entry.data)
                 return instance.me.verifier.tenant(said.statement)
-            return record
+            return obj
 
         feed.verify = statement
 

@@ -228,11 +228,11 @@ class CoreIncarnation(Incarnation):
         floors = Floors(system.path / "state" / f"{self.me.name}-{next(_incarnations)}")
         floors.begin([])
         floors.use()
-        directory = FileKeyStore(system.path / region)
+        second_store = FileKeyStore(system.path / region)
         room: Any = Room()
         return Ports(
             host=self.host,
-            state=self.state,
+            replica_state=self.state,
             region=next(one for one in VERIFIER.roster.regions if one.region == region),
             region_bus=self.bus,
             buckets=bus,
@@ -249,10 +249,10 @@ class CoreIncarnation(Incarnation):
                 self.clock,
             ),
             floors=floors,
-            directory=directory,
-            store=KeyStore(self.host, bus, directory),
+            second_store=second_store,
+            store=KeyStore(self.host, bus, second_store),
             vault=Vault(region, SealKey(ID, str(system.seal_key)), self.randomness),
-            private=HPKE,
+            hpke_private=HPKE,
             unsealer=self.unsealer,
             purge=self.purge,
             unload=self.purge,

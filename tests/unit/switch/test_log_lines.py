@@ -10,7 +10,7 @@ from kcm_killswitch.model.lift_pages import Place
 from kcm_killswitch.replica.disk_failure import failure
 from kcm_killswitch.replica.hold_archive import HoldArchive
 from kcm_killswitch.replica.hold_store import FileHoldStore
-from kcm_killswitch.replica.log_fields import of_hold, of_page, of_record
+from kcm_killswitch.replica.log_fields import of_hold, of_object, of_page
 from kcm_killswitch.replica.purge import purge_each
 from kcm_runtime.logs import LineFormatter
 
@@ -37,9 +37,9 @@ async def test_a_hold_is_named_by_its_id_and_its_target(system, scope, target):
 
 
 def test_a_record_of_the_registry_is_named_by_its_key():
-    assert of_record(("tenant", "acme")) == {"tenant": "acme"}
-    assert of_record(("link", "acme-root")) == {"link": "acme-root"}
-    assert of_record(("service", "acme", "billing")) == {"tenant": "acme", "service": "billing"}
+    assert of_object(("tenant", "acme")) == {"tenant": "acme"}
+    assert of_object(("link", "acme-root")) == {"link": "acme-root"}
+    assert of_object(("service", "acme", "billing")) == {"tenant": "acme", "service": "billing"}
 
 
 def test_a_lift_page_is_named_by_its_signer_and_origin():

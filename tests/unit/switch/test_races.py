@@ -5,7 +5,7 @@ import threading
 
 import pytest
 from kcm_keymem.arena import Arena, Purged
-from kcm_killswitch.replica.hold_applier import to_record
+from kcm_killswitch.replica.hold_applier import to_state
 from kcm_schemas.codes import Code
 from kcm_schemas.l1 import L1State
 
@@ -81,7 +81,7 @@ async def test_a_reply_that_the_core_made_before_the_kill_is_not_used_after_its_
     gateway.reply_gate.open.clear()
     encrypting = asyncio.create_task(gateway.engine.encrypt("acme", "crm", [b"secret"]))
     await until(lambda: gateway.reply_gate.inside)
-    one = to_record(core.me.verifier.hold_or_lift(held(hold())))
+    one = to_state(core.me.verifier.hold_or_lift(held(hold())))
     for name in core.revocations.learn(one).purge:  # and nobody else hears of it
         core.purge(name)
     await let_pass(10)

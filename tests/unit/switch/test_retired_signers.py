@@ -230,7 +230,7 @@ async def test_holds_are_compared_between_equal_rosters_only(system, incarnation
     assert not incarnation.switch.reader.leases.differs(lease, 100.0)
 
 
-def test_a_membership_asks_for_the_roster_of_now():
+def test_an_instance_context_asks_for_the_roster_of_now():
     rosters = Rosters(VERIFIER, root_public=ROOT_KEY.public)
     me = InstanceContext(identity("gw-eu-1"), VERIFIER.instance("gw-eu-1"), rosters, bytes(16))
     gone = removed("gw-eu-1")

@@ -83,13 +83,13 @@ def main() -> int:
 
 
 async def _serve(config: AuditorConfig) -> int:
-    membership = load_instance(config, Role.AUDITOR, SystemRandomness())
+    me = load_instance(config, Role.AUDITOR, SystemRandomness())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(report)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await Auditor(config, membership, SystemClock()).run(stop)
+    await Auditor(config, me, SystemClock()).run(stop)
     return 0
 
 

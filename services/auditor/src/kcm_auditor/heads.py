@@ -106,7 +106,7 @@ class HeadPublisher:
         *,
         connection: Connection,
         region: str,
-        membership: InstanceContext,
+        me: InstanceContext,
         recorder: Recorder,
         feed: RegionFeed,
         signed: SignedHeads,
@@ -115,13 +115,13 @@ class HeadPublisher:
     ) -> None:
         self._connection: Final = connection
         self._region: Final = region
-        self._me: Final = membership
+        self._me: Final = me
         self._recorder: Final = recorder
         self._feed: Final = feed
         self._signed: Final = signed
         self._stopping: Final = stopping
         self._clock: Final = clock
-        self._subject: Final = subjects.control_head(region, membership.name)
+        self._subject: Final = subjects.control_head(region, me.name)
 
     async def run(self) -> None:
         """Read the stream's state and publish, repeatedly; errors never end the Auditor."""

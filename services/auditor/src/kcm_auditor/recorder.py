@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(
         self,
-        membership: InstanceContext,
+        me: InstanceContext,
         trust: RosterReload,
         journal: Journal,
         book: Book,
@@ -57,7 +57,7 @@ class Recorder:
         alarm: Callable[[Incident], None] = lambda _: None,
     ) -> None:
         """``alarm`` is called with incidents that other systems should learn, too."""
-        self.membership: Final = membership
+        self.me: Final = me
         self.trust: Final = trust
         self.journal: Final = journal
         self.ledger: Final = ChainChecker(book)
@@ -72,7 +72,7 @@ class Recorder:
         self._head = Point(0, b"")
         self._head_at = clock.elapsed()
         self._expect()
-        membership.rosters.listen(lambda _: self._expect())
+        me.rosters.listen(lambda _: self._expect())
 
     def open(self) -> None:
         """Restore from the journal and note what was cut; raises ``JournalError``."""
@@ -204,10 +204,10 @@ class Recorder:
     def sign_head(self) -> None:
         """Write a signed head, as a transparency log could record it."""
         point = self.journal.point
-        statement = self.membership.identity.sign(
+        statement = self.me.identity.sign(
             Kind.AUDIT_HEAD,
             AuditHead(
-                auditor=self.membership.name,
+                auditor=self.me.name,
                 seq=point.seq,
                 head=point.head,
                 time_ms=self._clock.unix_ms(),

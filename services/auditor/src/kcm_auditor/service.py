@@ -62,58 +62,56 @@ QUEUE: Final = "auditor"
 class Auditor:
     """One Auditor, from its start to its end."""
 
-    def __init__(self, config: AuditorConfig, membership: InstanceContext, clock: Clock) -> None:
+    def __init__(self, config: AuditorConfig, me: InstanceContext, clock: Clock) -> None:
         self._config: Final = config
         self._clock: Final = clock
-        name = membership.name
+        name = me.name
         own = Connection(config.region_bus, name)
         others = {
             entry.region: Connection(entry, name)
             for entry in config.regions
-            if entry.region != membership.region
+            if entry.region != me.region
         }
         self._own: Final = own
         self._others: Final = others
-        self._regions: Final = (membership.region, *others)
+        self._regions: Final = (me.region, *others)
         book = Book(name)
         self._journal: Final = Journal(config.auditor.journal, clock, book.positions)
-        trust = RosterReload(membership.rosters, config.roster)
+        trust = RosterReload(me.rosters, config.roster)
         watch = Watch(self._regions, clock.elapsed())
-        self._membership: Final = membership
-        self._emitter: Final = AuditEmitter(own, membership, clock)
+        self._me: Final = me
+        self._emitter: Final = AuditEmitter(own, me, clock)
         self._signed: Final = SignedHeads(config.state_dir / "signed-heads.json")
         self._refusals: Final = RejectionLog("control", self._emitter.emit)
         self._rosters: Final = RosterFollower(
-            membership,
-            ControlLog(own, membership.region, clock),
+            me,
+            ControlLog(own, me.region, clock),
             self._refusals,
             self._emitter.emit,
             SystemRandomness(),
             clock,
         )
-        self._recorder: Final = Recorder(
-            membership, trust, self._journal, book, watch, clock, self._alarm
-        )
+        self._recorder: Final = Recorder(me, trust, self._journal, book, watch, clock, self._alarm)
         self._answers: Final = AdminApi(
-            Host(membership, clock, SystemRandomness(), self._emitter.emit),
+            Host(me, clock, SystemRandomness(), self._emitter.emit),
             self._recorder,
             self._regions,
             self._signed,
         )
         self._service: Final = RequestServer(
-            own, clock, "kcm-auditor", name, VERSION, {"region": membership.region}
+            own, clock, "kcm-auditor", name, VERSION, {"region": me.region}
         )
 
         self._leaving: Final = TaskSet()
         self._left = False
-        membership.rosters.listen(lambda _: self._judge_again(membership))
+        me.rosters.listen(lambda _: self._judge_again(me))
 
-    def _judge_again(self, membership: InstanceContext) -> None:
+    def _judge_again(self, me: InstanceContext) -> None:
         """Leave operators' requests to others once this Auditor may not act any more."""
-        if not membership.acts and not self._left:
+        if not me.acts and not self._left:
             log.critical(
                 "this Auditor may not act any more, by the roster",
-                extra=fields(instance=membership.name),
+                extra=fields(instance=me.name),
             )
             self._left = True
             self._leaving.spawn(self._service.drain())
@@ -170,7 +168,7 @@ class Auditor:
         heads = HeadPublisher(
             connection=connection,
             region=region,
-            membership=self._membership,
+            me=self._me,
             recorder=self._recorder,
             feed=feed,
             signed=self._signed,

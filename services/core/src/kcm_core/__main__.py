@@ -26,11 +26,11 @@ class _Process:
 
     def __init__(self, config: CoreConfig, clock: Clock) -> None:
         randomness = SystemKeyRandomness()
-        membership = load_instance(config, Role.CORE, randomness)
+        me = load_instance(config, Role.CORE, randomness)
         development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
         log = {"KCM_LOG_FORMAT": config.log.format}
         self._unsealer = Unsealer({**config.unsealer_environment, **development, **log})
-        self._core = Core(config, membership, self._unsealer, clock, randomness)
+        self._core = Core(config, me, self._unsealer, clock, randomness)
 
     async def start(self) -> None:
         await self._unsealer.start()

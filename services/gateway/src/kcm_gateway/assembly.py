@@ -39,7 +39,7 @@ class Ports:
     """
 
     host: Host
-    state: ReplicaState
+    replica_state: ReplicaState
     randomness: KeyRandomness
     region_bus: PubSub
     buckets: Connection
@@ -77,7 +77,7 @@ def assemble(ports: Ports, settings: EngineSettings) -> Parts:
     )
     engine = Gateway(
         host,
-        ports.state.admission,
+        ports.replica_state.admission,
         core=core,
         randomness=ports.randomness,
         settings=settings,
@@ -88,7 +88,7 @@ def assemble(ports: Ports, settings: EngineSettings) -> Parts:
     feed = _feed(ports, engine.purge)
     switch = KillSwitch(
         host,
-        ports.state,
+        ports.replica_state,
         stream=ports.stream,
         hold_store=ports.hold_store,
         control_bus=ports.control_bus,
@@ -100,7 +100,7 @@ def assemble(ports: Ports, settings: EngineSettings) -> Parts:
 
 def _feed(ports: Ports, purge: Callable[[str], int]) -> RegistryFollower:
     """Make the follower of the region's registry."""
-    state = ports.state
+    state = ports.replica_state
     return RegistryFollower(
         ports.buckets,
         ports.host.me,

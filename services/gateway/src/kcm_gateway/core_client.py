@@ -81,7 +81,7 @@ class CoreClient:
     def __init__(
         self,
         ask: Ask,
-        membership: InstanceContext,
+        me: InstanceContext,
         clock: Clock,
         randomness: KeyRandomness,
         timeout_s: float,
@@ -90,7 +90,7 @@ class CoreClient:
     ) -> None:
         """``scratch`` lends the locked memory in which replies are opened."""
         self._ask: Final = ask
-        self._me: Final = membership
+        self._me: Final = me
         self._clock: Final = clock
         self._random: Final = randomness
         self._timeout_s: Final = timeout_s

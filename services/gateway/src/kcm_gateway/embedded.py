@@ -35,19 +35,19 @@ class EmbeddedGateway:
     def __init__(
         self,
         config: GatewayConfig,
-        membership: InstanceContext,
+        me: InstanceContext,
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        region = membership.region
-        self.region_bus: Final = Connection(config.region_bus, membership.name)
-        self._control_bus: Final = Connection(config.control_bus, membership.name)
-        self.audit: Final = AuditEmitter(self.region_bus, membership, clock)
-        self.host: Final = Host(membership, clock, randomness, self.audit.emit)
+        region = me.region
+        self.region_bus: Final = Connection(config.region_bus, me.name)
+        self._control_bus: Final = Connection(config.control_bus, me.name)
+        self.audit: Final = AuditEmitter(self.region_bus, me, clock)
+        self.host: Final = Host(me, clock, randomness, self.audit.emit)
         self._timing: Final = config.timing
         ports = Ports(
             host=self.host,
-            state=ReplicaState.empty(region, config.timing, told=True),
+            replica_state=ReplicaState.empty(region, config.timing, told=True),
             randomness=randomness,
             region_bus=self.region_bus,
             buckets=self.region_bus,
@@ -68,8 +68,8 @@ class EmbeddedGateway:
 
         async def run() -> AsyncGenerator[Self, None]:
             config, randomness = load(GatewayConfig, config_path), SystemKeyRandomness()
-            membership = load_instance(config, Role.GATEWAY, randomness)
-            member = cls(config, membership, SystemClock(), randomness)
+            me = load_instance(config, Role.GATEWAY, randomness)
+            member = cls(config, me, SystemClock(), randomness)
             try:
                 await member.start()
                 yield member

@@ -23,24 +23,24 @@ class GatewayService:
     def __init__(
         self,
         config: GatewayConfig,
-        membership: InstanceContext,
+        me: InstanceContext,
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        self._me: Final = membership
-        self._member: Final = EmbeddedGateway(config, membership, clock, randomness)
+        self._me: Final = me
+        self._member: Final = EmbeddedGateway(config, me, clock, randomness)
         self._api: Final = DataApi(self._member.host, self._member.engine, self._member.audit)
         self._service: Final = RequestServer(
             self._member.region_bus,
             clock,
             name="kcm-gateway",
-            service_id=membership.incarnation.hex(),
+            service_id=me.incarnation.hex(),
             version=VERSION,
-            metadata={"instance": membership.name, "region": membership.region},
+            metadata={"instance": me.name, "region": me.region},
         )
         self._leaving: Final = TaskSet()
         self._left = False
-        membership.rosters.listen(self._judge_again)
+        me.rosters.listen(self._judge_again)
 
     def _judge_again(self, _names: frozenset[str]) -> None:
         """Leave requests to other Gateways once this one may not act any more."""

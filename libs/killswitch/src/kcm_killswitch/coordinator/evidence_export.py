@@ -47,21 +47,21 @@ class EvidenceExport:
         The result is the one that the status of the hold reports, and no other one.
         """
         status = await self._kills.status(hold_id, deadline_ms)
-        record = await self._found(hold_id)
-        page = None if record.lifted else self._switch.ended_by(record)
+        state = await self._found(hold_id)
+        page = None if state.lifted else self._switch.ended_by(state)
         return HoldExport(
             hold_id=hold_id,
             complete=status.complete and (status.lifted or status.concluded is not None),
-            hold=record.raw,
-            lift=record.lift or (page.raw if page else b""),
+            hold=state.raw,
+            lift=state.lift or (page.raw if page else b""),
             result=self._results.signed(hold_id, status.concluded),
             unstored=status.unstored,
         )
 
     async def _found(self, hold_id: bytes) -> HoldState:
-        record = self._revocations.holds.get(hold_id)
-        if record is not None:
-            return record
+        state = self._revocations.holds.get(hold_id)
+        if state is not None:
+            return state
         for ended in await self._kills.holds.archived(hold_id.hex()):
             return ended
         raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")

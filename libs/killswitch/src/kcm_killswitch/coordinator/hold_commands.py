@@ -55,7 +55,7 @@ class HoldCommands:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         control_bus: PubSub,
         switch: KillSwitch,
@@ -65,15 +65,15 @@ class HoldCommands:
     ) -> None:
         self._me: Final = host.me
         self._bus: Final = control_bus
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
         self._switch: Final = switch
         self._regions: Final = regions
         self._timing: Final = timing
         self._clock: Final = host.clock
-        self.holds: Final = HoldList(host.me, state.revocations, switch)
+        self.holds: Final = HoldList(host.me, replica_state.revocations, switch)
         self._results: Final = results
-        self._reach: Final = HoldReach(host, state, switch=switch)
+        self._reach: Final = HoldReach(host, replica_state, switch=switch)
         self.looks: Final = ResultLooks(self._seen)
         self.receipts: Final = ReceiptCollector(
             host, control_bus=control_bus, on_result=self.take_result
@@ -135,33 +135,33 @@ class HoldCommands:
         if self._revocations.holds.get(hold_id) is None:
             for ended in await self.holds.archived(hold_id.hex()):
                 return await self._results.of_lifted(hold_id, self._paged(ended))
-        record = self._known(hold_id)
-        if not record.lifted:
-            finished = await self._results.standing(record, _bare(record))
+        state = self._known(hold_id)
+        if not state.lifted:
+            finished = await self._results.standing(state, _bare(state))
             if finished is not None:
                 return finished
-        regions = self._reach.regions(record.hold.scope, record.hold.target)
+        regions = self._reach.regions(state.hold.scope, state.hold.target)
         within_s = self._patience_s(deadline_ms)
         offered: list[bytes] = []
-        asked = (self.facts(one, record, within_s, offered) for one in regions)
+        asked = (self.facts(one, state, within_s, offered) for one in regions)
         facts = await asyncio.gather(*asked)
         self.receipts.read()
         receipts = self.receipts.of(hold_id)
         known = dict(zip(regions, facts, strict=True))
         status = hold_status(
-            record,
+            state,
             known,
             receipts,
-            self._reach.tenants(record.hold.scope, record.hold.target),
+            self._reach.tenants(state.hold.scope, state.hold.target),
             self._timing,
             self._reach.retired,
         )
         if status.lifted:
             return await self._results.of_lifted(hold_id, status)
         if not status.complete:
-            return await self._results.kept(record, status)
+            return await self._results.kept(state, status)
         since = self.receipts.heard_at(hold_id)
-        return await self._results.conclude(record, status, receipts, since, known, offered)
+        return await self._results.conclude(state, status, receipts, since, known, offered)
 
     def take_result(self, raw: bytes, source: str) -> bool:
         """Take a result from a Core that reports a finished kill, and check the kill here, too.
@@ -171,10 +171,10 @@ class HoldCommands:
         found = self._results.heard(raw, source)
         if found is None:
             return False
-        record = self._revocations.holds.get(found.result.hold_id)
-        if record is None or record.lifted:
+        state = self._revocations.holds.get(found.result.hold_id)
+        if state is None or state.lifted:
             return False
-        return self.looks.look(record.hold.id, source)
+        return self.looks.look(state.hold.id, source)
 
     async def _seen(self, hold_id: bytes) -> Seen:
         """Whether a hold has its result in this region's store, or has ended without one.
@@ -183,9 +183,9 @@ class HoldCommands:
         broadcast once more before the next check, and every instance answers.
         """
         status = await self.status(hold_id)
-        record = self._revocations.holds.get(hold_id)
-        if record is not None and not status.lifted and not status.complete:
-            await self._broadcast(record)
+        state = self._revocations.holds.get(hold_id)
+        if state is not None and not status.lifted and not status.complete:
+            await self._broadcast(state)
         if status.concluded is not None and status.unstored:
             return "not stored"
         return "stored" if status.lifted or status.concluded is not None else "not finished"
@@ -233,9 +233,9 @@ class HoldCommands:
             incarnations=incarnations,
         )
 
-    def _paged(self, record: HoldState) -> HoldStatus:
+    def _paged(self, state: HoldState) -> HoldStatus:
         """The status of a hold that a page ends: lifted, in every region that has the page."""
-        hold, sequence = record.hold, self._switch.page_stored_at(record)
+        hold, sequence = state.hold, self._switch.page_stored_at(state)
         return HoldStatus(
             hold_id=hold.id,
             scope=hold.scope,
@@ -261,20 +261,20 @@ class HoldCommands:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
 
     def _known(self, hold_id: bytes) -> HoldState:
-        record = self._revocations.holds.get(hold_id)
-        if record is None:
+        state = self._revocations.holds.get(hold_id)
+        if state is None:
             raise KcmError(Code.UNKNOWN_HOLD, f"no hold {hold_id.hex()} is known in this region")
-        return record
+        return state
 
-    async def _broadcast(self, record: HoldState) -> None:
+    async def _broadcast(self, state: HoldState) -> None:
         try:
-            await self._switch.broadcast(record)
+            await self._switch.broadcast(state)
         except KcmError as error:
             log.warning(
                 "a hold or lift could not be broadcast, and instances get it only from their "
                 "region's stream: %s",
                 error.detail,
-                extra=fields(**of_hold(record), code=error.code.value),
+                extra=fields(**of_hold(state), code=error.code.value),
             )
 
     def _patience_s(self, deadline_ms: int | None) -> float:
@@ -285,19 +285,19 @@ class HoldCommands:
         return min(PULL_TIMEOUT_S, max(PATIENCE_MIN_S, left_ms / 2000))
 
     async def facts(
-        self, region: str, record: HoldState, within_s: float, offered: list[bytes]
+        self, region: str, state: HoldState, within_s: float, offered: list[bytes]
     ) -> RegionFacts | None:
         """What a region knows of a hold, as it counts here; ``None`` if it does not answer.
 
         Adds the signed result that the region reports to ``offered``.
         """
         if region == self._me.region:
-            return await self._regions.facts_here(record.hold.id)
-        reply = await self._regions.facts(region, record.hold.id, within_s)
+            return await self._regions.facts_here(state.hold.id)
+        reply = await self._regions.facts(region, state.hold.id, within_s)
         if reply is None:
             return None
         offered.append(reply.result)
-        judged_alike = reply.lifted == record.lifted and reply.roster >= self._me.rosters.version
+        judged_alike = reply.lifted == state.lifted and reply.roster >= self._me.rosters.version
         return RegionFacts(
             reply.durable_at if judged_alike else 0,
             reply.incarnations,
@@ -315,13 +315,13 @@ class HoldCommands:
         return [] if reply is None else reply.incarnations
 
 
-def _bare(record: HoldState) -> HoldStatus:
+def _bare(state: HoldState) -> HoldStatus:
     """The status of a hold before anything is known about where it is stored."""
     return HoldStatus(
-        hold_id=record.hold.id,
-        scope=record.hold.scope,
-        target=record.hold.target,
-        cause=record.hold.cause,
+        hold_id=state.hold.id,
+        scope=state.hold.scope,
+        target=state.hold.target,
+        cause=state.hold.cause,
         lifted=False,
         complete=False,
         regions=[],

@@ -54,68 +54,68 @@ class HoldList:
         after = query.after
         while True:
             archived = await self._switch.archived(after, _LAST, ARCHIVED_MAX + 1)
-            old = {one.hold.id: one for one in archived.records if one.hold.id > query.after}
-            records = _through(archived.last or _LAST, known.holds.in_order(query.after))
-            found = list(merge(old.values(), records, key=_id))
+            old = {one.hold.id: one for one in archived.states if one.hold.id > query.after}
+            states = _through(archived.last or _LAST, known.holds.in_order(query.after))
+            found = list(merge(old.values(), states, key=_id))
             if found or archived.last is None:
                 return self._cut(found, old.keys(), more=archived.last is not None)
             after = archived.last  # none of these counts any more
 
     def _cut(
-        self, records: Iterable[HoldState], ended: AbstractSet[bytes], *, more: bool
+        self, states: Iterable[HoldState], ended: AbstractSet[bytes], *, more: bool
     ) -> HoldPage:
         """A page of ``records``: pages end the ids in ``ended``; with ``more``, others follow."""
         page: list[HoldView] = []
         size = 0
-        for record in records:
-            size += len(record.message)
+        for state in states:
+            size += len(state.message)
             if page and (size > PAGE_BYTES or len(page) >= limits.HOLD_PAGE_MAX):
                 return HoldPage(holds=page, more=True)
-            page.append(self._ended_view(record) if record.hold.id in ended else self._view(record))
+            page.append(self._ended_view(state) if state.hold.id in ended else self._view(state))
         return HoldPage(holds=page, more=more)
 
     async def find(self, prefix: str) -> HoldMatches:
         """The hold whose id begins with ``prefix``; two of them if several do."""
         known = [self._view(one) for one in islice(self._revocations.holds.beginning(prefix), 2)]
-        known += [self._ended_view(record) for record in await self.archived(prefix)]
+        known += [self._ended_view(state) for state in await self.archived(prefix)]
         return HoldMatches(holds=sorted(known, key=lambda view: view.hold_id)[:2])
 
     async def archived(self, prefix: str) -> list[HoldState]:
         """The holds that a page ends and whose statements this Core has: two at most."""
         digits = 2 * limits.ID_SIZE
         least, most = (bytes.fromhex(prefix.ljust(digits, digit)) for digit in "0f")
-        return (await self._switch.archived(least, most, 2)).records
+        return (await self._switch.archived(least, most, 2)).states
 
-    def _ended_view(self, record: HoldState) -> HoldView:
-        view, page = self._view(record), self._switch.ended_by(record)
-        if record.lifted or page is None:
+    def _ended_view(self, state: HoldState) -> HoldView:
+        view, page = self._view(state), self._switch.ended_by(state)
+        if state.lifted or page is None:
             return view
         told = {"lifted": True, "lifted_ms": page.issued_ms, "lifted_by": page.place.signer}
         return view.model_copy(update=told)
 
-    def _view(self, record: HoldState) -> HoldView:
+    def _view(self, state: HoldState) -> HoldView:
         author = self._me.verifier.author
-        lifted_ms, why = (0, "") if record.lift is None else lifted(record.lift)
+        lifted_ms, why = (0, "") if state.lift is None else lifted(state.lift)
         return HoldView(
-            hold_id=record.hold.id,
-            scope=record.hold.scope,
-            target=record.hold.target,
-            cause=record.hold.cause,
-            origin=record.hold.origin,
-            issuer=author(record.raw),
-            issued_ms=record.hold.issued_ms,
-            reason=record.hold.reason,
-            lifted=record.lifted,
+            hold_id=state.hold.id,
+            scope=state.hold.scope,
+            target=state.hold.target,
+            cause=state.hold.cause,
+            origin=state.hold.origin,
+            issuer=author(state.raw),
+            issued_ms=state.hold.issued_ms,
+            reason=state.hold.reason,
+            lifted=state.lifted,
             lifted_ms=lifted_ms,
-            lifted_by="" if record.lift is None else author(record.lift),
+            lifted_by="" if state.lift is None else author(state.lift),
             lift_reason=why,
-            raw=record.raw,
+            raw=state.raw,
         )
 
 
-def _through(last: bytes, records: Iterable[HoldState]) -> Iterator[HoldState]:
-    return takewhile(lambda one: one.hold.id <= last, records)
+def _through(last: bytes, states: Iterable[HoldState]) -> Iterator[HoldState]:
+    return takewhile(lambda one: one.hold.id <= last, states)
 
 
-def _id(record: HoldState) -> bytes:
-    return record.hold.id
+def _id(state: HoldState) -> bytes:
+    return state.hold.id

@@ -17,10 +17,10 @@ from kcm_killswitch.replica.killswitch import KillSwitch
 class HoldReach:
     """Answers from the registry and the roster, as far as this Core knows them."""
 
-    def __init__(self, host: Host, state: ReplicaState, *, switch: KillSwitch) -> None:
+    def __init__(self, host: Host, replica_state: ReplicaState, *, switch: KillSwitch) -> None:
         self._me: Final = host.me
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
         self._switch: Final = switch
 
     def regions(self, scope: Scope, target: str) -> list[str]:

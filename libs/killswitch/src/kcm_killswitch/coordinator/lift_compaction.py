@@ -53,7 +53,7 @@ class LiftCompaction:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         switch: KillSwitch,
         regions: RegionSync,
@@ -62,7 +62,7 @@ class LiftCompaction:
         least: int = LEAST,
     ) -> None:
         self._me: Final = host.me
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._switch: Final = switch
         self._regions: Final = regions
         self._clock: Final = host.clock
@@ -128,12 +128,12 @@ class LiftCompaction:
         """
         before = self._clock.elapsed() - self._keep_s
         found: dict[int, list[bytes]] = {}
-        for number, record in enumerate(self._revocations.holds.in_order()):
+        for number, state in enumerate(self._revocations.holds.in_order()):
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
-            own = (record.hold.cause, record.hold.origin) == ("l1", self._me.region)
-            if own and record.lifted and self._switch.stored_since(record) <= before:
-                found.setdefault(record.hold.id[0], []).append(record.hold.id)
+            own = (state.hold.cause, state.hold.origin) == ("l1", self._me.region)
+            if own and state.lifted and self._switch.stored_since(state) <= before:
+                found.setdefault(state.hold.id[0], []).append(state.hold.id)
         return found
 
     async def _page(self, prefix: int, new: list[bytes]) -> int:

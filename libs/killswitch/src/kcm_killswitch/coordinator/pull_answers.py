@@ -48,7 +48,7 @@ class PullAnswers:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         control_bus: PubSub,
         switch: KillSwitch,
@@ -57,7 +57,7 @@ class PullAnswers:
     ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._bus: Final = control_bus
         self._switch: Final = switch
         self._knowledge: Final = knowledge

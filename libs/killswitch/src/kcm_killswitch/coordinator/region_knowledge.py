@@ -43,6 +43,6 @@ class RegionKnowledge:
             return
         holds, pages = self._revocations.holds, self._switch.lift_pages
         for prefix in range(after[0], 256):
-            records = [(one.hold.id, one.message) for one in holds.unlike(theirs.parts, prefix)]
+            states = [(one.hold.id, one.message) for one in holds.unlike(theirs.parts, prefix)]
             found = [(one.key, one.raw) for one in pages.unlike(theirs.pages, prefix)]
-            yield from (raw for key, raw in sorted(records + found) if key > after)
+            yield from (raw for key, raw in sorted(states + found) if key > after)

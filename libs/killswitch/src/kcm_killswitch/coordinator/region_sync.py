@@ -60,7 +60,7 @@ class RegionSync:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         control_bus: PubSub,
         stream: StreamLog,
@@ -71,7 +71,7 @@ class RegionSync:
         self._me: Final = host.me
         self._bus: Final = control_bus
         self._stream: Final = stream
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._switch: Final = switch
         self._timing: Final = timing
         self._clock: Final = host.clock
@@ -79,10 +79,10 @@ class RegionSync:
         self._chance: Final = host.chance
         self._closing = False
         self._emit: Final = host.emit
-        self._knowledge: Final = RegionKnowledge(state.revocations, switch)
+        self._knowledge: Final = RegionKnowledge(replica_state.revocations, switch)
         self._answers: Final = PullAnswers(
             host,
-            state,
+            replica_state,
             control_bus=control_bus,
             switch=switch,
             knowledge=self._knowledge,
@@ -273,7 +273,7 @@ class RegionSync:
 
     async def _stored(self) -> bool:
         """Wait until what is known now is stored; new arrivals may never end, and do not count."""
-        waiting = [record.hold.id for record in self._revocations.holds]
+        waiting = [state.hold.id for state in self._revocations.holds]
 
         def stored() -> bool:
             while waiting and self._switch.durable_at(waiting[-1]):

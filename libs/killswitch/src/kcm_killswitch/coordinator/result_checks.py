@@ -31,9 +31,9 @@ Places = Mapping[str, int]
 class ResultChecks:
     """Checks results by the present roster, and remembers those that passed."""
 
-    def __init__(self, membership: InstanceContext) -> None:
-        self._me: Final = membership
-        self._by: Verifier = membership.verifier
+    def __init__(self, me: InstanceContext) -> None:
+        self._me: Final = me
+        self._by: Verifier = me.verifier
         self._checked = ResultCache()
         """Results whose receipts were all checked by that roster."""
 
@@ -75,15 +75,15 @@ class ResultChecks:
         checked.keep(found)
         return found
 
-    def timely(self, result: Result, record: HoldState, now_ms: int) -> bool:
+    def timely(self, result: Result, state: HoldState, now_ms: int) -> bool:
         """Whether its times are possible: not before the hold was signed, and not in the future."""
         try:
-            timely(result, record.hold)
+            timely(result, state.hold)
         except Untrusted as error:
             log.warning(
                 "a result of a kill is not believed, and does not count: %s",
                 error,
-                extra=fields(hold=record.hold.id, region=result.region, instance=result.instance),
+                extra=fields(hold=state.hold.id, region=result.region, instance=result.instance),
             )
             return False
         return result.concluded_ms <= now_ms + CLOCKS_APART_MS

@@ -70,12 +70,12 @@ class Results:
         self.checks: Final = ResultChecks(host.me)
         self.reported: Final = ReportedResults(self.checks)
 
-    async def standing(self, record: HoldState, status: HoldStatus) -> HoldStatus | None:
+    async def standing(self, state: HoldState, status: HoldStatus) -> HoldStatus | None:
         """The status of a finished kill from its result; ``None`` if the facts have to decide.
 
         Adds the signature of this Core if too few Cores of the region have signed the result.
         """
-        hold_id, unstored = record.hold.id, ""
+        hold_id, unstored = state.hold.id, ""
         place = await self._switch.looked_up(hold_id)
         if not place:
             return None
@@ -103,19 +103,19 @@ class Results:
                 await self._tell(known)
         return told(status, known.result, unstored)
 
-    async def kept(self, record: HoldState, status: HoldStatus) -> HoldStatus:
+    async def kept(self, state: HoldState, status: HoldStatus) -> HoldStatus:
         """The status of a kill that the present facts do not show complete.
 
         If this Core found the kill complete before, it remains complete.
         """
-        hold_id = record.hold.id
+        hold_id = state.hold.id
         places = {self._me.region: await self._switch.looked_up(hold_id)}
         known = await self.reported.in_place_of(None, hold_id, places)
         return status if known is None else told(status, known.result, ANOTHER)
 
     async def conclude(
         self,
-        record: HoldState,
+        state: HoldState,
         status: HoldStatus,
         receipts: Mapping[Key, Arrival],
         heard_s: float,
@@ -138,11 +138,11 @@ class Results:
                 now_ms=now_ms,
                 roster=self._me.rosters.version,
             )
-            timely(own, record.hold)
+            timely(own, state.hold)
             mine = self._me.verifier.result(encode(self._me.identity.sign(Kind.RESULT, own)))
         except (KcmError, Untrusted) as error:
             return status.model_copy(update={"unstored": str(error)})
-        hold_id = record.hold.id
+        hold_id = state.hold.id
         place = await self._switch.looked_up(hold_id)
         if not place:
             return status.model_copy(update={"unstored": "the hold is being written again"})
@@ -151,7 +151,7 @@ class Results:
         others = await self._believed(hold_id, places, offered)
 
         def borne_out(result: Result) -> bool:
-            return self.checks.timely(result, record, now_ms) and covers(result, status, facts)
+            return self.checks.timely(result, state, now_ms) and covers(result, status, facts)
 
         others = [one for one in others if borne_out(one.result)]
         before = await self.reported.in_place_of(None, hold_id, places)

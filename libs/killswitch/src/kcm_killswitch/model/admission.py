@@ -88,9 +88,9 @@ class Admission:
             raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
         if self._told and self._registry.tenant(tenant) is None:
             self._untold(now)
-        record = self.known(tenant)
+        registered = self.known(tenant)
         generation = self._revocations.begin(tenant)
-        return Permit(tenant, generation, self._known_until(record, now))
+        return Permit(tenant, generation, self._known_until(registered, now))
 
     def recheck(self, permit: Permit, now: float) -> float:
         """Check once more before an output. Returns the seconds for which it may be accepted.
@@ -99,8 +99,8 @@ class Admission:
         key was not used for too long, and the errors of ``admit``.
         """
         self._revocations.still(permit.tenant, permit.generation)
-        record = self.known(permit.tenant)
-        until = min(self._known_until(record, now), self._l1(permit.tenant))
+        registered = self.known(permit.tenant)
+        until = min(self._known_until(registered, now), self._l1(permit.tenant))
         if now >= until:
             raise KcmError(Code.TENANT_SEALED)
         return until - now
@@ -111,10 +111,10 @@ class Admission:
         A hold on a link reaches the tenants that are known to be on it. So an unknown tenant is not
         served: an instance without the tenant's registry entry would not notice its kill.
         """
-        record = self._registry.tenant(tenant)
-        if record is None or self._region not in record.regions:
+        registered = self._registry.tenant(tenant)
+        if registered is None or self._region not in registered.regions:
             raise KcmError(Code.UNKNOWN_TENANT, f"the tenant {tenant} is {UNREGISTERED}")
-        return record
+        return registered
 
     def _untold(self, now: float) -> None:
         """Raise ``unavailable`` while no Core states its registry: the tenant may be in it."""
@@ -180,23 +180,23 @@ class Admission:
         """Whether the lease of an open tenant's root key is live."""
         return tenant in self._keys and now < self._l1(tenant)
 
-    def quorum_set(self, record: Tenant) -> list[str]:
+    def quorum_set(self, registered: Tenant) -> list[str]:
         """The other regions of a tenant that are not retired."""
         return [
             region
-            for region in record.regions
+            for region in registered.regions
             if region != self._region and not self._revocations.retired(region)
         ]
 
-    def _known_until(self, record: Tenant, now: float) -> float:
+    def _known_until(self, registered: Tenant, now: float) -> float:
         """Until when this instance knows of every kill of a tenant; raises ``unavailable``."""
         until = min(
             self._freshness.lease.until(),
-            self._registry_until(record, now),
-            self._heard_until(record),
+            self._registry_until(registered, now),
+            self._heard_until(registered),
         )
         if now >= until:
-            raise KcmError(Code.UNAVAILABLE, self._lapsed(record, now))
+            raise KcmError(Code.UNAVAILABLE, self._lapsed(registered, now))
         return until
 
     def _l1(self, tenant: str) -> float:
@@ -209,26 +209,26 @@ class Admission:
         shorter = timing.l1_lease_s - timing.l1_lease_of(link.model if link else "byok")
         return self._freshness.attestations.until(key, self._freshness.lease) - shorter
 
-    def _heard_until(self, record: Tenant) -> float:
-        others = self.quorum_set(record)
+    def _heard_until(self, registered: Tenant) -> float:
+        others = self.quorum_set(registered)
         if not others:
             return FOREVER
-        link = self._registry.link(record.link)
+        link = self._registry.link(registered.link)
         # A link that is not known here may be one with the shorter grace.
         grace = self._freshness.timing.grace_s(link.model if link else "hyok")
-        policy = quorum_of(record, link)
+        policy = quorum_of(registered, link)
         return self._freshness.peer_leases.until(policy, others, self._freshness.lease, grace)
 
-    def _registry_until(self, record: Tenant, now: float) -> float:
+    def _registry_until(self, registered: Tenant, now: float) -> float:
         """Until when the registry entries of a tenant, its services and its links are believed."""
         if self._freshness.registry.until(now) == FOREVER:
             return FOREVER
-        return self._freshness.registry.until(now, self._registry.shards_of(record.tenant))
+        return self._freshness.registry.until(now, self._registry.shards_of(registered.tenant))
 
-    def _lapsed(self, record: Tenant, now: float) -> str:
+    def _lapsed(self, registered: Tenant, now: float) -> str:
         if now >= self._freshness.lease.until():
             return "this instance cannot know of every kill at the moment"
-        if now >= self._registry_until(record, now):
+        if now >= self._registry_until(registered, now):
             return "this instance knows other tenants and links than a Core of its region"
         return (
             "another region of the tenant has not been heard for too long, or judges by a newer "

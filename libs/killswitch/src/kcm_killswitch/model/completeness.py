@@ -127,7 +127,7 @@ def _nobody(_: str) -> bool:
 
 
 def hold_status(
-    record: HoldState,
+    state: HoldState,
     regions: Mapping[str, RegionFacts | None],
     receipts: Mapping[Key, Arrival],
     reach: Reach,
@@ -142,8 +142,8 @@ def hold_status(
     at least the Core that answers is registered. ``retired`` says by the roster whether an instance
     is retired.
     """
-    if record.lifted:
-        return _lift_status(record, regions)
+    if state.lifted:
+        return _lift_status(state, regions)
     durable = {name: facts.since_s for name, facts in regions.items() if facts and _durable(facts)}
     hows: dict[str, HowRegion] = {
         name: _region_how(name, regions[name], durable, reach, timing) for name in regions
@@ -156,10 +156,10 @@ def hold_status(
     ]
     served_out = all(how in ("durable", "leases-ended") for how in hows.values())
     return HoldStatus(
-        hold_id=record.hold.id,
-        scope=record.hold.scope,
-        target=record.hold.target,
-        cause=record.hold.cause,
+        hold_id=state.hold.id,
+        scope=state.hold.scope,
+        target=state.hold.target,
+        cause=state.hold.cause,
         lifted=False,
         complete=bool(durable)
         and served_out
@@ -177,14 +177,14 @@ def hold_status(
     )
 
 
-def _lift_status(record: HoldState, regions: Mapping[str, RegionFacts | None]) -> HoldStatus:
+def _lift_status(state: HoldState, regions: Mapping[str, RegionFacts | None]) -> HoldStatus:
     """The progress of a lift: it is complete when every region has it."""
     stored = {name: facts.durable_at if facts else 0 for name, facts in regions.items()}
     return HoldStatus(
-        hold_id=record.hold.id,
-        scope=record.hold.scope,
-        target=record.hold.target,
-        cause=record.hold.cause,
+        hold_id=state.hold.id,
+        scope=state.hold.scope,
+        target=state.hold.target,
+        cause=state.hold.cause,
         lifted=True,
         complete=bool(stored) and all(stored.values()),
         regions=[

@@ -52,7 +52,7 @@ def join(left: HoldState, right: HoldState) -> HoldState:
     """The later of two states of one hold."""
     if left.hold.id != right.hold.id:
         raise ValueError("only states of one hold are joined")
-    lifts = [record.lift for record in (left, right) if record.lift is not None]
+    lifts = [state.lift for state in (left, right) if state.lift is not None]
     return replace(
         left,
         raw=left.raw if left.raw == right.raw else united(left.raw, right.raw),
@@ -71,16 +71,16 @@ Ids are digests, so all parts have about the same size.
 class _Shard:
     """The holds of one first byte by id, and the ids that pages end by cause and origin."""
 
-    records: Mapping[bytes, HoldState]
+    states: Mapping[bytes, HoldState]
     paged: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> bytes:
         held: list[bytes] = []
         lifted: dict[str, list[bytes]] = {}
-        for one in sorted(self.records):
-            record = self.records[one]
-            found = lifted.setdefault(record.group, []) if record.lifted else held
+        for one in sorted(self.states):
+            state = self.states[one]
+            found = lifted.setdefault(state.group, []) if state.lifted else held
             found.append(one)
         total = sha256(_of(held))
         for origin in sorted({*lifted, *self.paged}):
@@ -89,14 +89,14 @@ class _Shard:
             total.update(sha256(origin.encode()).digest() + sha256(every).digest())
         return total.digest()
 
-    def ends(self, record: HoldState) -> bool:
+    def ends(self, state: HoldState) -> bool:
         """Whether a page says that a hold was lifted."""
-        paged = self.paged.get(record.group)
-        return paged is not None and id_set.has(paged, record.hold.id)
+        paged = self.paged.get(state.group)
+        return paged is not None and id_set.has(paged, state.hold.id)
 
     def in_order(self, after: bytes) -> Iterator[HoldState]:
-        """The records above ``after``, by id."""
-        return (self.records[one] for one in sorted(self.records) if one > after)
+        """The states above ``after``, by id."""
+        return (self.states[one] for one in sorted(self.states) if one > after)
 
 
 def _of(them: list[bytes]) -> bytes:
@@ -112,7 +112,7 @@ class HoldSet:
 
     A new hold goes into one of many shards; the other shards are shared with the previous set.
 
-    A hold that a page ends takes 16 bytes here, and has no record. Its id commits to it, so when it
+    A hold that a page ends takes 16 bytes here, and has no state. Its id commits to it, so when it
     arrives again it is recognised, and stays lifted. An id in a page is not enough: it ends no hold
     of another cause or origin.
     """
@@ -120,30 +120,30 @@ class HoldSet:
     _shards: tuple[_Shard, ...] = (_EMPTY,) * _SHARDS
 
     @classmethod
-    def of(cls, records: Iterable[HoldState]) -> HoldSet:
-        """The join of records in any order, with duplicates."""
+    def of(cls, states: Iterable[HoldState]) -> HoldSet:
+        """The join of states in any order, with duplicates."""
         merged = cls()
-        for record in records:
-            merged = merged.add(record)
+        for state in states:
+            merged = merged.add(state)
         return merged
 
     def merge(self, other: HoldSet) -> HoldSet:
         """The join of two sets."""
         return HoldSet.of([*self, *other])
 
-    def add(self, record: HoldState) -> HoldSet:
-        """The join with one record; the same object when nothing is new."""
-        hold_id = record.hold.id
+    def add(self, state: HoldState) -> HoldSet:
+        """The join with one state; the same object when nothing is new."""
+        hold_id = state.hold.id
         shard = self._shards[_shard(hold_id)]
-        known = shard.records.get(hold_id)
-        joined = record if known is None else join(known, record)
-        if joined == known or (known is None and shard.ends(record)):
+        known = shard.states.get(hold_id)
+        joined = state if known is None else join(known, state)
+        if joined == known or (known is None and shard.ends(state)):
             return self
-        return self._with(hold_id[0], replace(shard, records={**shard.records, hold_id: joined}))
+        return self._with(hold_id[0], replace(shard, states={**shard.states, hold_id: joined}))
 
-    def ends(self, record: HoldState) -> bool:
-        """Whether a page says that a hold was lifted; then the hold has no record here."""
-        return self._shards[_shard(record.hold.id)].ends(record)
+    def ends(self, state: HoldState) -> bool:
+        """Whether a page says that a hold was lifted; then the hold has no state here."""
+        return self._shards[_shard(state.hold.id)].ends(state)
 
     def paged(self, prefix: int, group: str) -> bytes:
         """The ids of one first byte, and one cause and origin, that pages end."""
@@ -156,7 +156,7 @@ class HoldSet:
         return sum(map(len, paged)) // limits.ID_SIZE
 
     def turned(self, prefix: int, group: str, paged: bytes) -> tuple[HoldSet, list[HoldState]]:
-        """The set in which pages end these ids of one first byte, and the records that it drops.
+        """The set in which pages end these ids of one first byte, and the states that it drops.
 
         ``group`` is as in ``HoldState``, ``paged`` as in ``kcm_killswitch.model.id_set``. Ids that
         pages ended before, and no longer do, are unknown until their holds arrive again.
@@ -164,26 +164,26 @@ class HoldSet:
         shard = self._shards[prefix]
         others = {key: value for key, value in shard.paged.items() if key != group}
         turned = replace(shard, paged=others | ({group: paged} if paged else {}))
-        gone = [record for record in shard.records.values() if turned.ends(record)]
+        gone = [state for state in shard.states.values() if turned.ends(state)]
         if gone:
-            left = {key: one for key, one in shard.records.items() if not turned.ends(one)}
-            turned = replace(turned, records=left)
+            left = {key: one for key, one in shard.states.items() if not turned.ends(one)}
+            turned = replace(turned, states=left)
         return self._with(prefix, turned), gone
 
-    def judged(self, hold_id: bytes, record: HoldState | None) -> HoldSet:
+    def judged(self, hold_id: bytes, state: HoldState | None) -> HoldSet:
         """The set with a hold as a new roster evaluates it; ``None``: without the hold.
 
         This is the only way in which a set gets smaller. Instances with the same roster do the
         same.
         """
         shard = self._shards[_shard(hold_id)]
-        others = {key: one for key, one in shard.records.items() if key != hold_id}
-        records = others if record is None else {**others, hold_id: record}
-        return self._with(_shard(hold_id), replace(shard, records=records))
+        others = {key: one for key, one in shard.states.items() if key != hold_id}
+        states = others if state is None else {**others, hold_id: state}
+        return self._with(_shard(hold_id), replace(shard, states=states))
 
     def get(self, hold_id: bytes) -> HoldState | None:
-        """The record of one hold."""
-        return self._shards[_shard(hold_id)].records.get(hold_id)
+        """The state of one hold."""
+        return self._shards[_shard(hold_id)].states.get(hold_id)
 
     @cached_property
     def digest(self) -> bytes:
@@ -201,7 +201,7 @@ class HoldSet:
         return b"".join(shard.digest for shard in self._shards)
 
     def unlike(self, parts: bytes, prefix: int) -> Iterator[HoldState]:
-        """The records of a first byte, by id, unless their digest is the one in ``parts``.
+        """The states of a first byte, by id, unless their digest is the one in ``parts``.
 
         ``parts`` is the ``parts`` of another set.
         """
@@ -210,7 +210,7 @@ class HoldSet:
             yield from shard.in_order(b"")
 
     def in_order(self, after: bytes = b"") -> Iterator[HoldState]:
-        """The records whose ids are above ``after``, by id: the same order everywhere.
+        """The states whose ids are above ``after``, by id: the same order everywhere.
 
         A caller that takes a few does not pay for the others.
         """
@@ -218,7 +218,7 @@ class HoldSet:
             yield from shard.in_order(after)
 
     def beginning(self, prefix: str) -> Iterator[HoldState]:
-        """The records whose ids begin with the hexadecimal ``prefix``, by id.
+        """The states whose ids begin with the hexadecimal ``prefix``, by id.
 
         ``prefix`` is up to 32 digits of 0-9 and a-f.
         """
@@ -226,18 +226,18 @@ class HoldSet:
         least = bytes.fromhex(prefix.ljust(digits, "0"))
         most = bytes.fromhex(prefix.ljust(digits, "f"))
         for shard in self._shards[_shard(least) : _shard(most) + 1]:
-            for one in sorted(shard.records):
+            for one in sorted(shard.states):
                 if least <= one <= most:
-                    yield shard.records[one]
+                    yield shard.states[one]
 
     def _with(self, at: int, shard: _Shard) -> HoldSet:
         return HoldSet((*self._shards[:at], shard, *self._shards[at + 1 :]))
 
     def __iter__(self) -> Iterator[HoldState]:
-        return (record for shard in self._shards for record in shard.records.values())
+        return (state for shard in self._shards for state in shard.states.values())
 
     def __len__(self) -> int:
-        return sum(len(shard.records) for shard in self._shards)
+        return sum(len(shard.states) for shard in self._shards)
 
 
 def _shard(hold_id: bytes) -> int:

@@ -58,15 +58,15 @@ class Put(Enum):
 
 @dataclass(frozen=True)
 class _Version:
-    record: RegistryObject
+    obj: RegistryObject
 
     @cached_property
     def digest(self) -> bytes:
-        return record_digest(self.record)
+        return object_digest(self.obj)
 
     @property
     def rank(self) -> tuple[int, bytes]:
-        return self.record.revision, self.digest
+        return self.obj.revision, self.digest
 
 
 class Registry:
@@ -87,17 +87,17 @@ class Registry:
         self._links: Final = LinkTenants()
         self._shards: Final = ShardDigests()
 
-    def put(self, record: RegistryObject) -> Put:
+    def put(self, obj: RegistryObject) -> Put:
         """Take a verified entry, in any order and any number of times."""
-        key, new = key_of(record), _Version(record)
-        if isinstance(record, Tenant):
-            self._links.verified(record)
+        key, new = key_of(obj), _Version(obj)
+        if isinstance(obj, Tenant):
+            self._links.verified(obj)
         if new.rank < self._floors.get(key, (0, b"")):
             return Put.OLDER
         known = self._versions.get(key, ())
-        if known and new.record.revision < known[0].record.revision:
+        if known and new.obj.revision < known[0].obj.revision:
             return Put.OLDER
-        same = known if known and known[0].record.revision == record.revision else ()
+        same = known if known and known[0].obj.revision == obj.revision else ()
         if any(new.digest == one.digest for one in same):
             return Put.SAME
         kept = sorted((*same, new), key=lambda one: one.rank, reverse=True)[:FORKS_MAX]
@@ -113,11 +113,11 @@ class Registry:
         """Keys with a known floor, for which no entry as high is known now."""
         return [key for key, (revision, _) in self._floors.items() if self.revision(key) < revision]
 
-    def drop(self, record: RegistryObject) -> bool:
+    def drop(self, obj: RegistryObject) -> bool:
         """Forget an entry that is not accepted any more; ``False`` if the entry is not known."""
-        key = key_of(record)
+        key = key_of(obj)
         known = self._versions.get(key, ())
-        kept = tuple(one for one in known if one.record != record)
+        kept = tuple(one for one in known if one.obj != obj)
         if len(kept) == len(known):
             return False
         if kept:
@@ -179,9 +179,9 @@ class Registry:
         names = self._service_names.get(tenant, [])
         return [self._services[tenant][one] for one in _after(names, name, limit)]
 
-    def records(self) -> Iterable[RegistryObject]:
+    def objects(self) -> Iterable[RegistryObject]:
         """Every entry that counts, and those of forks."""
-        return (one.record for versions in self._versions.values() for one in versions)
+        return (one.obj for versions in self._versions.values() for one in versions)
 
     def ranks(self) -> list[tuple[Key, tuple[int, bytes]]]:
         """The highest rank of every key, without encoding the entries again."""
@@ -195,7 +195,7 @@ class Registry:
     @property
     def highest_revision(self) -> int:
         """The highest revision of any entry; 0 when there is none."""
-        return max((one[0].record.revision for one in self._versions.values()), default=0)
+        return max((one[0].obj.revision for one in self._versions.values()), default=0)
 
     @property
     def total_services(self) -> int:
@@ -209,7 +209,7 @@ class Registry:
     def revision(self, key: Key) -> int:
         """The revision that counts; 0 when there is none."""
         found = self._versions.get(key)
-        return found[0].record.revision if found else 0
+        return found[0].obj.revision if found else 0
 
     def highest(self, key: Key) -> int:
         """The highest revision that was ever known here; 0 when there was none."""
@@ -255,11 +255,11 @@ class Registry:
 
     def _tenants(self, name: str) -> list[Tenant]:
         versions = self._versions.get(("tenant", name), ())
-        return [one.record for one in versions if isinstance(one.record, Tenant)]
+        return [one.obj for one in versions if isinstance(one.obj, Tenant)]
 
     def _current(self, key: Key) -> RegistryObject | None:
         found = self._versions.get(key)
-        return found[0].record if found else None
+        return found[0].obj if found else None
 
     def _remove(self, key: Key) -> None:
         if key[0] == "tenant":
@@ -286,7 +286,7 @@ class Registry:
                 insort(self._names, key[1])
             self._served[key[1]] = stricter(self._tenants(key[1]))
             self._links.add(key[1], self.links_of(key[1]))
-        elif isinstance(service := versions[0].record, Service):
+        elif isinstance(service := versions[0].obj, Service):
             services = self._services.setdefault(key[1], {})
             if key[2] not in services:
                 insort(self._service_names.setdefault(key[1], []), key[2])
@@ -298,15 +298,15 @@ def _after(names: list[str], name: str, limit: int) -> list[str]:
     return names[at : at + limit]
 
 
-def key_of(record: RegistryObject) -> Key:
+def key_of(obj: RegistryObject) -> Key:
     """The key under which an entry is stored."""
-    match record:
+    match obj:
         case Tenant():
-            return "tenant", record.tenant
+            return "tenant", obj.tenant
         case Link():
-            return "link", record.link
+            return "link", obj.link
         case Service():
-            return "service", record.tenant, record.service
+            return "service", obj.tenant, obj.service
 
 
 def is_key(key: Key) -> bool:
@@ -319,14 +319,14 @@ def shard_of(name: str) -> int:
     return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS
 
 
-def rank_of(record: RegistryObject) -> tuple[int, bytes]:
+def rank_of(obj: RegistryObject) -> tuple[int, bytes]:
     """The order of the entries of one key: revision, and digest."""
-    return record.revision, record_digest(record)
+    return obj.revision, object_digest(obj)
 
 
-def record_digest(record: RegistryObject) -> bytes:
+def object_digest(obj: RegistryObject) -> bytes:
     """SHA-256 of an entry's only encoding, which is the body of its statement."""
-    return sha256(encode(record)).digest()
+    return sha256(encode(obj)).digest()
 
 
 def replaces(known: RegistryObject, new: RegistryObject) -> bool:

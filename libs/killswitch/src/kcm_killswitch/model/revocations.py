@@ -77,10 +77,10 @@ class Revocations:
         """
         self.holds = HoldSet()
 
-    def learn(self, record: HoldState) -> Learned:
+    def learn(self, state: HoldState) -> Learned:
         """Take a verified hold or lift. Purges name every tenant that the hold reaches."""
-        holds = self.holds.add(record)
-        now = holds.get(record.hold.id)
+        holds = self.holds.add(state)
+        now = holds.get(state.hold.id)
         if holds is self.holds or now is None:
             return Learned(changed=False, purge=())
         self.holds = holds
@@ -94,35 +94,35 @@ class Revocations:
             return Learned(changed=True, purge=(), ignored=True)
         return Learned(changed=True, purge=self._reached(now))
 
-    def judge(self, hold_id: bytes, record: HoldState | None) -> tuple[str, ...]:
+    def judge(self, hold_id: bytes, state: HoldState | None) -> tuple[str, ...]:
         """A new roster evaluates a hold differently, or rejects it: the tenants to purge now."""
         before = self.holds.get(hold_id)
-        if before is None or before == record:
+        if before is None or before == state:
             return ()
-        self.holds = self.holds.judged(hold_id, record)
+        self.holds = self.holds.judged(hold_id, state)
         self._forget(before)
-        if record is None:
+        if state is None:
             return ()
-        self._index(record)
-        return self._reached(record) if before.lifted and self.counts(record) else ()
+        self._index(state)
+        return self._reached(state) if before.lifted and self.counts(state) else ()
 
     def turned(self, prefix: int, group: str, paged: bytes) -> list[HoldState]:
         """From now on, pages end exactly these holds of one first byte; see ``HoldSet``.
 
-        Returns the known records of these holds, which are not kept any more.
+        Returns the known states of these holds, which are not kept any more.
         """
         self.holds, gone = self.holds.turned(prefix, group, paged)
-        for record in gone:
-            self._forget(record)
+        for state in gone:
+            self._forget(state)
         return gone
 
-    def counts(self, record: HoldState) -> bool:
+    def counts(self, state: HoldState) -> bool:
         """Whether a hold counts here, if it is not lifted.
 
         A root key holds only links on which its own region has a tenant. While that is in doubt,
         the hold counts.
         """
-        hold = record.hold
+        hold = state.hold
         return hold.cause != "l1" or self._registry.may_concern(hold.target, hold.origin)
 
     def serves_here(self, link: str) -> bool:
@@ -137,37 +137,37 @@ class Revocations:
             self._raise(name)
         return names
 
-    def unregister(self, record: RegistryObject) -> tuple[str, ...]:
+    def unregister(self, obj: RegistryObject) -> tuple[str, ...]:
         """Drop a registry entry that is not accepted any more; the tenants to purge for it."""
-        if not self._registry.drop(record):
+        if not self._registry.drop(obj):
             return ()
         self._reached_by.clear()
-        match record:
+        match obj:
             case Link():
-                reached = tuple(self._registry.ever_on_link(record.link))
+                reached = tuple(self._registry.ever_on_link(obj.link))
             case _:
-                reached = (record.tenant,)
+                reached = (obj.tenant,)
         for tenant in reached:
             self._raise(tenant)
         return reached
 
-    def register(self, record: RegistryObject) -> Registered:
+    def register(self, obj: RegistryObject) -> Registered:
         """Take a verified registry entry; names the tenants that have to be purged for it.
 
         A tenant whose entry changed (another link, other regions) is opened again, or not at all.
         """
-        before = self._registry.tenant(record.tenant) if isinstance(record, Tenant) else None
-        put = self._registry.put(record)
+        before = self._registry.tenant(obj.tenant) if isinstance(obj, Tenant) else None
+        put = self._registry.put(obj)
         self._reached_by.clear()
         reached: tuple[str, ...] = ()
         if put in (Put.NEW, Put.FORK):
-            if isinstance(record, Tenant) and before is not None:
-                reached = (record.tenant,)
-            elif isinstance(record, Link):
-                reached = tuple(self._registry.ever_on_link(record.link))
+            if isinstance(obj, Tenant) and before is not None:
+                reached = (obj.tenant,)
+            elif isinstance(obj, Link):
+                reached = tuple(self._registry.ever_on_link(obj.link))
         for tenant in reached:
             self._raise(tenant)
-        concerned = self._concern(record.link) if isinstance(record, Tenant) else ()
+        concerned = self._concern(obj.link) if isinstance(obj, Tenant) else ()
         return Registered(put, tuple(dict.fromkeys(concerned + reached)))
 
     def registered(self, key: Key) -> RegistryObject | None:
@@ -199,14 +199,14 @@ class Revocations:
                 here = target == self._region
                 return tuple(self._registry.names()) if here else ()
 
-    def reached(self, record: HoldState) -> bytes:
+    def reached(self, state: HoldState) -> bytes:
         """A digest of 32 bytes of the tenants that a hold reaches, and whether the hold counts.
 
         An instance that knows other entries of these tenants has reached other keys. For a region,
         the digest is over the whole registry.
         """
-        hold = record.hold
-        if not self.counts(record):
+        hold = state.hold
+        if not self.counts(state):
             return sha256(b"ignored").digest()
         if hold.scope == "region":
             return self.registry_digest
@@ -244,7 +244,7 @@ class Revocations:
 
     def active(self, tenant: str) -> list[HoldState]:
         """The holds that keep a tenant out of service."""
-        return [record for place in self._places(tenant) for record in self.active_on(*place)]
+        return [state for place in self._places(tenant) for state in self.active_on(*place)]
 
     def active_on(self, scope: str, target: str) -> list[HoldState]:
         """The holds of this scope and target that are not lifted."""
@@ -253,9 +253,9 @@ class Revocations:
     def in_force(self, after: bytes = b"") -> list[HoldState]:
         """All holds that are not lifted and whose ids are above ``after``, by id."""
         found = {
-            hold_id: record
+            hold_id: state
             for held in self._active.values()
-            for hold_id, record in held.items()
+            for hold_id, state in held.items()
             if hold_id > after
         }
         return [found[hold_id] for hold_id in sorted(found)]
@@ -287,8 +287,8 @@ class Revocations:
         error is ``tenant_sealed``: a caller that asks again is served.
         """
         for place in self._places(tenant):
-            for record in self._active.get(place, {}).values():
-                return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], record.hold.cause])
+            for state in self._active.get(place, {}).values():
+                return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], state.hold.cause])
         return KcmError(Code.TENANT_SEALED, OVERTAKEN)
 
     def _places(self, tenant: str) -> list[tuple[str, str]]:
@@ -298,29 +298,29 @@ class Revocations:
 
     def again(self, hold_id: bytes) -> tuple[str, ...]:
         """The tenants to purge once more for a hold in force: it may reach others now."""
-        record = self.holds.get(hold_id)
-        return self._reached(record) if record is not None and self.counts(record) else ()
+        state = self.holds.get(hold_id)
+        return self._reached(state) if state is not None and self.counts(state) else ()
 
-    def _reached(self, record: HoldState) -> tuple[str, ...]:
+    def _reached(self, state: HoldState) -> tuple[str, ...]:
         """The tenants to purge for a hold that is in force from now on."""
-        purge = () if record.lifted else self.reach(record.hold.scope, record.hold.target)
+        purge = () if state.lifted else self.reach(state.hold.scope, state.hold.target)
         for tenant in purge:
             self._raise(tenant)
         return purge
 
-    def _index(self, record: HoldState) -> None:
+    def _index(self, state: HoldState) -> None:
         """Index a hold by scope and target unless it is lifted, as most holds ever placed are."""
-        self._forget(record)
-        hold = record.hold
-        if record.lifted:
+        self._forget(state)
+        hold = state.hold
+        if state.lifted:
             return
-        if self.counts(record):
-            self._active.setdefault((hold.scope, hold.target), {})[hold.id] = record
+        if self.counts(state):
+            self._active.setdefault((hold.scope, hold.target), {})[hold.id] = state
         else:
-            self._ignored.setdefault(hold.target, {})[hold.id] = record
+            self._ignored.setdefault(hold.target, {})[hold.id] = state
 
-    def _forget(self, record: HoldState) -> None:
-        hold = record.hold
+    def _forget(self, state: HoldState) -> None:
+        hold = state.hold
         active = self._active.get((hold.scope, hold.target), {})
         if active.pop(hold.id, None) is not None and not active:
             del self._active[hold.scope, hold.target]
@@ -339,11 +339,11 @@ class Revocations:
         if not count and not ignored:
             return ()
         purge: tuple[str, ...] = ()
-        for record in [*count.values(), *ignored.values()]:
-            was_ignored = record.hold.id in ignored
-            if self.counts(record) == was_ignored:
-                self._index(record)
-                purge += self._reached(record) if was_ignored else ()
+        for state in [*count.values(), *ignored.values()]:
+            was_ignored = state.hold.id in ignored
+            if self.counts(state) == was_ignored:
+                self._index(state)
+                purge += self._reached(state) if was_ignored else ()
         return purge
 
     def _raise(self, tenant: str) -> None:

@@ -69,9 +69,7 @@ class Timing:
             if every * 2 > length:
                 raise ValueError("what is renewed has to be renewed twice before it ends")
         if self.incarnation_bound_s(self.control_lease_s) >= GONE_S:
-            raise ValueError(
-                "control_lease_s has to end before its incarnation goes off the record"
-            )
+            raise ValueError("control_lease_s has to end before its lease entry expires")
 
     def grace_s(self, model: Model) -> float:
         """The partition grace of tenants whose link is of this model."""

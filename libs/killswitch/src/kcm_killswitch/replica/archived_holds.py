@@ -25,7 +25,7 @@ BACK_AT_ONCE: Final = 16
 class Archived(NamedTuple):
     """Holds from the archive, and the last id that was looked up, if there may be more."""
 
-    records: list[HoldState]
+    states: list[HoldState]
     last: bytes | None
 
 
@@ -63,15 +63,15 @@ class ArchivedHolds:
                 error.strerror or error,
             )
             return Archived([], None)
-        records = []
+        states = []
         for raw in found.values():
             try:
-                record = self._examine(raw)
+                state = self._examine(raw)
             except Untrusted:
                 continue
-            if self._revocations.holds.ends(record):
-                records.append(record)
-        return Archived(records, max(found) if len(found) == count else None)
+            if self._revocations.holds.ends(state):
+                states.append(state)
+        return Archived(states, max(found) if len(found) == count else None)
 
     def restore(self, hold_ids: Iterable[bytes]) -> None:
         """Apply the archived statements of these holds, in the background."""

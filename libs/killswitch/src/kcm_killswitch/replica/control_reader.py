@@ -48,7 +48,7 @@ class ControlReader:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         holds: HoldKeeper,
@@ -60,7 +60,7 @@ class ControlReader:
         """``unheard`` is called repeatedly while no write was acknowledged for half a lease."""
         self._me: Final = host.me
         self._clock: Final = host.clock
-        self._freshness: Final = state.freshness
+        self._freshness: Final = replica_state.freshness
         self._holds: Final = holds
         self._rosters: Final = rosters
         self._refusals: Final = refusals
@@ -72,7 +72,7 @@ class ControlReader:
         self._invalid: Final = InvalidEntries(host, stream=stream)
         self.leases: Final = LeaseKeeper(
             host,
-            state,
+            replica_state,
             stream=stream,
             judged=lambda: self.replay.judged,
             registry_differs=self._registry_differs,

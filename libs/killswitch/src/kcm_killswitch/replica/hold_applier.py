@@ -34,7 +34,7 @@ class HoldApplier:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         purge: Callable[[str], int],
         changed: Callable[[bytes], None],
@@ -46,7 +46,7 @@ class HoldApplier:
         error of a statement that was verified but does not count.
         """
         self._me: Final = host.me
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._purge: Final = purge
         self._emit: Final = host.emit
         self._clock: Final = host.clock
@@ -67,7 +67,7 @@ class HoldApplier:
 
     def verify(self, raw: bytes) -> HoldState:
         """Verify a hold or a lift, unless the same bytes were verified; raises ``Untrusted``."""
-        return self._believed.get(raw) or to_record(self._me.verifier.hold_or_lift(raw))
+        return self._believed.get(raw) or to_state(self._me.verifier.hold_or_lift(raw))
 
     def learn(self, raw: bytes) -> HoldState:
         """Verify a hold or lift and apply it. Raises ``Untrusted``.
@@ -76,27 +76,27 @@ class HoldApplier:
         """
         return self.apply(self._believed.get(raw) or self._judge(raw))
 
-    def apply(self, record: HoldState) -> HoldState:
+    def apply(self, state: HoldState) -> HoldState:
         """Apply a verified state of a hold; purges before it returns."""
-        if self._revocations.holds.ends(record):
-            return record  # an earlier page already lifted it
-        before = self._revocations.holds.get(record.hold.id)
+        if self._revocations.holds.ends(state):
+            return state  # an earlier page already lifted it
+        before = self._revocations.holds.get(state.hold.id)
         started = self._clock.elapsed()
-        learned = self._revocations.learn(record)
-        hold = record.hold
+        learned = self._revocations.learn(state)
+        hold = state.hold
         again = self._unpurged.pop(hold.id, ())
-        reached = b"" if record.lifted else self._revocations.reached(record)
+        reached = b"" if state.lifted else self._revocations.reached(state)
         known = self._receipts.get(hold.id)
-        if known is not None and not record.lifted and known.reached != reached:
+        if known is not None and not state.lifted and known.reached != reached:
             # The hold now reaches tenants that it did not reach before: purge again for it.
             again = (*again, *self._revocations.again(hold.id))
         dropped, failed = purge_each(self._purge, dict.fromkeys(learned.purge + again))
         spent = self._clock.elapsed() - started
-        if failed or record.lifted:
+        if failed or state.lifted:
             self._receipts.pop(hold.id, None)
         if failed:
             self._unpurged[hold.id] = failed
-        elif not record.lifted and (learned.changed or known is None or known.reached != reached):
+        elif not state.lifted and (learned.changed or known is None or known.reached != reached):
             self._receipts[hold.id] = Receipt(
                 hold_id=hold.id,
                 instance=self._me.name,
@@ -111,35 +111,35 @@ class HoldApplier:
         if learned.ignored:
             self._refused(Untrusted("a key's hold on a link that is none of its region's"))
         if learned.changed:
-            self._remember(record)
+            self._remember(state)
             self._changed(hold.id)
-            now = self._revocations.holds.get(hold.id) or record
+            now = self._revocations.holds.get(hold.id) or state
             self._tell(before, now, learned.purge, dropped)
-        return record
+        return state
 
-    def ordered(self, record: HoldState) -> bool:
+    def ordered(self, state: HoldState) -> bool:
         """An operator ordered this state: whether it is new here and no order is recorded for it.
 
         The state may have arrived earlier: a party that has a signed hold can write it to the
         stream, or broadcast it, before the order arrives.
         """
-        order = (record.hold.id, record.lifted)
+        order = (state.hold.id, state.lifted)
         if order not in self._unordered:
             return False
         self._unordered.remove(order)
         return True
 
-    def forget(self, record: HoldState, by: str | None) -> None:
+    def forget(self, state: HoldState, by: str | None) -> None:
         """Drop the local state of a hold that a page signed by ``by`` has ended."""
-        self._receipts.pop(record.hold.id, None)
-        self._unpurged.pop(record.hold.id, None)
-        for raw in (record.raw, record.message):
+        self._receipts.pop(state.hold.id, None)
+        self._unpurged.pop(state.hold.id, None)
+        for raw in (state.raw, state.message):
             self._believed.pop(raw, None)
-        self._unordered -= {(record.hold.id, False), (record.hold.id, True)}
-        if self.live and not record.lifted:
+        self._unordered -= {(state.hold.id, False), (state.hold.id, True)}
+        if self.live and not state.lifted:
             detail = "by a page of lifted holds"
             actor = None if by == self._me.name else by
-            self._emit(EventType.HOLD_RELEASED, **about(record), actor=actor, detail=detail)
+            self._emit(EventType.HOLD_RELEASED, **about(state), actor=actor, detail=detail)
 
     def judge_again(self, names: frozenset[str]) -> list[bytes]:
         """Re-evaluate what these signers signed, after their roster entry or endorsements changed.
@@ -172,8 +172,8 @@ class HoldApplier:
 
     def _forget_of(self, names: frozenset[str]) -> None:
         """Forget the cached verdicts on what these signed, except statements that give a state."""
-        for raw, record in list(self._believed.items()):
-            stands = self._revocations.holds.get(record.hold.id)
+        for raw, state in list(self._believed.items()):
+            stands = self._revocations.holds.get(state.hold.id)
             if (stands is None or stands.message != raw) and signed_by(raw, names):
                 del self._believed[raw]
 
@@ -219,30 +219,30 @@ class HoldApplier:
     def examine(self, raw: bytes) -> HoldState:
         """The state that a statement gives a hold, by the current roster; raises ``Untrusted``."""
         try:
-            return to_record(self._me.verifier.hold_or_lift(raw))
+            return to_state(self._me.verifier.hold_or_lift(raw))
         except Forged:
             raise
         except Untrusted:
-            return to_record(self._me.verifier.held_within(raw))
+            return to_state(self._me.verifier.held_within(raw))
 
     def _judge(self, raw: bytes) -> HoldState:
         try:
-            return to_record(self._me.verifier.hold_or_lift(raw))
+            return to_state(self._me.verifier.hold_or_lift(raw))
         except Forged:
             raise
         except Untrusted as error:
             refused = error
         try:
-            record = to_record(self._me.verifier.held_within(raw))
+            state = to_state(self._me.verifier.held_within(raw))
         except Untrusted:
             raise refused from None
         self._refused(refused)
         if isinstance(refused, Unlisted):
             self._aside.pop(raw, None)
-            self._aside[raw] = record.hold.id
+            self._aside[raw] = state.hold.id
             while len(self._aside) > ASIDE_MAX:
                 del self._aside[next(iter(self._aside))]
-        return record
+        return state
 
     def believes(self, raw: bytes) -> bool:
         """Whether exactly this statement was verified and gives the state of its hold."""
@@ -255,9 +255,9 @@ class HoldApplier:
         """
         return self._receipts.get(hold_id)
 
-    def _remember(self, record: HoldState) -> None:
-        self._believed.pop(record.raw, None)
-        self._believed[record.message] = record
+    def _remember(self, state: HoldState) -> None:
+        self._believed.pop(state.raw, None)
+        self._believed[state.message] = state
 
     def _tell(
         self,
@@ -293,9 +293,9 @@ class About(TypedDict):
     tenant: str | None
 
 
-def about(record: HoldState) -> About:
+def about(state: HoldState) -> About:
     """The id and the target of a hold, as event fields."""
-    hold = record.hold
+    hold = state.hold
     return About(
         hold=hold.id,
         target=f"{hold.scope} {hold.target}",
@@ -303,14 +303,14 @@ def about(record: HoldState) -> About:
     )
 
 
-def said(me: InstanceContext, record: HoldState) -> tuple[str | None, str]:
+def said(me: InstanceContext, state: HoldState) -> tuple[str | None, str]:
     """The signer of the hold's state, ``None`` if it is this instance itself, and the reason."""
-    by = me.verifier.author(record.message)
-    why = record.hold.reason if record.lift is None else lifted(record.lift)[1]
+    by = me.verifier.author(state.message)
+    why = state.hold.reason if state.lift is None else lifted(state.lift)[1]
     return None if by == me.name else by, why
 
 
-def to_record(verified: VerifiedHold | VerifiedLift) -> HoldState:
+def to_state(verified: VerifiedHold | VerifiedLift) -> HoldState:
     """Convert a verified statement to a state of its hold."""
     match verified:
         case VerifiedHold():

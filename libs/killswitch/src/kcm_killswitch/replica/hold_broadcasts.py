@@ -57,11 +57,11 @@ class HoldBroadcasts:
         if self._looking is not None:
             self._looking.cancel()
 
-    async def send(self, record: HoldState) -> None:
+    async def send(self, state: HoldState) -> None:
         """Send a hold, or its lift, to every instance of every region; raises ``unavailable``."""
-        hold = record.hold
+        hold = state.hold
         subject = subjects.broadcast_hold(self._region, hold.scope, hold.id)
-        await self._bus.publish(subject, record.message)
+        await self._bus.publish(subject, state.message)
         await self._bus.flush()
 
     async def receive(self, message: Delivery) -> None:

@@ -26,7 +26,7 @@ class HoldFacts:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         replicator: HoldReplicator,
         reader: ControlReader,
@@ -34,8 +34,8 @@ class HoldFacts:
     ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock
-        self._revocations: Final = state.revocations
-        self._freshness: Final = state.freshness
+        self._revocations: Final = replica_state.revocations
+        self._freshness: Final = replica_state.freshness
         self._replicator: Final = replicator
         self._reader: Final = reader
         self._rosters: Final = rosters
@@ -50,8 +50,8 @@ class HoldFacts:
 
         ``hold_id`` may be unknown.
         """
-        record = self._revocations.holds.get(hold_id)
-        return 0 if record is None else self._replicator.place(record)
+        state = self._revocations.holds.get(hold_id)
+        return 0 if state is None else self._replicator.place(state)
 
     async def looked_up(self, hold_id: bytes) -> int:
         """The same, after the stream's leader confirmed that it still has the hold.
@@ -61,9 +61,9 @@ class HoldFacts:
         await self._replicator.verify(hold_id)
         return self.durable_at(hold_id)
 
-    def stored_since(self, record: HoldState) -> float:
+    def stored_since(self, state: HoldState) -> float:
         """The time since which this state of a hold is in the stream; infinity if it is not."""
-        place = self._replicator.placed(record)
+        place = self._replicator.placed(state)
         return float("inf") if place is None else place.noted
 
     async def incarnations(self) -> list[Incarnation]:
@@ -86,10 +86,10 @@ class HoldFacts:
         before = self.durable_at(hold_id)
         position = await self._reader.caught_up()
         now, incarnations = self._clock.elapsed(), self._reader.leases.incarnations
-        record = self._revocations.holds.get(hold_id)
-        place = None if record is None else self._replicator.placed(record)
+        state = self._revocations.holds.get(hold_id)
+        place = None if state is None else self._replicator.placed(state)
         judged_since = self._rosters.stored_since
-        if record is None or place is None or judged_since > now:
+        if state is None or place is None or judged_since > now:
             return position.sequence, RegionFacts(0, incarnations.registered(now), settled=False)
         if place.sequence != before or before >= position.sequence:
             return position.sequence, RegionFacts(0, incarnations.registered(now), settled=False)
@@ -101,7 +101,7 @@ class HoldFacts:
             found,
             now - max(place.noted, judged_since),
             watched_s,
-            self._revocations.reached(record),
+            self._revocations.reached(state),
             settled=self.knows_registry,
             roster=self._me.rosters.version,
         )

@@ -38,7 +38,7 @@ class HoldKeeper:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         hold_store: HoldStore,
@@ -49,22 +49,26 @@ class HoldKeeper:
     ) -> None:
         self._me: Final = host.me
         self._emit: Final = host.emit
-        self._revocations: Final = state.revocations
-        self._freshness: Final = state.freshness
+        self._revocations: Final = replica_state.revocations
+        self._freshness: Final = replica_state.freshness
         self._hold_store: Final = hold_store
         self._refusals: Final = refusals
         self._changes: Final = changes
         self._recalling = False
         self._issuing = False
         self.applier: Final = HoldApplier(
-            host, state, purge=purge, changed=self._changed, refused=refusals.record
+            host, replica_state, purge=purge, changed=self._changed, refused=refusals.record
         )
         self.receipts: Final = ReceiptSender(
-            host, state, control_bus=control_bus, applier=self.applier, hold_store=hold_store
+            host,
+            replica_state,
+            control_bus=control_bus,
+            applier=self.applier,
+            hold_store=hold_store,
         )
         self.replicator: Final = HoldReplicator(
             host,
-            state,
+            replica_state,
             stream=stream,
             learn=self.applier.learn,
             refusals=refusals,
@@ -73,7 +77,7 @@ class HoldKeeper:
         self.expiry: Final = EntryExpiry(host, stream=stream, done=self._expired)
         self.pages: Final = LiftPages(
             host,
-            state,
+            replica_state,
             stream=stream,
             hold_store=hold_store,
             learn=self.applier.learn,
@@ -113,32 +117,32 @@ class HoldKeeper:
             return self.pages.take(raw)
         return self.applier.learn(raw).hold.id
 
-    def issue(self, record: HoldState) -> None:
+    def issue(self, state: HoldState) -> None:
         """Apply a verified order: purge first, then write it to the stream at once.
 
         An order is one audit event, even if its hold arrived earlier by another way or the operator
         repeats an order that got no answer.
         """
-        known = self._revocations.holds.get(record.hold.id)
+        known = self._revocations.holds.get(state.hold.id)
         self._issuing = True
         try:
-            self.applier.apply(record)
+            self.applier.apply(state)
         finally:
             self._issuing = False
-        news = known is None or (record.lifted and not known.lifted)
-        if self.applier.ordered(record) or news:
-            self._ordered(record)
+        news = known is None or (state.lifted and not known.lifted)
+        if self.applier.ordered(state) or news:
+            self._ordered(state)
 
     def heard(self, raw: bytes) -> bool:
         """Apply a broadcast hold or lift; returns whether it was valid and new."""
         before = self._revocations.holds
         try:
-            record = self.applier.learn(raw)
+            state = self.applier.learn(raw)
         except Untrusted as error:
             self._refusals.record(error)
             return False
-        if not record.lifted:
-            self.receipts.answer(record.hold.id)
+        if not state.lifted:
+            self.receipts.answer(state.hold.id)
         return self._revocations.holds is not before
 
     def take(self, entry: Entry) -> None:
@@ -149,21 +153,21 @@ class HoldKeeper:
             self.replicator.lost(place, entry)
             return
         try:
-            record = self.applier.learn(entry.data)
+            state = self.applier.learn(entry.data)
         except Untrusted:
             self.replicator.lost(place, entry)
             raise
-        hold = record.hold
+        hold = state.hold
         if entry.subject != subjects.control_hold(self._me.region, hold.scope, hold.id):
             # The hold that belongs under this subject is not stored any more, nor is this one.
             self.replicator.lost(place, entry)
         else:
             self._freshness.held(LogPosition(entry.sequence, hold.id))
-            if self._revocations.holds.ends(record):
-                self.pages.superseded(entry, record)
+            if self._revocations.holds.ends(state):
+                self.pages.superseded(entry, state)
             else:
-                self._compare(entry, record)
-        if not record.lifted:
+                self._compare(entry, state)
+        if not state.lifted:
             self.receipts.answer_once(hold.id)
 
     def take_again(self, entry: Entry) -> None:
@@ -189,9 +193,9 @@ class HoldKeeper:
         judged = self.applier.judge_again(names)
         self.pages.judge_again(names)
         for hold_id in judged:
-            record = self._revocations.holds.get(hold_id)
-            if record is not None and not record.lifted:
-                self.applier.learn(record.message)
+            state = self._revocations.holds.get(hold_id)
+            if state is not None and not state.lifted:
+                self.applier.learn(state.message)
                 self.receipts.answer(hold_id)
             self.replicator.lost(hold_id)
 
@@ -200,11 +204,11 @@ class HoldKeeper:
         self.replicator.forget(above)
         self.pages.forget(above)
 
-    def _compare(self, entry: Entry, record: HoldState) -> None:
+    def _compare(self, entry: Entry, state: HoldState) -> None:
         """Note where the stream has a hold, unless its state there is not the known one."""
-        hold_id = record.hold.id
-        known = self._revocations.holds.get(hold_id) or record
-        if known.message == entry.data or known == record:
+        hold_id = state.hold.id
+        known = self._revocations.holds.get(hold_id) or state
+        if known.message == entry.data or known == state:
             self.replicator.note(known, entry.sequence)
             if known.message != entry.data:
                 self.replicator.replace(hold_id)
@@ -215,16 +219,16 @@ class HoldKeeper:
     def _changed(self, hold_id: bytes) -> None:
         """A new state was learned and purged for: first send a receipt, then make it durable."""
         self._changes.notify()
-        record = self._revocations.holds.get(hold_id)
-        if record is None or self._recalling:
+        state = self._revocations.holds.get(hold_id)
+        if state is None or self._recalling:
             return
-        if record.lifted:
+        if state.lifted:
             self.receipts.forget(hold_id)
         else:
             self.receipts.answer(hold_id)
         self.replicator.keep(hold_id, at_once=self._issuing)
-        if not self._hold_store.kept(hold_id, record.message):
-            self._hold_store.remember(hold_id, record.message)
+        if not self._hold_store.kept(hold_id, state.message):
+            self._hold_store.remember(hold_id, state.message)
 
     def _on_disk(self, hold_id: bytes) -> None:
         """The disk now has a hold, or its archive has a hold that a page ends."""
@@ -232,21 +236,21 @@ class HoldKeeper:
         if self._revocations.holds.get(hold_id) is None:
             self.pages.messages.archived(hold_id)
 
-    def _ended(self, record: HoldState) -> int:
+    def _ended(self, state: HoldState) -> int:
         """A page ends a hold; returns the sequence of the hold's message in the stream."""
-        page = self.pages.ended_by(record)
-        self.applier.forget(record, None if page is None else page.place.signer)
-        self.receipts.forget(record.hold.id)
-        return self.replicator.ended(record.hold.id)
+        page = self.pages.ended_by(state)
+        self.applier.forget(state, None if page is None else page.place.signer)
+        self.receipts.forget(state.hold.id)
+        return self.replicator.ended(state.hold.id)
 
     def _expired(self, _: int) -> None:
         self.pages.messages.sweep()
 
-    def _ordered(self, record: HoldState) -> None:
+    def _ordered(self, state: HoldState) -> None:
         """Record who placed or lifted a hold, and why."""
-        actor, reason = said(self._me, record)
-        kind = EventType.HOLD_LIFTED if record.lifted else EventType.HOLD_PLACED
-        self._emit(kind, **about(record), actor=actor, detail=reason)
+        actor, reason = said(self._me, state)
+        kind = EventType.HOLD_LIFTED if state.lifted else EventType.HOLD_PLACED
+        self._emit(kind, **about(state), actor=actor, detail=reason)
 
 
 def _ignore(_: object) -> None:

@@ -33,10 +33,10 @@ class HoldPositions:
         """Return the number of holds that have a position."""
         return len(self._places)
 
-    def placed(self, record: HoldState) -> Place | None:
+    def placed(self, state: HoldState) -> Place | None:
         """Where the stream has exactly this state; ``None`` if it has not."""
-        place = self._places.get(record.hold.id)
-        return place if place is not None and place.message == record.message else None
+        place = self._places.get(state.hold.id)
+        return place if place is not None and place.message == state.message else None
 
     def sequence(self, hold_id: bytes) -> int:
         """The sequence at which the stream has any state of a hold; 0 if it has none."""
@@ -50,21 +50,21 @@ class HoldPositions:
         hold_id, place = max(self._places.items(), key=lambda one: one[1].sequence)
         return LogPosition(place.sequence, hold_id)
 
-    def note(self, record: HoldState, sequence: int) -> None:
+    def note(self, state: HoldState, sequence: int) -> None:
         """Record that the stream was seen to have this state.
 
         The latest such sequence counts: if another entry was stored there in between, an
         incarnation that began after the earlier sequence may not have seen the hold.
         """
-        hold_id, known = record.hold.id, self._places.get(record.hold.id)
-        if known is None or (known.message, known.sequence) != (record.message, sequence):
+        hold_id, known = state.hold.id, self._places.get(state.hold.id)
+        if known is None or (known.message, known.sequence) != (state.message, sequence):
             moved = self.was_seen(hold_id)
-            self._places[hold_id] = Place(record.message, sequence, self._clock.elapsed(), moved)
-        self._seen[hold_id] = record
+            self._places[hold_id] = Place(state.message, sequence, self._clock.elapsed(), moved)
+        self._seen[hold_id] = state
 
-    def stored(self, record: HoldState) -> None:
+    def stored(self, state: HoldState) -> None:
         """Record that a write of this state was acknowledged; its position is not known."""
-        self._seen[record.hold.id] = record
+        self._seen[state.hold.id] = state
 
     def was_seen(self, hold_id: bytes) -> bool:
         """Whether any state of a hold was seen in the stream since the hold last ended."""

@@ -61,7 +61,7 @@ class HoldReplicator:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         learn: Callable[[bytes], HoldState],
@@ -71,7 +71,7 @@ class HoldReplicator:
         self._random: Final = host.randomness
         self._me: Final = host.me
         self._stream: Final = stream
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._learn: Final = learn
         self._refusals: Final = refusals
         self._changes: Final = changes
@@ -93,26 +93,26 @@ class HoldReplicator:
         """The reason why the last write was not acknowledged; empty if it was. Safe text."""
         return self._why
 
-    def place(self, record: HoldState) -> int:
+    def place(self, state: HoldState) -> int:
         """The stream sequence at which exactly this state of a hold is stored; 0 if it is not.
 
         The latest such sequence counts: see ``HoldPositions.note``.
         """
-        place = self.placed(record)
+        place = self.placed(state)
         return 0 if place is None else place.sequence
 
-    def placed(self, record: HoldState) -> Place | None:
+    def placed(self, state: HoldState) -> Place | None:
         """The same, with the time since which it is known."""
-        return self.positions.placed(record)
+        return self.positions.placed(state)
 
     def highest(self) -> LogPosition:
         """The highest sequence at which a hold is stored, and its id."""
         return self.positions.highest()
 
-    def note(self, record: HoldState, sequence: int) -> None:
+    def note(self, state: HoldState, sequence: int) -> None:
         """Record that the stream was seen to have this state."""
-        self.positions.note(record, sequence)
-        self._missing.seen(record.hold.id, self._subject(record))
+        self.positions.note(state, sequence)
+        self._missing.seen(state.hold.id, self._subject(state))
         self._changes.notify()
 
     @property
@@ -169,10 +169,10 @@ class HoldReplicator:
                 self._missing.found(hold_id, stored)
             self.keep(hold_id)
 
-    def _was_there(self, record: HoldState) -> bool:
+    def _was_there(self, state: HoldState) -> bool:
         """Whether the stream had exactly this state before: to write it is then a repair."""
-        once = self.positions.last_seen(record.hold.id)
-        return once is not None and once.message == record.message
+        once = self.positions.last_seen(state.hold.id)
+        return once is not None and once.message == state.message
 
     def ended(self, hold_id: bytes) -> int:
         """A page ended this hold: the sequence of its message, now unneeded; 0 if there is none."""
@@ -182,20 +182,20 @@ class HoldReplicator:
 
     def forget(self, above: int = 0) -> None:
         """Entries above a sequence may be lost: write again what the stream lacks."""
-        for record in self._revocations.holds:
-            if not above or self.positions.sequence(record.hold.id) > above:
-                self.lost(record.hold.id)
+        for state in self._revocations.holds:
+            if not above or self.positions.sequence(state.hold.id) > above:
+                self.lost(state.hold.id)
 
     @property
     def complete(self) -> bool:
         """Whether the stream has the current state of every known hold."""
-        return all(self.place(record) for record in self._revocations.holds)
+        return all(self.place(state) for state in self._revocations.holds)
 
     def mend(self) -> None:
         """Ensure that the stream has every known hold."""
-        for record in self._revocations.holds:
-            if not self.place(record):
-                self.keep(record.hold.id)
+        for state in self._revocations.holds:
+            if not self.place(state):
+                self.keep(state.hold.id)
 
     def keep(self, hold_id: bytes, *, at_once: bool = False) -> None:
         """Ensure, if this is a Core, that the stream has the current state of the hold.
@@ -346,5 +346,5 @@ class HoldReplicator:
             self._refusals.record(error)
             return None
 
-    def _subject(self, record: HoldState) -> str:
-        return subjects.control_hold(self._me.region, record.hold.scope, record.hold.id)
+    def _subject(self, state: HoldState) -> str:
+        return subjects.control_hold(self._me.region, state.hold.scope, state.hold.id)

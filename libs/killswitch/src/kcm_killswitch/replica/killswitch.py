@@ -51,7 +51,7 @@ class KillSwitch:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         hold_store: HoldStore,
@@ -59,7 +59,7 @@ class KillSwitch:
         purge: Callable[[str], int],
     ) -> None:
         self._host: Final = host
-        self._state: Final = state
+        self._state: Final = replica_state
         self._stream: Final = stream
         self._hold_store: Final = hold_store
         self._control_bus: Final = control_bus
@@ -72,7 +72,7 @@ class KillSwitch:
         host.me.rosters.listen(self._judge_again)
         self.holds: Final = HoldKeeper(
             host,
-            state,
+            replica_state,
             stream=stream,
             hold_store=hold_store,
             control_bus=control_bus,
@@ -84,7 +84,7 @@ class KillSwitch:
         self.reader: Final = self._reader()
         self.hold_facts: Final = HoldFacts(
             host,
-            state,
+            replica_state,
             replicator=self.holds.replicator,
             reader=self.reader,
             rosters=self.rosters,
@@ -148,16 +148,16 @@ class KillSwitch:
         """
         return self.holds.applier.verify(raw)
 
-    def issue(self, record: HoldState) -> None:
+    def issue(self, state: HoldState) -> None:
         """Apply a verified order: purge first, then write it to the stream at once.
 
         It is not broadcast yet: see ``broadcast``.
         """
-        self.holds.issue(record)
+        self.holds.issue(state)
 
-    async def broadcast(self, record: HoldState) -> None:
+    async def broadcast(self, state: HoldState) -> None:
         """Send a hold, or its lift, to every instance of every region; raises ``unavailable``."""
-        await self.broadcasts.send(record)
+        await self.broadcasts.send(state)
 
     # What the region's stream has.
 
@@ -175,9 +175,9 @@ class KillSwitch:
         """
         return await self.hold_facts.looked_up(hold_id)
 
-    def stored_since(self, record: HoldState) -> float:
+    def stored_since(self, state: HoldState) -> float:
         """The time since which this state of a hold is in the stream; infinity if it is not."""
-        return self.hold_facts.stored_since(record)
+        return self.hold_facts.stored_since(state)
 
     async def facts(self, hold_id: bytes) -> tuple[int, RegionFacts]:
         """What this region knows of a hold, as of the position: see ``HoldFacts.of``."""
@@ -237,13 +237,13 @@ class KillSwitch:
         """
         return await self.holds.pages.archive.between(least, most, count)
 
-    def page_stored_at(self, record: HoldState) -> int:
+    def page_stored_at(self, state: HoldState) -> int:
         """The sequence in the stream of a page that ends this hold; 0 if there is none."""
-        return self.holds.pages.stored_at(record)
+        return self.holds.pages.stored_at(state)
 
-    def ended_by(self, record: HoldState) -> Page | None:
+    def ended_by(self, state: HoldState) -> Page | None:
         """The first page that ends a hold; it is the same on every instance."""
-        return self.holds.pages.ended_by(record)
+        return self.holds.pages.ended_by(state)
 
     # The lease, and who else is there.
 

@@ -65,7 +65,7 @@ class LeaseKeeper:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         judged: Callable[[], int],
@@ -84,9 +84,9 @@ class LeaseKeeper:
         ``unheard`` is called repeatedly while no write was acknowledged for half a lease.
         """
         self._me: Final = host.me
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._stream: Final = stream
-        self._freshness: Final = state.freshness
+        self._freshness: Final = replica_state.freshness
         self._clock: Final = host.clock
         self._random: Final = host.randomness
         self._judged: Final = judged
@@ -108,7 +108,7 @@ class LeaseKeeper:
         """The registry as the last acknowledged lease entry shows it."""
         self._changed: Final = asyncio.Event()
         if host.me.role is Role.CORE:
-            state.freshness.registry.listen(self._changed.set)
+            replica_state.freshness.registry.listen(self._changed.set)
         self._closing = False
         self._ceased = False
 
@@ -207,7 +207,7 @@ class LeaseKeeper:
             raise
         own = (lease.instance, lease.incarnation) == (self._me.name, self._me.incarnation)
         if not self._freshness.leased(LogPosition(entry.sequence, lease.nonce), own=own):
-            self.lost("another record was read back than was acknowledged")
+            self.lost("another lease entry was read back than was acknowledged")
             return
         self.incarnations.take(lease, entry.sequence, now)
         told = not lease.ended and lease.first and lease.registry
@@ -311,7 +311,7 @@ class LeaseKeeper:
             or not own
             or not self._freshness.adopt(LogPosition(self._expected, lease.nonce))
         ):
-            self.lost("the stream lacks the last record that it acknowledged")
+            self.lost("the stream lacks the last lease entry that it acknowledged")
         self._tell_changed()
 
     def lost(self, why: str) -> None:

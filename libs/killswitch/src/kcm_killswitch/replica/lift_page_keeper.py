@@ -1,7 +1,7 @@
 """Lift pages: accepted from every source, and stored in the region's stream.
 
 Most holds are lifted in the end. Each was a message of the stream, a file on every Core's disk and
-a record in every process. A page states of thousands of holds that they have ended. An instance
+a state in every process. A page states of thousands of holds that they have ended. An instance
 that accepts the page keeps sixteen bytes for each hold. A Core also archives the statement and,
 when the page is in the stream, lets the hold's own message there expire.
 
@@ -62,7 +62,7 @@ class LiftPages:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         stream: StreamLog,
         hold_store: HoldStore,
@@ -73,14 +73,14 @@ class LiftPages:
     ) -> None:
         """``learn`` applies a hold or lift, and ``examine`` verifies one only.
 
-        ``ended`` is called with every record that is dropped, and returns the sequence of its
+        ``ended`` is called with every state that is dropped, and returns the sequence of its
         message in the stream (0 if there is none). ``expire`` makes a message of the stream expire;
         it returns false if it cannot do so now.
         """
         self._me: Final = host.me
         self._stream: Final = stream
         self._hold_store: Final = hold_store
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._ended: Final = ended
         self._random: Final = host.randomness
         self.pages: Final = Pages()
@@ -98,7 +98,7 @@ class LiftPages:
             hold_store=hold_store,
             learn=learn,
             examine=examine,
-            revocations=state.revocations,
+            revocations=replica_state.revocations,
         )
         self._writing: asyncio.Task[None] | None = None
         self._closing = False
@@ -141,12 +141,12 @@ class LiftPages:
         best = None if place is None else self.pages.best(place)
         return best if best is not None and self.has(best.place) else None
 
-    def superseded(self, entry: Entry, record: HoldState) -> None:
+    def superseded(self, entry: Entry, state: HoldState) -> None:
         """A message of a hold that a page ends: it expires when the page is in the stream."""
         if self._core:
-            hold_id = record.hold.id
-            self.messages.add(record.group, hold_id, entry.sequence, entry.subject)
-            self.messages.sweep_some(record.group, hold_id[0], (hold_id,))
+            hold_id = state.hold.id
+            self.messages.add(state.group, hold_id, entry.sequence, entry.subject)
+            self.messages.sweep_some(state.group, hold_id[0], (hold_id,))
 
     def judge_again(self, names: frozenset[str]) -> None:
         """Re-evaluate the pages of these signers, whose roster entry or endorsements changed."""
@@ -218,15 +218,15 @@ class LiftPages:
         await self._take_stored(place)
         return self.pages.own(place)
 
-    def stored_at(self, record: HoldState) -> int:
+    def stored_at(self, state: HoldState) -> int:
         """The sequence in the stream of a page that ends this hold; 0 if there is none."""
-        found = self.pages.ending(record.group, record.hold.id)
+        found = self.pages.ending(state.group, state.hold.id)
         stored = [page.place for page in found if self.has(page.place)]
         return max((self._stored[place][1] for place in stored), default=0)
 
-    def ended_by(self, record: HoldState) -> Page | None:
+    def ended_by(self, state: HoldState) -> Page | None:
         """The first page that ends a hold; it is the same on every instance."""
-        return next(iter(self.pages.ending(record.group, record.hold.id)), None)
+        return next(iter(self.pages.ending(state.group, state.hold.id)), None)
 
     def close(self) -> None:
         """Stop writing."""
@@ -261,9 +261,9 @@ class LiftPages:
         paged = self.pages.ids(group, prefix)
         before = self._revocations.holds.paged(prefix, group)
         gone = self._revocations.turned(prefix, group, paged)
-        for record in gone:
-            hold, sequence = record.hold, self._ended(record)
-            self._hold_store.archive(hold.id, record.message)
+        for state in gone:
+            hold, sequence = state.hold, self._ended(state)
+            self._hold_store.archive(hold.id, state.message)
             if sequence and self._core:
                 subject = subjects.control_hold(self._me.region, hold.scope, hold.id)
                 self.messages.add(group, hold.id, sequence, subject)

@@ -1,4 +1,4 @@
-"""The named values of log lines about holds, lift pages and records of the registry.
+"""The named values of log lines about holds, lift pages and entries of the registry.
 
 Use them only for what was verified, or for a subject that was parsed: each name passed the grammar.
 """
@@ -13,7 +13,7 @@ from kcm_killswitch.model.registry import Key
 
 
 class Target(TypedDict, total=False):
-    """A hold and its target, or a record of the registry."""
+    """A hold and its target, or an entry of the registry."""
 
     hold: bytes
     tenant: str
@@ -29,9 +29,9 @@ class PageName(TypedDict):
     region: str
 
 
-def of_hold(record: HoldState) -> Target:
+def of_hold(state: HoldState) -> Target:
     """Name a hold by its id and its target."""
-    hold = record.hold
+    hold = state.hold
     match hold.scope:
         case "tenant":
             return Target(hold=hold.id, tenant=hold.target)
@@ -46,7 +46,7 @@ def of_page(place: Place) -> PageName:
     return PageName(signer=place.signer, region=place.origin)
 
 
-def of_record(key: Key) -> Target:
+def of_object(key: Key) -> Target:
     """Name a tenant, service or link of the registry."""
     noun, name, *service = key
     if noun == "link":

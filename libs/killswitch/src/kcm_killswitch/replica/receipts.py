@@ -33,7 +33,7 @@ class ReceiptSender:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         control_bus: PubSub,
         applier: HoldApplier,
@@ -41,7 +41,7 @@ class ReceiptSender:
     ) -> None:
         self._me: Final = host.me
         self._bus: Final = control_bus
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._applier: Final = applier
         self._hold_store: Final = hold_store
         self._emit: Final = host.emit
@@ -78,8 +78,8 @@ class ReceiptSender:
 
     def kept(self, hold_id: bytes) -> None:
         """The disk stored a hold or refused it: report that to the instances that wait for it."""
-        record = self._revocations.holds.get(hold_id)
-        named = About(hold=hold_id, target="", tenant=None) if record is None else about(record)
+        state = self._revocations.holds.get(hold_id)
+        named = About(hold=hold_id, target="", tenant=None) if state is None else about(state)
         trouble = self._hold_store.unkept.get(hold_id)
         if trouble is not None:
             self._unkept.add(hold_id)
@@ -88,7 +88,7 @@ class ReceiptSender:
         elif hold_id in self._unkept:
             self._unkept.discard(hold_id)
             self._emit(EventType.HOLD_KEPT, **named)
-        if record is not None and not record.lifted:
+        if state is not None and not state.lifted:
             self.answer(hold_id)
 
     async def _send(self, hold_id: bytes) -> None:
@@ -111,8 +111,8 @@ class ReceiptSender:
 
     def why_unkept(self, hold_id: bytes) -> str:
         """Why this incarnation would lose a hold in a power failure; empty if it would not."""
-        record = self._revocations.holds.get(hold_id)
-        if record is None or self._hold_store.kept(hold_id, record.message):
+        state = self._revocations.holds.get(hold_id)
+        if state is None or self._hold_store.kept(hold_id, state.message):
             return ""
         trouble = self._hold_store.unkept.get(hold_id)
         return PENDING if trouble is None else trouble.text

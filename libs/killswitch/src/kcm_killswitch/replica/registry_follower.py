@@ -25,10 +25,10 @@ from kcm_schemas.registry import RegistryEntry
 from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Untrusted
 
-from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, RegistryObject, key_of, record_digest
+from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, RegistryObject, key_of, object_digest
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.revocations import Revocations
-from kcm_killswitch.replica.log_fields import of_record
+from kcm_killswitch.replica.log_fields import of_object
 from kcm_killswitch.replica.purge import purge_each
 
 log = logging.getLogger(__name__)
@@ -45,9 +45,9 @@ OnWrong = Callable[[Key, str], None]
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """A verified record, and the entry that contains it."""
+    """A verified object, and the entry that contains it."""
 
-    record: RegistryObject
+    obj: RegistryObject
     raw: bytes
 
 
@@ -57,7 +57,7 @@ class RegistryFollower:
     def __init__(
         self,
         connection: Connection,
-        membership: InstanceContext,
+        me: InstanceContext,
         revocations: Revocations,
         purge: Callable[[str], int],
         lease: RegistryLease,
@@ -70,11 +70,11 @@ class RegistryFollower:
         ``follow`` makes the follower of the bucket; by default it reads from the connection.
         """
         self._connection: Final = connection
-        self._me: Final = membership
+        self._me: Final = me
         self._revocations: Final = revocations
         self._purge: Final = purge
         self._forms: dict[Key, dict[bytes, _Form]] = {}
-        """By key and digest, the records of the highest revision: all records of a fork."""
+        """By key and digest, the entries of the highest revision: all entries of a fork."""
         self._on_wrong: OnWrong = _log
         self._on_learned: OnLearned = _ignore
         self._empty = True
@@ -82,7 +82,7 @@ class RegistryFollower:
         self._started = False
         self._place: Final = SequentialFollower(self.receive)
         self._follower: Final = (follow or _from(connection, clock))(self._place)
-        membership.rosters.listen(self._judge_again)
+        me.rosters.listen(self._judge_again)
 
     async def start(self) -> None:
         """Begin to follow the bucket; returns when every stored entry is known."""
@@ -111,7 +111,7 @@ class RegistryFollower:
     def raw(self, key: Key) -> bytes | None:
         """The entry that counts, as stored."""
         known = self._revocations.registered(key)
-        form = None if known is None else self._forms.get(key, {}).get(record_digest(known))
+        form = None if known is None else self._forms.get(key, {}).get(object_digest(known))
         return None if form is None else form.raw
 
     @property
@@ -120,7 +120,7 @@ class RegistryFollower:
         return list(self._forms)
 
     async def fetch(self, *key: str) -> None:
-        """Read a record from the store's leader, before a caller reports that it does not exist."""
+        """Read an entry from the store's leader, before a caller reports that it does not exist."""
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
         stream = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
         stored = await last(self._connection, stream, subject)
@@ -140,7 +140,7 @@ class RegistryFollower:
             self.take(entry)
         else:
             key = tuple(subjects.bucket_key(entry.subject).split("."))
-            self._on_wrong(key, "a record was deleted")
+            self._on_wrong(key, "an entry was deleted")
 
     def take(self, entry: Entry) -> Put | None:
         """Process one stored entry; ``None`` if it does not verify, as if it were absent."""
@@ -149,15 +149,15 @@ class RegistryFollower:
         if any(form.raw == entry.data for form in self._forms.get(key, {}).values()):
             return Put.SAME  # replayed, and already verified
         try:
-            record = self.verify(entry)
+            obj = self.verify(entry)
         except Untrusted as error:
             self._on_wrong(key, str(error))
             return None
-        return self.learn(record, entry.data)
+        return self.learn(obj, entry.data)
 
-    def learn(self, record: RegistryObject, raw: bytes) -> Put:
-        """Apply a verified record from any source; ``raw`` is the entry that contains it."""
-        done, key = self._revocations.register(record), key_of(record)
+    def learn(self, obj: RegistryObject, raw: bytes) -> Put:
+        """Apply a verified object from any source; ``raw`` is the entry that contains it."""
+        done, key = self._revocations.register(obj), key_of(obj)
         purge_each(self._purge, done.purge)
         if done.put in (Put.NEW, Put.FORK) and self._started:
             self._lease.changed(self._revocations.registry_digests)
@@ -165,18 +165,18 @@ class RegistryFollower:
             self._on_learned(key)
         match done.put:
             case Put.NEW:
-                self._forms[key] = {record_digest(record): _Form(record, raw)}
+                self._forms[key] = {object_digest(obj): _Form(obj, raw)}
             case Put.FORK:
                 forms = self._forms.setdefault(key, {})
-                forms[record_digest(record)] = _Form(record, raw)
+                forms[object_digest(obj)] = _Form(obj, raw)
                 for digest in sorted(forms, reverse=True)[FORKS_MAX:]:
                     del forms[digest]
-                self._on_wrong(key, "two records of one revision: a fork")
+                self._on_wrong(key, "two entries of one revision: a fork")
             case Put.OLDER:
-                self._on_wrong(key, "an older record was brought back")
+                self._on_wrong(key, "an older entry was brought back")
             case Put.SAME:
                 forms = self._forms.setdefault(key, {})
-                forms.setdefault(record_digest(record), _Form(record, raw))
+                forms.setdefault(object_digest(obj), _Form(obj, raw))
         return done.put
 
     def _judge_again(self, names: frozenset[str]) -> None:
@@ -195,23 +195,23 @@ class RegistryFollower:
                     "a registry entry does not count by the new roster, and its tenants are "
                     "purged: %s",
                     error,
-                    extra=fields(**of_record(key), version=self._me.rosters.version),
+                    extra=fields(**of_object(key), version=self._me.rosters.version),
                 )
                 del self._forms[key][digest]
                 if not self._forms[key]:
                     del self._forms[key]
                 dropped = True
-                purge_each(self._purge, self._revocations.unregister(form.record))
+                purge_each(self._purge, self._revocations.unregister(form.obj))
         told = self._lease.dropped if dropped else self._lease.changed
         told(self._revocations.registry_digests)
         self.read_again()
 
     def verify(self, entry: Entry) -> RegistryObject:
-        """The record, if it belongs under its key and its signers may sign it; or ``Untrusted``."""
-        record = self._me.verifier.registered(entry.data, self._me.region)
-        if ".".join(key_of(record)) != subjects.bucket_key(entry.subject):
-            raise Forged("the registry entry has the key of another one", ".".join(key_of(record)))
-        return record
+        """The object of an entry with the right key and signers; raises ``Untrusted``."""
+        obj = self._me.verifier.registered(entry.data, self._me.region)
+        if ".".join(key_of(obj)) != subjects.bucket_key(entry.subject):
+            raise Forged("the registry entry has the key of another one", ".".join(key_of(obj)))
+        return obj
 
 
 def _from(connection: Connection, clock: Clock) -> Follow:
@@ -225,7 +225,7 @@ def _log(key: Key, what: str) -> None:
         "the registry has a %s entry that does not count: %s",
         key[0],
         what,
-        extra=fields(**of_record(key)),
+        extra=fields(**of_object(key)),
     )
 
 

@@ -61,14 +61,12 @@ class Kept(Protocol):
 class StreamAudit:
     """Checks everything that a Core maintains in the stream, in an endless loop."""
 
-    def __init__(
-        self, membership: InstanceContext, stream: StreamLog, kinds: Sequence[Kept]
-    ) -> None:
-        self._me: Final = membership
+    def __init__(self, me: InstanceContext, stream: StreamLog, kinds: Sequence[Kept]) -> None:
+        self._me: Final = me
         self._stream: Final = stream
         self._kinds: Final = kinds
         self._kind = 0
-        self._after = membership.incarnation
+        self._after = me.incarnation
         """The key after which the next check continues. Incarnations begin at different keys."""
         self._left = 0
         """Entries that remain in the current full pass."""

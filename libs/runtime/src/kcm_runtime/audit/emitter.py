@@ -80,16 +80,16 @@ class AuditEmitter:
     def __init__(
         self,
         connection: Connection,
-        membership: InstanceContext,
+        me: InstanceContext,
         clock: Clock,
         *,
         deliver: Deliver | None = None,
         buffer: EventBuffer | None = None,
     ) -> None:
-        self._membership: Final = membership
-        self._named: Final = fields(instance=membership.name, region=membership.region)
+        self._me: Final = me
+        self._named: Final = fields(instance=me.name, region=me.region)
         self._clock: Final = clock
-        self._subject: Final = subjects.audit(membership.region, membership.name)
+        self._subject: Final = subjects.audit(me.region, me.name)
         self._buffer: Final = buffer if buffer is not None else EventBuffer()
         self._wake: Final = asyncio.Event()
         self._hurry: Final = asyncio.Event()
@@ -267,15 +267,15 @@ class AuditEmitter:
 
     def _signed(self, run: Run) -> bytes:
         batch = AuditBatch(
-            emitter=self._membership.name,
-            incarnation=self._membership.incarnation,
-            role=self._membership.role,
-            region=self._membership.region,
+            emitter=self._me.name,
+            incarnation=self._me.incarnation,
+            role=self._me.role,
+            region=self._me.region,
             first=run.first,
             previous=run.previous,
             events=run.events,
         )
-        return encode(self._membership.identity.sign(Kind.AUDIT, batch))
+        return encode(self._me.identity.sign(Kind.AUDIT, batch))
 
     async def _store(self, body: bytes) -> bool:
         """Store one batch, with retries until it is acknowledged; returns ``False`` at the end."""

@@ -47,20 +47,20 @@ class RosterFollower:
 
     def __init__(
         self,
-        membership: InstanceContext,
+        me: InstanceContext,
         stream: StreamLog,
         refusals: RejectionLog,
         emit: Emit,
         randomness: Randomness,
         clock: Clock,
     ) -> None:
-        self._me: Final = membership
+        self._me: Final = me
         self._stream: Final = stream
         self._refusals: Final = refusals
         self._emit: Final = emit
         self._random: Final = randomness
         self._staged: Final = StagedEndorsements()
-        self._copies: Final = StreamCopies(membership, clock)
+        self._copies: Final = StreamCopies(me, clock)
         self._had = b""
         """The last roster that the stream was seen to have and that was in force then."""
         self._outbid = 0
@@ -70,8 +70,8 @@ class RosterFollower:
         )
         self._tasks: Final = TaskSet()
         self._running: dict[str, asyncio.Task[None]] = {}
-        membership.rosters.lists_from(self._staged.whole)
-        membership.rosters.listen(self._changed)
+        me.rosters.lists_from(self._staged.whole)
+        me.rosters.listen(self._changed)
 
     async def fetch(self) -> None:
         """Take the stream's roster and lists before anything else in it is read."""

@@ -25,8 +25,8 @@ class Copy(NamedTuple):
 class StreamCopies:
     """The entries that the stream must have, and those that it was seen to have."""
 
-    def __init__(self, membership: InstanceContext, clock: Clock) -> None:
-        self._me: Final = membership
+    def __init__(self, me: InstanceContext, clock: Clock) -> None:
+        self._me: Final = me
         self._clock: Final = clock
         self._seen: dict[str, Copy] = {}
         self._made: tuple[Verifier | None, dict[str, bytes]] = (None, {})

@@ -22,7 +22,7 @@ REMEMBERING: Final = frozenset(
     {("tenant", "put"), ("link", "put"), ("service", "put"), ("roster", "signed")}
 )
 """Requests that a Core without memory of its region's registry refuses: its answer may depend on
-records that it does not know."""
+entries that it does not know."""
 
 
 class CoreRules:

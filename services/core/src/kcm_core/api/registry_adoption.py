@@ -26,17 +26,17 @@ class RegistryAdoption:
     def __init__(
         self,
         *,
-        membership: InstanceContext,
+        me: InstanceContext,
         registry: Registry,
         memory: RegistryMemory,
-        joining: RegistryRecovery,
+        recovery: RegistryRecovery,
         compare: Callable[[], None],
     ) -> None:
         """``compare`` synchronizes the two stores soon."""
-        self._me: Final = membership
+        self._me: Final = me
         self._registry: Final = registry
         self._memory: Final = memory
-        self._joining: Final = joining
+        self._recovery: Final = recovery
         self._compare: Final = compare
 
     async def show(self, request: AdminRequest) -> Message:
@@ -54,7 +54,7 @@ class RegistryAdoption:
         """
         order = decode(AdoptOrder, request.payload)
         if not self._memory.has:
-            await self._joining.ask()
+            await self._recovery.ask()
         if not self._memory.has:
             try:
                 await self._memory.begin(EventType.REGISTRY_ADOPTED, order.digest, actor=operator)
@@ -73,5 +73,5 @@ class RegistryAdoption:
             services=known.total_services,
             highest=known.highest_revision,
             digest=self._memory.digest,
-            waits=self._joining.waits,
+            waits=self._recovery.waits,
         )

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class RegistryRequests:
-    """Puts records into the region's registry, and makes the keys that belong to them."""
+    """Puts entries into the region's registry, and makes the keys that belong to them."""
 
     def __init__(
         self,
@@ -43,18 +43,18 @@ class RegistryRequests:
         registry: Registry,
         *,
         feed: RegistryFollower,
-        maker: KeyCreator,
+        creator: KeyCreator,
         linker: LinkValidator,
-        relinker: RootRewrapper,
+        rewrapper: RootRewrapper,
         keeper: RegistryKeeper,
     ) -> None:
         self._me: Final = host.me
         self._emit: Final = host.emit
         self._registry: Final = registry
         self._feed: Final = feed
-        self._maker: Final = maker
+        self._creator: Final = creator
         self._linker: Final = linker
-        self._relinker: Final = relinker
+        self._rewrapper: Final = rewrapper
         self._keeper: Final = keeper
 
     async def put_link(self, request: AdminRequest) -> Message:
@@ -82,11 +82,11 @@ class RegistryRequests:
         await self._expect(tenant)
         # Another Core may have just moved the tenant.
         await self._feed.fetch("tenant", tenant.tenant)
-        await self._relinker.prepare(tenant, link)
-        await self._maker.root(tenant, link)
+        await self._rewrapper.prepare(tenant, link)
+        await self._creator.root(tenant, link)
         await self._put(raw, tenant)
         self._emit(EventType.TENANT_CREATE, tenant=tenant.tenant, detail=f"link {tenant.link}")
-        await self._relinker.finish(tenant)
+        await self._rewrapper.finish(tenant)
         return Empty()
 
     async def put_service(self, request: AdminRequest) -> Message:
@@ -96,29 +96,29 @@ class RegistryRequests:
         if self._registry.tenant(service.tenant) is None:
             await self._feed.fetch("tenant", service.tenant)
         await self._expect(service)
-        await self._maker.service(service)
+        await self._creator.service(service)
         await self._put(raw, service)
         return Empty()
 
-    async def _expect(self, record: RegistryObject) -> None:
-        """Raise ``conflict`` if another record has this name and this one may not replace it.
+    async def _expect(self, obj: RegistryObject) -> None:
+        """Raise ``conflict`` if another entry has this name and this one may not replace it.
 
-        The same record again is accepted: an operator may sign it twice.
+        The same entry again is accepted: an operator may sign it twice.
         """
-        await self._feed.fetch(*key_of(record))
-        known = self._registry.known(key_of(record))
-        if known not in (None, record) and not replaces(known, record):
-            raise KcmError(Code.CONFLICT, _difference(known, record))
-        most = self._registry.highest(key_of(record)) + REVISION_STEP_MAX
-        if record.revision > most:
+        await self._feed.fetch(*key_of(obj))
+        known = self._registry.known(key_of(obj))
+        if known not in (None, obj) and not replaces(known, obj):
+            raise KcmError(Code.CONFLICT, _difference(known, obj))
+        most = self._registry.highest(key_of(obj)) + REVISION_STEP_MAX
+        if obj.revision > most:
             raise KcmError(
                 Code.MALFORMED,
-                f"revision {record.revision} is too far above the last one; take at most {most}",
+                f"revision {obj.revision} is too far above the last one; take at most {most}",
             )
 
-    async def _put(self, raw: bytes, record: RegistryObject) -> None:
-        await self._expect(record)
-        await self._keeper.accept(raw, record)
+    async def _put(self, raw: bytes, obj: RegistryObject) -> None:
+        await self._expect(obj)
+        await self._keeper.accept(raw, obj)
 
     async def _read_link(self, name: str) -> Link:
         await self._feed.fetch("link", name)
@@ -129,7 +129,7 @@ class RegistryRequests:
 
 
 def _difference(known: RegistryObject | None, new: RegistryObject) -> str:
-    """The reason why a record may not replace the known record of the same name."""
+    """The reason why an entry may not replace the known entry of the same name."""
     noun, *names = key_of(new)
     exists = f"the {noun} {'/'.join(names)} exists already"
     if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:

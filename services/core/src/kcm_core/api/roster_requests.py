@@ -60,7 +60,7 @@ class RosterRequests:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         rosters: RosterFollower,
         feed: RegistryFollower,
@@ -69,8 +69,8 @@ class RosterRequests:
     ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
         self._rosters: Final = rosters
         self._feed: Final = feed
         self._lift_pages: Final = lift_pages
@@ -137,7 +137,7 @@ class RosterRequests:
         found: list[SignedEntry] = []
         known: dict[str, bytes | tuple[str, ...]] = {}
         everything: Iterable[tuple[str, bytes | tuple[str, ...]]] = chain(
-            self._lifts(), self._pages(), self._records(), self._keys(query.name)
+            self._lifts(), self._pages(), self._objects(), self._keys(query.name)
         )
         for number, (what, key) in enumerate(everything):
             if number % LOOKED_AT_ONCE == 0:
@@ -159,9 +159,9 @@ class RosterRequests:
         return SignedPage(entries=found, more=False)
 
     def _lifts(self) -> Iterator[tuple[str, bytes]]:
-        for record in self._revocations.holds:
-            if record.lift is not None:
-                yield f"lift {record.hold.id.hex()}", record.lift
+        for state in self._revocations.holds:
+            if state.lift is not None:
+                yield f"lift {state.hold.id.hex()}", state.lift
 
     def _pages(self) -> Iterator[tuple[str, bytes]]:
         for page in list(self._lift_pages):
@@ -170,7 +170,7 @@ class RosterRequests:
             what = f"lifts {place.origin} {place.prefix:02x} of {count} {page.key.hex()[2:10]}"
             yield what, page.raw
 
-    def _records(self) -> Iterator[tuple[str, bytes]]:
+    def _objects(self) -> Iterator[tuple[str, bytes]]:
         for key in self._feed.keys:
             raw = self._feed.raw(key)
             if raw is not None:

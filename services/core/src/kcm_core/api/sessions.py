@@ -32,12 +32,16 @@ class Sessions:
     """The open sessions of a region's callers."""
 
     def __init__(
-        self, region: Region, private: HpkePrivate, rosters: Rosters, incarnations: Incarnations
+        self,
+        region: Region,
+        hpke_private: HpkePrivate,
+        rosters: Rosters,
+        incarnations: Incarnations,
     ) -> None:
         self._region: Final = region.region
         self._key_id: Final = region.hpke_key_id
         self._incarnations: Final = incarnations
-        self._private: Final = private
+        self._hpke_private: Final = hpke_private
         self._rosters: Final = rosters
         self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
         rosters.listen(self._judge_again)
@@ -81,7 +85,7 @@ class Sessions:
             caller = self._rosters.verifier.ticket(
                 request.caller, self._region, ticket.signature, signed
             )
-            session = open_session_as_callee(info, self._private, ticket.ciphertext, Arena())
+            session = open_session_as_callee(info, self._hpke_private, ticket.ciphertext, Arena())
         except Untrusted:
             raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
         except (InvalidTag, KeyClosed):

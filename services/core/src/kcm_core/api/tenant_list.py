@@ -47,7 +47,7 @@ class TenantList:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         feed: RegistryFollower,
         store: KeyStore,
@@ -56,8 +56,8 @@ class TenantList:
         self._region: Final = host.me.region
         self._core: Final = host.me.name
         self._clock: Final = host.clock
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
         self._feed: Final = feed
         self._store: Final = store
         self._vault: Final = vault
@@ -116,7 +116,7 @@ class TenantList:
             )
         held = self._revocations.active(query.tenant)[: limits.HOLDS_NAMED_MAX]
         return TenantView(
-            **{**row.__dict__, "holds": [record.hold.id for record in held], "services": services},
+            **{**row.__dict__, "holds": [state.hold.id for state in held], "services": services},
             l2_version=roots.current if roots else 0,
             total=row.services,
             more=len(found) > limit,

@@ -206,7 +206,7 @@ class WrapApi:
     async def _serve(self, call: _Call) -> bytes:
         asked, request = call.asked, call.request
         if not self._sessions.registered(request):
-            raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's record yet")
+            raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's lease entry yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
         if not self._loader.is_open(asked.tenant, asked.service, request.l3_version):

@@ -40,10 +40,10 @@ def admin_requests(
     _serve_holds(endpoint, ports, parts)
     _serve_roster(endpoint, ports, parts)
     adoption = RegistryAdoption(
-        membership=ports.host.me,
-        registry=ports.state.registry,
+        me=ports.host.me,
+        registry=ports.replica_state.registry,
         memory=registry.memory,
-        joining=registry.recovery,
+        recovery=registry.recovery,
         compare=registry.keeper.compare,
     )
     endpoint.serve("registry", {"show": adoption.show})
@@ -57,11 +57,11 @@ def _serve_registry(
 ) -> None:
     registry_requests = RegistryRequests(
         ports.host,
-        ports.state.registry,
+        ports.replica_state.registry,
         feed=ports.feed,
-        maker=keys.creator,
+        creator=keys.creator,
         linker=LinkValidator(ports.host, ports.unsealer, ports.limits.l1_deadline_s),
-        relinker=keys.rewrapper,
+        rewrapper=keys.rewrapper,
         keeper=registry.keeper,
     )
     endpoint.serve("tenant", {"put": registry_requests.put_tenant}, ADMIN)
@@ -71,7 +71,9 @@ def _serve_registry(
 
 def _serve_lists(endpoint: AdminEndpoint, ports: Ports) -> None:
     lists = ListRequests(
-        TenantList(ports.host, ports.state, feed=ports.feed, store=ports.store, vault=ports.vault)
+        TenantList(
+            ports.host, ports.replica_state, feed=ports.feed, store=ports.store, vault=ports.vault
+        )
     )
     endpoint.serve(
         "tenant", {"list": lists.tenants, "find": lists.find_tenant, "show": lists.show_tenant}
@@ -92,7 +94,7 @@ def _serve_holds(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts) 
             "preview": holds.preview,
         },
     )
-    revocations = ports.state.revocations
+    revocations = ports.replica_state.revocations
     export = EvidenceExport(parts.kills, parts.results, revocations, parts.switch)
     endpoint.serve("hold", export.verbs)
 
@@ -100,7 +102,7 @@ def _serve_holds(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts) 
 def _serve_roster(endpoint: AdminEndpoint, ports: Ports, parts: KillSwitchParts) -> None:
     rostering = RosterRequests(
         ports.host,
-        ports.state,
+        ports.replica_state,
         rosters=parts.switch.rosters,
         feed=ports.feed,
         lift_pages=parts.switch.lift_pages,

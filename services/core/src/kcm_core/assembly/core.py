@@ -41,13 +41,13 @@ class Core:
     def __init__(
         self,
         config: CoreConfig,
-        membership: InstanceContext,
+        me: InstanceContext,
         unsealer: UnsealerPort,
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        outside = production(config, membership, unsealer, clock, randomness)
-        self._me: Final = membership
+        outside = production(config, me, unsealer, clock, randomness)
+        self._me: Final = me
         self._ports: Final = outside.ports
         self._audit: Final = outside.audit
         self._region_bus: Final = outside.region_bus
@@ -64,14 +64,14 @@ class Core:
         )
         self._leaving: Final = TaskSet()
         self._left = False
-        membership.rosters.listen(self._judge_again)
+        me.rosters.listen(self._judge_again)
         self._server: Final = RequestServer(
             self._region_bus,
             clock,
             name="kcm-core",
-            service_id=membership.incarnation.hex(),
+            service_id=me.incarnation.hex(),
             version=VERSION,
-            metadata={"instance": membership.name, "region": membership.region},
+            metadata={"instance": me.name, "region": me.region},
         )
 
     async def start(self) -> None:
@@ -163,7 +163,7 @@ class Core:
             self._ports.purge(tenant)
         self._ports.vault.close()
         self._keys.sessions.close()
-        self._ports.private.close()
+        self._ports.hpke_private.close()
 
 
 def _trimmer(ports: Ports, bus: Connection, config: CoreConfig) -> Trimmer:

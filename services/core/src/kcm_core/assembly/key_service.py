@@ -33,10 +33,10 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     """
     region = ports.region
     loader = key_loader(ports, monitor)
-    sessions = Sessions(region, ports.private, ports.host.me.rosters, incarnations)
+    sessions = Sessions(region, ports.hpke_private, ports.host.me.rosters, incarnations)
     wrapping = WrapApi(
         ports.host,
-        ports.state.admission,
+        ports.replica_state.admission,
         loader=loader,
         vault=ports.vault,
         sessions=sessions,
@@ -51,11 +51,11 @@ def key_loader(ports: Ports, monitor: KeyObserver) -> KeyLoader:
     """Make the part that opens keys."""
     return KeyLoader(
         ports.host,
-        ports.state,
+        ports.replica_state,
         store=ports.store,
         vault=ports.vault,
         unsealer=ports.unsealer,
-        watch=monitor,
+        observer=monitor,
         unload=ports.unload,
         deadline_s=ports.limits.l1_deadline_s,
     )
@@ -64,7 +64,7 @@ def key_loader(ports: Ports, monitor: KeyObserver) -> KeyLoader:
 def _creator(ports: Ports, loader: KeyLoader) -> KeyCreator:
     return KeyCreator(
         ports.host,
-        ports.state,
+        ports.replica_state,
         store=ports.store,
         vault=ports.vault,
         loader=loader,
@@ -77,7 +77,7 @@ def _creator(ports: Ports, loader: KeyLoader) -> KeyCreator:
 def _rewrapper(ports: Ports) -> RootRewrapper:
     return RootRewrapper(
         ports.host,
-        ports.state,
+        ports.replica_state,
         store=ports.store,
         vault=ports.vault,
         unsealer=ports.unsealer,

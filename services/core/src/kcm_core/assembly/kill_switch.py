@@ -33,7 +33,7 @@ def replica(ports: Ports) -> KillSwitch:
     """Make this Core's replica of the kill switch."""
     return KillSwitch(
         ports.host,
-        ports.state,
+        ports.replica_state,
         stream=ports.stream,
         hold_store=ports.hold_store,
         control_bus=ports.control_bus,
@@ -43,7 +43,7 @@ def replica(ports: Ports) -> KillSwitch:
 
 def kill_switch(ports: Ports, switch: KillSwitch) -> KillSwitchParts:
     """Make the key monitor and the coordinator, and connect them to the replica."""
-    host, state = ports.host, ports.state
+    host, state = ports.host, ports.replica_state
     automatic_holds = AutomaticHolds(host, state, switch)
     monitor = key_monitor(ports, automatic_holds)
     results = Results(host, store=ports.results, control_bus=ports.control_bus, switch=switch)
@@ -82,8 +82,8 @@ def key_monitor(ports: Ports, holds: AutomaticHolds) -> KeyMonitor:
     """Make the monitor of root keys, which places and lifts ``holds``."""
     return KeyMonitor(
         ports.host,
-        ports.state,
-        canaries=Canaries(ports.state.registry, ports.store),
+        ports.replica_state,
+        canaries=Canaries(ports.replica_state.registry, ports.store),
         unsealer=ports.unsealer,
         holds=holds,
         stream=ports.stream,

@@ -51,12 +51,12 @@ class Ports:
 
     ``purge`` overwrites a tenant's keys because of a hold, ``unload`` because a lease ended or too
     many keys are open; both return the number of keys. ``buckets`` is the connection to the
-    region's key-value buckets, ``directory`` is the region's second key store, and ``store`` reads
-    both. ``region`` is the region's entry on the roster.
+    region's key-value buckets, ``second_store`` is the region's second key store, and ``store``
+    reads both. ``region`` is the region's entry on the roster.
     """
 
     host: Host
-    state: ReplicaState
+    replica_state: ReplicaState
     region: Region
     region_bus: PubSub
     buckets: Connection
@@ -66,10 +66,10 @@ class Ports:
     results: ResultStore
     feed: RegistryFollower
     floors: Floors
-    directory: FileKeyStore
+    second_store: FileKeyStore
     store: KeyStore
     vault: Vault
-    private: HpkePrivate
+    hpke_private: HpkePrivate
     unsealer: UnsealerPort
     purge: Callable[[str], int]
     unload: Callable[[str], int]

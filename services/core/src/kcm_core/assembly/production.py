@@ -58,13 +58,13 @@ def production(
     state = ReplicaState.empty(me.region, config.timing)
     seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
     vault = Vault(me.region, seal_key, randomness)
-    directory = FileKeyStore(config.key_store)
+    second_store = FileKeyStore(config.key_store)
     stream = ControlLog(region_bus, me.region, clock)
 
     overwrite = partial(overwrite_keys, state.admission, vault)
     ports = Ports(
         host=host,
-        state=state,
+        replica_state=state,
         region=region,
         region_bus=region_bus,
         buckets=region_bus,
@@ -76,10 +76,10 @@ def production(
             region_bus, me, state.revocations, overwrite, state.freshness.registry, clock
         ),
         floors=Floors(config.state_dir / "registry-floors"),
-        directory=directory,
-        store=KeyStore(host, region_bus, directory),
+        second_store=second_store,
+        store=KeyStore(host, region_bus, second_store),
         vault=vault,
-        private=_private(config, region),
+        hpke_private=_hpke_private(config, region),
         unsealer=unsealer,
         purge=overwrite,
         unload=overwrite,
@@ -102,7 +102,7 @@ def _region(me: InstanceContext) -> Region:
     raise ConfigError(f"the roster has no region {me.region}")
 
 
-def _private(config: CoreConfig, region: Region) -> HpkePrivate:
+def _hpke_private(config: CoreConfig, region: Region) -> HpkePrivate:
     arena = Arena()
     try:
         with arena.use() as view:

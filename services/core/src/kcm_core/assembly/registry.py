@@ -32,17 +32,17 @@ def registry_parts(
     ``shown`` returns after this Core's lease entry shows the registry as it is now; without it, the
     kill switch renews the entry.
     """
-    host, lease = ports.host, ports.state.freshness.registry
+    host, lease = ports.host, ports.replica_state.freshness.registry
     memory = RegistryMemory(
-        floors=ports.floors, registry=ports.state.registry, lease=lease, emit=host.emit
+        floors=ports.floors, registry=ports.replica_state.registry, lease=lease, emit=host.emit
     )
     comparison = Comparison(lease, host.clock)
     keeper = RegistryKeeper(
         host,
-        ports.state.registry,
+        ports.replica_state.registry,
         connection=ports.buckets,
         feed=ports.feed,
-        directory=ports.directory,
+        second_store=ports.second_store,
         memory=memory,
         settled=shown or switch.renew,
         compared=comparison.compared,

@@ -67,7 +67,7 @@ class Canaries:
             try:
                 roots = await self._store.root(tenant)
             except KcmError:
-                continue  # this record may be damaged, and the next one good
+                continue  # this entry may be damaged, and the next one good
             if roots is None:
                 continue
             for root in roots.versions:

@@ -42,7 +42,7 @@ class KeyCreator:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         store: KeyStore,
         vault: Vault,
@@ -54,7 +54,7 @@ class KeyCreator:
         self._me: Final = host.me
         self._emit: Final = host.emit
         self._random: Final = host.randomness
-        self._revocations: Final = state.revocations
+        self._revocations: Final = replica_state.revocations
         self._store: Final = store
         self._vault: Final = vault
         self._loader: Final = loader

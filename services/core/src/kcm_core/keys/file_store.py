@@ -1,9 +1,9 @@
 """The second store of wrapped keys: a directory, independent of the broker.
 
-Every revision of a record is a separate file that is created only once, so that its creation is a
-compare-and-set: ``<noun>.<name>…/<revision, 20 digits>``. Every record has a separate directory, so
-that a search for its newest revision reads a few names, not those of all tenants. A valid record is
-never overwritten; an invalid file under its name is replaced by it. Records authenticate
+Every revision of an entry is a separate file that is created only once, so that its creation is a
+compare-and-set: ``<noun>.<name>…/<revision, 20 digits>``. Every entry has a separate directory, so
+that a search for its newest revision reads a few names, not those of all tenants. A valid entry is
+never overwritten; an invalid file under its name is replaced by it. Entries authenticate
 themselves; the directory is trusted only to keep them.
 """
 
@@ -24,7 +24,7 @@ _DIGITS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A record as it was stored."""
+    """An entry as it was stored."""
 
     revision: int
     data: bytes
@@ -59,9 +59,9 @@ class FileKeyStore:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be written") from None
 
     def replace(self, key: str, revision: int, data: bytes, damaged: bytes) -> bool:
-        """Replace a record that is ``damaged`` by a good one; ``False`` if it is not there.
+        """Replace an entry that is ``damaged`` by a good one; ``False`` if it is not there.
 
-        Only for data that was read and is not a valid record: a valid one is never overwritten. On
+        Only for data that was read and is not a valid entry: a valid one is never overwritten. On
         disk when this returns; raises ``unavailable``.
         """
         target = self._target(key, revision)
@@ -74,11 +74,11 @@ class FileKeyStore:
         return True
 
     def latest(self, key: str) -> Stored | None:
-        """The highest revision of a record, or ``None``; raises ``unavailable``."""
+        """The highest revision of an entry, or ``None``; raises ``unavailable``."""
         directory = self._path / key
         try:
             if directory in self._unsynced:
-                self._sync(directory)  # a record that was read must be durable
+                self._sync(directory)  # an entry that was read must be durable
             try:
                 names = [one.name for one in directory.iterdir()]
             except FileNotFoundError:
@@ -94,7 +94,7 @@ class FileKeyStore:
             raise KcmError(Code.UNAVAILABLE, "the second key store cannot be read") from None
 
     def heads(self, prefix: str) -> dict[str, int]:
-        """The highest revision of every record with this key prefix; raises ``unavailable``."""
+        """The highest revision of every entry with this key prefix; raises ``unavailable``."""
         found: dict[str, int] = {}
         try:
             for directory in self._path.iterdir():

@@ -54,12 +54,12 @@ class KeyLoader:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         store: KeyStore,
         vault: Vault,
         unsealer: UnsealerPort,
-        watch: KeyObserver,
+        observer: KeyObserver,
         unload: Callable[[str], int],
         deadline_s: float,
     ) -> None:
@@ -67,13 +67,13 @@ class KeyLoader:
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._emit: Final = host.emit
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
-        self._admission: Final = state.admission
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
+        self._admission: Final = replica_state.admission
         self._store: Final = store
         self._vault: Final = vault
         self._unsealer: Final = unsealer
-        self._watch: Final = watch
+        self._observer: Final = observer
         self._unload: Final = unload
         self._deadline_s: Final = deadline_s
         self._opening: dict[_Root, asyncio.Task[Keyring]] = {}
@@ -194,7 +194,7 @@ class KeyLoader:
     async def _unseal(self, tenant: str, version: int, generation: int) -> Keyring:
         wrapped = self._wrapped(tenant, version)
         uri = self._link(tenant, wrapped).uri
-        ask = self._watch.ask(tenant, wrapped)
+        ask = self._observer.ask(tenant, wrapped)
         arena = Arena()
         try:
             with arena.use() as view:
@@ -209,9 +209,9 @@ class KeyLoader:
                 )
                 self._revocations.still(tenant, generation)
                 ring = self._vault.open_root(tenant, version, inner, generation)
-                self._watch.answered(ask, L1State.ENABLED, opened.principal)
+                self._observer.answered(ask, L1State.ENABLED, opened.principal)
         except L1Error as error:
-            self._watch.answered(ask, error.state)
+            self._observer.answered(ask, error.state)
             self._revocations.raise_if_killed(tenant)  # a refusal has placed a hold by now
             log.warning(
                 "the root key did not unwrap the tenant's root: %s",
@@ -229,31 +229,31 @@ class KeyLoader:
             ) from None
         except KcmError as error:
             if error.code is Code.TAMPERED:  # the key or a store returned false data
-                self._watch.answered(ask, L1State.INVALID)
+                self._observer.answered(ask, L1State.INVALID)
                 self._emit(EventType.ROOT_OPEN, tenant=tenant, code=error.code, detail=error.detail)
             raise
         finally:
             arena.purge()
-        self._watch.opened(tenant, ask, opened.principal)
+        self._observer.opened(tenant, ask, opened.principal)
         self._emit(EventType.ROOT_OPEN, tenant=tenant, count=1, detail=f"version {version}")
         return ring
 
     def _wrapped(self, tenant: str, version: int) -> WrappedRoot:
         """A version of the root; of several wrappings, the one of the tenant's current link."""
-        record = self._registry.tenant(tenant)
+        registered = self._registry.tenant(tenant)
         found = [one for one in self._roots[tenant].versions if one.version == version]
         if not found:
             raise KcmError(Code.KEY_DESTROYED)
-        return next((one for one in found if record and one.link == record.link), found[0])
+        return next((one for one in found if registered and one.link == registered.link), found[0])
 
     def _link(self, tenant: str, wrapped: WrappedRoot) -> Link:
         link = self._registry.link(wrapped.link)
-        record = self._registry.tenant(tenant)
+        registered = self._registry.tenant(tenant)
         if link is None:
             raise KcmError(
                 Code.TENANT_SEALED,
                 "the link is not in the region's registry; if its broker lost data, link again",
             )
-        if record is None or record.link != wrapped.link:
+        if registered is None or registered.link != wrapped.link:
             raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
         return link

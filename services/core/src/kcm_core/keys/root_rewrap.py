@@ -1,10 +1,10 @@
 """Moves a tenant to another root key: only the outer layer of its roots is wrapped again.
 
-There are three steps, each of which is one write. First, the record of the roots gets, next to each
+There are three steps, each of which is one write. First, the entry of the roots gets, next to each
 version that the old key wrapped, the same inner blob wrapped by the new key. Then the tenant's
-signed record names the new link: that is the switch, for every Core of the region at once. Last,
+signed entry names the new link: that is the switch, for every Core of the region at once. Last,
 the wrappings of the old key are dropped. After a failure at any point, the link that the tenant's
-record names has what it needs, and the same command continues the work.
+entry names has what it needs, and the same command continues the work.
 
 The old key has to open what it wrapped, so the move cannot evade a kill. What it opened has to be
 the tenant's root in this region; otherwise a false answer of that key would make a Core discard the
@@ -36,7 +36,7 @@ class RootRewrapper:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         store: KeyStore,
         vault: Vault,
@@ -46,8 +46,8 @@ class RootRewrapper:
         self._me: Final = host.me
         self._emit: Final = host.emit
         self._random: Final = host.randomness
-        self._registry: Final = state.registry
-        self._revocations: Final = state.revocations
+        self._registry: Final = replica_state.registry
+        self._revocations: Final = replica_state.revocations
         self._store: Final = store
         self._vault: Final = vault
         self._unsealer: Final = unsealer
@@ -66,7 +66,7 @@ class RootRewrapper:
         old = self._registry.link(here.link)
         kept = {one.version: one for one in roots.versions if one.link == here.link}
         if not kept and all(one.link == link.link for one in roots.versions):
-            # In a fork, the record that counts may name a link without wrappings: this ends it.
+            # In a fork, the entry that counts may name a link without wrappings: this ends it.
             self._revocations.raise_if_killed(tenant.tenant)
             self._allowed(link)
             return
@@ -82,7 +82,7 @@ class RootRewrapper:
         await self._put(roots, [*others, *moved])
 
     async def finish(self, tenant: Tenant) -> None:
-        """Drop the wrappings of all links except the one that the tenant's record names."""
+        """Drop the wrappings of all links except the one that the tenant's entry names."""
         roots = await self._store.root(tenant.tenant)
         if roots is None:
             return

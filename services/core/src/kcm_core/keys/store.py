@@ -1,15 +1,15 @@
 """Wrapped keys in two stores: the region's bucket, and a directory that does not depend on it.
 
-The directory decides. Revision n + 1 of a record is created there, once, and only by a Core that
-found revision n in both stores; then it is copied to the bucket. So there is one record for each
-revision. A crash in between leaves a record that all Cores continue with, and no remains of a lost
-race can ever outrank the record in use.
+The directory decides. Revision n + 1 of an entry is created there, once, and only by a Core that
+found revision n in both stores; then it is copied to the bucket. So there is one entry for each
+revision. A crash in between leaves an entry that all Cores continue with, and no remains of a lost
+race can ever outrank the entry in use.
 
-A Core that reads a record updates the store that is out of date, so a key is in both before its
-first use. Records are verified: a record that is absent, does not verify, or is older than one that
+A Core that reads an entry updates the store that is out of date, so a key is in both before its
+first use. Entries are verified: an entry that is absent, does not verify, or is older than one that
 this process or the second store has seen is not served. Garbage in one store counts as absent: the
-record is healed from the other store, and that is recorded. Garbage in one store without a good
-record in the other does not mean that there is no key: an operator has to restore a backup.
+entry is healed from the other store, and that is recorded. Garbage in one store without a good
+entry in the other does not mean that there is no key: an operator has to restore a backup.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from kcm_core.keys.file_store import FileKeyStore, Stored
 log = logging.getLogger(__name__)
 
 ATTEMPTS_MAX: Final = 8
-"""Attempts to read a record that another process changes meanwhile."""
+"""Attempts to read an entry that another process changes meanwhile."""
 
 _STREAM: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 
 _LOST: Final = (
-    "key record, and neither the bucket kcm-keys nor the second key store has a good one: "
+    "key entry, and neither the bucket kcm-keys nor the second key store has a good one: "
     "restore the second key store from its backup"
 )
 """What is lost, and how to restore it: `docs/deployment.md` has the commands."""
@@ -57,7 +57,7 @@ K = TypeVar("K", RootKeys, ServiceKeys)
 
 @dataclass(frozen=True, slots=True)
 class _Second:
-    """The second store's copy of a record: a good one, an invalid one, or nothing."""
+    """The second store's copy of an entry: a good one, an invalid one, or nothing."""
 
     copy: Stored | None = None
     keys: RootKeys | ServiceKeys | None = None
@@ -72,12 +72,12 @@ class KeyStore:
         self,
         host: Host,
         connection: Connection,
-        directory: FileKeyStore,
+        second_store: FileKeyStore,
     ) -> None:
         self._me: Final = host.me
         self._emit: Final = host.emit
         self._connection: Final = connection
-        self._directory: Final = directory
+        self._second_store: Final = second_store
         self._seen: dict[Key, int] = {}
         self._healings: Final = Paced()
 
@@ -96,7 +96,7 @@ class KeyStore:
         return found if isinstance(found, ServiceKeys) else None
 
     async def statement(self, key: Key) -> bytes | None:
-        """A record as it was signed; raises ``unavailable``."""
+        """An entry as it was signed; raises ``unavailable``."""
         if await self._read(key) is None:
             return None
         subject = subjects.bucket_subject(subjects.KEYS_BUCKET, *key)
@@ -120,13 +120,13 @@ class KeyStore:
         if keys.revision != (known.revision if known else 0) + 1:
             raise KcmError(Code.CONFLICT)
         data = encode(self._me.identity.sign(kind, keys))
-        await asyncio.to_thread(self._directory.create, ".".join(key), keys.revision, data)
+        await asyncio.to_thread(self._second_store.create, ".".join(key), keys.revision, data)
         found = await self._read(key, made=keys.revision)
         if found is None or found.revision < keys.revision:
-            raise KcmError(Code.UNAVAILABLE, "a key record is not in both stores yet")
+            raise KcmError(Code.UNAVAILABLE, "a key entry is not in both stores yet")
 
     async def _read(self, key: Key, *, made: int = 0) -> RootKeys | ServiceKeys | None:
-        """The newest record, in both stores when this returns.
+        """The newest entry, in both stores when this returns.
 
         Revision ``made`` was just created in the second store: its copy to the bucket is not a
         repair.
@@ -142,13 +142,13 @@ class KeyStore:
             if (newest.revision if newest else 0) < self._seen.get(key, 0):
                 raise KcmError(Code.UNAVAILABLE, f"the stores brought back an older {_LOST}")
             if newest is None:
-                if stored is not None:  # a record was replaced by something else
+                if stored is not None:  # an entry was replaced by something else
                     raise _not_believed()
                 return None
             if await self._level(key, stored, kept, second, made):
                 self._seen[key] = newest.revision
                 return newest
-        raise KcmError(Code.UNAVAILABLE, "a key record changes all the time")
+        raise KcmError(Code.UNAVAILABLE, "a key entry changes all the time")
 
     async def _level(
         self,
@@ -184,23 +184,23 @@ class KeyStore:
     async def _give_back(
         self, key: Key, revision: int, data: bytes, damaged: Stored | None
     ) -> None:
-        """Copy the bucket's record to the second store. A failure there is only an incident."""
+        """Copy the bucket's entry to the second store. A failure there is only an incident."""
         name = ".".join(key)
         try:
             if damaged is None or damaged.revision != revision:
-                await asyncio.to_thread(self._directory.create, name, revision, data)
+                await asyncio.to_thread(self._second_store.create, name, revision, data)
             elif not await asyncio.to_thread(
-                self._directory.replace, name, revision, data, damaged.data
+                self._second_store.replace, name, revision, data, damaged.data
             ):
                 return  # another Core was faster
         except KcmError as error:
             # The bucket has what is needed; the next read tries the copy again.
-            log.error("the second key store lacks a record: %s", error.detail, extra=_named(key))
+            log.error("the second key store lacks an entry: %s", error.detail, extra=_named(key))
         else:
             self._healed(key, "the second key store", garbage=damaged is not None)
 
     def _healed(self, key: Key, store: str, *, garbage: bool) -> None:
-        """Record that a store had lost a record, and that it was restored from the other one."""
+        """Record that a store had lost an entry, and that it was restored from the other one."""
         what = "had something else in the place of" if garbage else "did not have"
         told = f"{store} {what}"
         self._healings.record(told, partial(self._tell_healed, key, told, garbage=garbage))
@@ -208,7 +208,7 @@ class KeyStore:
     def _tell_healed(self, key: Key, told: str, count: int, *, garbage: bool) -> None:
         noun, tenant, *service = key
         log.error(
-            "%s a record; it was healed from the other store (%d times)",
+            "%s an entry; it was healed from the other store (%d times)",
             told,
             count,
             extra=_named(key),
@@ -230,7 +230,7 @@ class KeyStore:
         Bytes that equal the bucket's are not verified twice: that is most of the cost of a read.
         """
         try:
-            found = await asyncio.to_thread(self._directory.latest, ".".join(key))
+            found = await asyncio.to_thread(self._second_store.latest, ".".join(key))
         except KcmError as error:
             if kept is None:
                 raise
@@ -245,19 +245,19 @@ class KeyStore:
         if kept is None:
             raise _not_believed()
         log.error(
-            "the second key store has something else in the place of a record", extra=_named(key)
+            "the second key store has something else in the place of an entry", extra=_named(key)
         )
         return _Second(damaged=found)
 
     def _if_believed(self, key: Key, data: bytes) -> RootKeys | ServiceKeys | None:
-        """A valid record that belongs under its key; ``None`` for anything else."""
+        """A valid entry that belongs under its key; ``None`` for anything else."""
         try:
             return self._believe(key, data)
         except KcmError:
             return None
 
     def _believe(self, key: Key, data: bytes) -> RootKeys | ServiceKeys:
-        """A valid record that belongs under its key; raises ``unavailable``."""
+        """A valid entry that belongs under its key; raises ``unavailable``."""
         keys: RootKeys | ServiceKeys
         try:
             if key[0] == "root":
@@ -282,6 +282,6 @@ def _not_believed() -> KcmError:
 
 
 def _named(key: Key) -> dict[str, object]:
-    """Name the tenant and service of a record in the log."""
+    """Name the tenant and service of an entry in the log."""
     _, tenant, *service = key
     return fields(tenant=tenant, service=service[0]) if service else fields(tenant=tenant)

@@ -23,28 +23,28 @@ from kcm_core.registry.stores import RegistryStores
 class Acceptance:
     """Signs this Core's acceptance of a statement, and stores it."""
 
-    def __init__(self, membership: InstanceContext, stores: RegistryStores) -> None:
-        self._me: Final = membership
+    def __init__(self, me: InstanceContext, stores: RegistryStores) -> None:
+        self._me: Final = me
         self._stores: Final = stores
 
-    async def create(self, raw: bytes, record: RegistryObject) -> bytes:
+    async def create(self, raw: bytes, obj: RegistryObject) -> bytes:
         """Create the revision in the second store; returns the entry that all Cores use.
 
-        ``raw`` is the signed statement of ``record``. Raises ``conflict`` if another record of this
+        ``raw`` is the signed statement of ``obj``. Raises ``conflict`` if another entry of this
         revision, or a higher revision, was stored before, and ``unavailable``.
         """
         entry = self._signed(raw)
         try:
-            await self._stores.create_copy(key_of(record), record.revision, entry)
+            await self._stores.create_copy(key_of(obj), obj.revision, entry)
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 raise
         else:
             return entry
-        return await self._earlier(record)
+        return await self._earlier(obj)
 
-    def record_of(self, entry: bytes) -> RegistryObject:
-        """The record of a stored entry; raises ``forbidden`` if it does not verify any more."""
+    def object_of(self, entry: bytes) -> RegistryObject:
+        """The object of a stored entry; raises ``forbidden`` if it does not verify any more."""
         try:
             return self._me.verifier.registered(entry, self._me.region)
         except Untrusted as error:
@@ -59,17 +59,17 @@ class Acceptance:
         signed = self._me.identity.sign(Kind.ACCEPTED, accepted)
         return encode(RegistryEntry(statement=raw, accepted=encode(signed)))
 
-    async def _earlier(self, record: RegistryObject) -> bytes:
+    async def _earlier(self, obj: RegistryObject) -> bytes:
         """The entry that exists under the revision already, if it contains the same record."""
-        made = await self._stores.copy(key_of(record))
-        if made is None or made.revision != record.revision:
+        made = await self._stores.copy(key_of(obj))
+        if made is None or made.revision != obj.revision:
             raise KcmError(Code.CONFLICT, "a higher revision was accepted already")
         try:
             known = self._me.verifier.registered(made.data, self._me.region)
         except Untrusted:
             known = None
-        if known != record:
+        if known != obj:
             raise KcmError(
-                Code.CONFLICT, "another record of this revision was stored; take a higher one"
+                Code.CONFLICT, "another entry of this revision was stored; take a higher one"
             )
         return made.data

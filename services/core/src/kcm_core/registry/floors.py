@@ -2,7 +2,7 @@
 
 A region's broker and second store can be set back together, by a restore or by an attacker. Each
 Core writes down on its own disk what it has accepted or read, and accepts nothing older again.
-Lines are appended and synced. A line that a crash cut off is ignored, because its record was not in
+Lines are appended and synced. A line that a crash cut off is ignored, because its entry was not in
 use yet. The remains of a failed write are removed before the next line is appended.
 
 The first line states what the file is, and how many of its bytes were on disk at some time. A file
@@ -69,7 +69,7 @@ class Floors:
                 os.truncate(path, len(whole))  # otherwise the next line would continue the torn one
         except (OSError, UnicodeDecodeError):
             raise ConfigError(
-                f"cannot read {path}, below which this Core believes no record: restore it from a "
+                f"cannot read {path}, below which this Core believes no entry: restore it from a "
                 f"backup{_OR_REMOVE}"
             ) from None
         self._length = len(whole)
@@ -96,7 +96,7 @@ class Floors:
         return not (self._fresh or self._known or self._used)
 
     def use(self) -> None:
-        """Record that a record is accepted now; on disk when this returns. Raises ``OSError``."""
+        """Record that an entry is accepted now; on disk when this returns. Raises ``OSError``."""
         with self._writing:
             if self.unused:
                 self._append(f"{_USED}\n".encode("ascii"))
@@ -153,7 +153,7 @@ class Floors:
         count = text[len(_MAGIC) : _FIRST - 1]
         if len(count) < _DIGITS or not count.isdecimal() or int(count) > len(text):
             raise ConfigError(
-                f"{self._path}, below which this Core believes no record, was cut: it has "
+                f"{self._path}, below which this Core believes no entry, was cut: it has "
                 f"{len(text)} bytes, and had more; restore it from a backup{_OR_REMOVE}"
             )
 

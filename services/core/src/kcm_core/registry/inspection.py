@@ -1,8 +1,8 @@
-"""Inspection of both stores for records that vanished: nothing is delivered for them.
+"""Inspection of both stores for entries that vanished: nothing is delivered for them.
 
 The bucket's count of messages shows an emptied bucket. It does not suffice, because an attacker can
 add other messages. The names of the second store's files do not suffice, because a damaged file
-keeps its name. So each inspection also compares some records in both stores, one part of the
+keeps its name. So each inspection also compares some entries in both stores, one part of the
 registry after another.
 """
 
@@ -20,11 +20,11 @@ from kcm_core.registry.stores import RegistryStores
 log = logging.getLogger(__name__)
 
 COMPARED_MAX: Final = 32
-"""Records that each inspection compares in both stores."""
+"""Entries that each inspection compares in both stores."""
 
 
 class RegistryInspection:
-    """Finds records that a store has lost or damaged, and has them repaired."""
+    """Finds entries that a store has lost or damaged, and has them repaired."""
 
     def __init__(
         self, stores: RegistryStores, feed: RegistryFollower, repairs: RegistryRepair
@@ -33,7 +33,7 @@ class RegistryInspection:
         self._feed: Final = feed
         self._repairs: Final = repairs
         self._compared = 0
-        """The number of records, in order, that the inspections have compared."""
+        """The number of entries, in order, that the inspections have compared."""
 
     async def run(self) -> None:
         """Inspect once. The bucket's repairs are pending then, the second store's are done."""

@@ -3,7 +3,7 @@
 An operator's statement counts from the moment at which a Core has checked it, has added its own
 signed acceptance, and has stored that entry in the second store, which creates every revision only
 once. From there the entry goes to the bucket, which all instances read. A Core that finds something
-other than the entry that counts in the bucket (an older record, garbage, nothing) puts the known
+other than the entry that counts in the bucket (an older entry, garbage, nothing) puts the known
 entry back and records an incident. A Core accepts nothing below what it knew once, also after a
 restart.
 
@@ -46,11 +46,11 @@ _COMMANDS: Final = {
     "link": "kcm l1 link",
     "service": "kcm service create",
 }
-"""The command that signs a record again, by the record's noun."""
+"""The command that signs an entry again, by the entry's noun."""
 
 
 class RegistryKeeper:
-    """Accepts records, and keeps both stores in order."""
+    """Accepts entries, and keeps both stores in order."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class RegistryKeeper:
         *,
         connection: Connection,
         feed: RegistryFollower,
-        directory: FileKeyStore,
+        second_store: FileKeyStore,
         memory: RegistryMemory,
         settled: Callable[[], Awaitable[object]],
         compared: Callable[[], None],
@@ -74,7 +74,7 @@ class RegistryKeeper:
         self._settled: Final = settled
         self._compared: Final = compared
         self._emit: Final = host.emit
-        self._stores: Final = RegistryStores(connection, directory)
+        self._stores: Final = RegistryStores(connection, second_store)
         self._acceptance: Final = Acceptance(host.me, self._stores)
         self._comparing = False
         self._stir: Final = asyncio.Event()
@@ -110,22 +110,22 @@ class RegistryKeeper:
         self._memory.close()
         self.repairs.close()
 
-    async def accept(self, raw: bytes, record: RegistryObject) -> None:
-        """Store a verified record that this Core has checked; both stores have it on return.
+    async def accept(self, raw: bytes, obj: RegistryObject) -> None:
+        """Store a verified entry that this Core has checked; both stores have it on return.
 
-        Raises ``conflict`` if another record of this revision was accepted before, and
-        ``unavailable``; the record may be stored then, and the same request continues the work.
+        Raises ``conflict`` if another entry of this revision was accepted before, and
+        ``unavailable``; the entry may be stored then, and the same request continues the work.
         """
         self._memory.require()
         if self._memory.unused:
             await self._first()
-        entry = await self._acceptance.create(raw, record)
-        await self.repairs.put_in_bucket(key_of(record), entry)
-        await self.repairs.learn(self._acceptance.record_of(entry), entry)
+        entry = await self._acceptance.create(raw, obj)
+        await self.repairs.put_in_bucket(key_of(obj), entry)
+        await self.repairs.learn(self._acceptance.object_of(entry), entry)
         await self._settled()
 
     async def _first(self) -> None:
-        """Before the first record: load what the second store has, since it is older."""
+        """Before the first entry: load what the second store has, since it is older."""
         try:
             await self.reconcile()
             self._memory.require()
@@ -165,7 +165,7 @@ class RegistryKeeper:
     async def reconcile(self) -> bool:
         """Synchronize the two stores; raises ``unavailable``.
 
-        ``False`` if the second store has a record above the known revision that does not verify.
+        ``False`` if the second store has an entry above the known revision that does not verify.
         The Core continues without it, but does not know everything.
         """
         whole = True
@@ -174,11 +174,11 @@ class RegistryKeeper:
             if is_key(key) and revision > self._registry.revision(key):
                 await self.repairs.restore(key)
                 whole = whole and revision <= self._registry.revision(key)
-        for record in list(self._registry.records()):
-            key = key_of(record)
+        for obj in list(self._registry.objects()):
+            key = key_of(obj)
             raw = self._feed.raw(key)
-            lacks = raw is not None and heads.get(key, 0) < record.revision
-            if raw is not None and lacks and not await self.repairs.copy(key, record.revision, raw):
+            lacks = raw is not None and heads.get(key, 0) < obj.revision
+            if raw is not None and lacks and not await self.repairs.copy(key, obj.revision, raw):
                 self._comparing = True
         await self._memory.keep()
         self._report_lost()
@@ -192,7 +192,7 @@ class RegistryKeeper:
             await self.repairs.run()
 
     async def inspect(self) -> None:
-        """Check that both stores have every record; the next round repairs the bucket."""
+        """Check that both stores have every entry; the next round repairs the bucket."""
         if self._memory.has:
             await self._inspection.run()
         else:
@@ -214,7 +214,7 @@ class RegistryKeeper:
         self._comparing = False
         self._feed.read_again()
         try:
-            whole, why = await self.reconcile(), "the second store has a record above what is known"
+            whole, why = await self.reconcile(), "the second store has an entry above what is known"
         except Exception as error:  # noqa: BLE001 - it is tried again
             whole, why = False, describe(error)
         if whole:
@@ -224,7 +224,7 @@ class RegistryKeeper:
             self._comparing = True  # at the next check: the differing Core may have ended by then
 
     def _report_lost(self) -> None:
-        """Report the records that both stores have only below this Core's floors."""
+        """Report the entries that both stores have only below this Core's floors."""
         for key in self._registry.below_floor:
             log.critical(
                 "the registry's %s was set back, in the bucket and the second store: nothing older "

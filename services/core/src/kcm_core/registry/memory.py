@@ -117,7 +117,7 @@ class RegistryMemory:
         return self.has and self._floors.unused
 
     async def use(self) -> None:
-        """Remember that a record is accepted; on disk when this returns. Raises ``OSError``."""
+        """Remember that an entry is accepted; on disk when this returns. Raises ``OSError``."""
         await asyncio.to_thread(self._floors.use)
 
     def on_lost(self, told: Callable[[], None]) -> None:
@@ -145,7 +145,7 @@ class RegistryMemory:
         self._on_lost()
 
     def asking(self) -> None:
-        """Record what is known from now on: records may be accepted before the answer arrives."""
+        """Record what is known from now on: entries may be accepted before the answer arrives."""
         self._asking, self._seen = True, {self.digest}
 
     def asked(self) -> None:
@@ -171,7 +171,7 @@ class RegistryMemory:
         self._emit(event, code=Code.UNAVAILABLE, count=count, detail=self._hex)
 
     def learned(self, key: Key) -> None:
-        """Another record counts from now on: write it down soon."""
+        """Another entry counts from now on: write it down soon."""
         self._learned.add(key)
         self._stir.set()
         if self._asking:

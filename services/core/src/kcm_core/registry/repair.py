@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final
 
 from kcm_killswitch.model.registry import Key, Registry, RegistryObject, is_key, key_of
-from kcm_killswitch.replica.log_fields import of_record
+from kcm_killswitch.replica.log_fields import of_object
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.pacing import Paced
 from kcm_runtime.audit.port import Emit
@@ -66,11 +66,13 @@ class RegistryRepair:
     def add(self, key: Key, what: str) -> None:
         """Have an entry of the bucket repaired: it does not count, or may be missing.
 
-        ``what`` is the reason, if it is known. A name that is no key of a record is ignored.
+        ``what`` is the reason, if it is known. A name that is no key of an entry is ignored.
         """
         if not is_key(key):
             if not self._strange:
-                log.warning("the registry's bucket has what is no record: %.80r", ".".join(key))
+                log.warning(
+                    "the registry's bucket has an entry under an invalid key: %.80r", ".".join(key)
+                )
             self._strange = True  # logged once: there may be any number of them
             return
         self._wrong.setdefault(key, what)
@@ -94,7 +96,7 @@ class RegistryRepair:
         if raw is None:
             if not await self.restore(key):
                 log.warning(
-                    "no entry of a record of the registry verifies in any store: %s",
+                    "a registry entry does not verify in any store: %s",
                     what,
                     extra=key_fields(key),
                 )
@@ -103,12 +105,12 @@ class RegistryRepair:
         if stored is not None and stored.data == raw:
             return
         if stored is not None and stored.data and await self._known(stored):
-            return  # the same record, accepted by another Core
+            return  # the same entry, accepted by another Core
         await self.put_in_bucket(key, raw)
-        self._incident(key, what or "a record was missing from the bucket")
+        self._incident(key, what or "an entry was missing from the bucket")
 
     async def restore(self, key: Key) -> bool:
-        """Take a record that the bucket has lost from the second store.
+        """Take an entry that the bucket has lost from the second store.
 
         ``False`` if the second store has none, or one that does not verify. Raises ``unavailable``.
         """
@@ -116,16 +118,16 @@ class RegistryRepair:
         if copy is None:
             return False
         try:
-            record = self._feed.verify(Entry(0, subject_of(key), copy.data))
+            obj = self._feed.verify(Entry(0, subject_of(key), copy.data))
         except Untrusted as error:
             log.error(
-                "a record in the second store is not believed: %s", error, extra=key_fields(key)
+                "an entry in the second store is not believed: %s", error, extra=key_fields(key)
             )
             return False
         if self._memory.unused:
             await self._memory.lose()
-        what = "the bucket had an older record than the second store, or none"
-        await self.learn(record, copy.data)
+        what = "the bucket had an older entry than the second store, or none"
+        await self.learn(obj, copy.data)
         if not self._memory.has:
             self.add(key, what)
             return True
@@ -134,7 +136,7 @@ class RegistryRepair:
         except KcmError as error:
             # It counts here from now on; readers of the bucket differ until it is there, too.
             log.error(
-                "a record of the registry cannot be put back yet: %s",
+                "a registry entry cannot be put back yet: %s",
                 error.detail,
                 extra=key_fields(key),
             )
@@ -161,16 +163,16 @@ class RegistryRepair:
             if again is None or not await self._known(again):
                 raise
 
-    async def learn(self, record: RegistryObject, raw: bytes) -> None:
-        """Apply a verified record, and remember it; raises ``unavailable`` for a full disk."""
-        self._feed.learn(record, raw)
+    async def learn(self, obj: RegistryObject, raw: bytes) -> None:
+        """Apply a verified object, and remember it; raises ``unavailable`` for a full disk."""
+        self._feed.learn(obj, raw)
         try:
-            await self._memory.keep([key_of(record)])
+            await self._memory.keep([key_of(obj)])
         except OSError as error:
             raise unkept(error) from None
 
     async def copy(self, key: Key, revision: int, raw: bytes) -> bool:
-        """Create a record that the second store lacks; whether the second store has it now."""
+        """Create an entry that the second store lacks; whether the second store has it now."""
         if not self._memory.has:
             return False
         try:
@@ -178,7 +180,7 @@ class RegistryRepair:
         except KcmError as error:
             if error.code is not Code.CONFLICT:
                 log.error(
-                    "the second key store lacks a record: %s",
+                    "the second key store lacks an entry: %s",
                     error.detail,
                     extra=key_fields(key),
                 )
@@ -186,13 +188,13 @@ class RegistryRepair:
         return True
 
     async def heal_copy(self, key: Key) -> None:
-        """Repair a damaged record in the second store; leave it unchanged if it is not damaged."""
+        """Repair a damaged entry in the second store; leave it unchanged if it is not damaged."""
         raw = self._feed.raw(key)
         try:
             copy = await self._stores.copy(key)
             if raw is None or copy is None or copy.revision != self._registry.revision(key):
                 return
-            if copy.data == raw or self._is_record(key, copy.data):
+            if copy.data == raw or self._is_entry(key, copy.data):
                 return
             healed = await self._stores.replace_copy(key, copy.revision, raw, copy.data)
         except KcmError as error:
@@ -201,9 +203,9 @@ class RegistryRepair:
             )
             return
         if healed:
-            self._incident(key, "the second store had a damaged record")
+            self._incident(key, "the second store had a damaged entry")
 
-    def _is_record(self, key: Key, data: bytes) -> bool:
+    def _is_entry(self, key: Key, data: bytes) -> bool:
         try:
             return key_of(self._feed.verify(Entry(0, subject_of(key), data))) == key
         except Untrusted:
@@ -212,12 +214,12 @@ class RegistryRepair:
     async def _known(self, stored: Entry) -> bool:
         """Whether the stored entry counts as much as the known one, or more: it is then learned."""
         try:
-            record = self._feed.verify(stored)
+            obj = self._feed.verify(stored)
         except Untrusted:
             return False
-        if record.revision < self._registry.revision(key_of(record)):
+        if obj.revision < self._registry.revision(key_of(obj)):
             return False
-        await self.learn(record, stored.data)
+        await self.learn(obj, stored.data)
         return True
 
     def _incident(self, key: Key, what: str) -> None:
@@ -235,5 +237,5 @@ class RegistryRepair:
 
 
 def key_fields(key: Key) -> dict[str, object]:
-    """Name the tenant, service or link of a record in the log; the key passed the grammar."""
-    return fields(**of_record(key))
+    """Name the tenant, service or link of an entry in the log; the key passed the grammar."""
+    return fields(**of_object(key))

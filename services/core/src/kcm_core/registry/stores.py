@@ -25,12 +25,12 @@ _STREAM: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 class RegistryStores:
     """Entries of both stores, by the key of their record."""
 
-    def __init__(self, connection: Connection, directory: FileKeyStore) -> None:
+    def __init__(self, connection: Connection, second_store: FileKeyStore) -> None:
         self._connection: Final = connection
-        self._directory: Final = directory
+        self._second_store: Final = second_store
 
     async def stored(self, key: Key) -> Entry | None:
-        """The bucket's entry of a record, or ``None``; raises ``unavailable``."""
+        """The bucket's entry, or ``None``; raises ``unavailable``."""
         return await last(self._connection, _STREAM, subject_of(key))
 
     async def put(self, key: Key, entry: bytes, expected: int) -> None:
@@ -50,26 +50,26 @@ class RegistryStores:
         return await ever_had(self._connection, _STREAM)
 
     async def heads(self) -> dict[Key, int]:
-        """The highest revision of every record in the second store; raises ``unavailable``.
+        """The highest revision of every entry in the second store; raises ``unavailable``.
 
-        A name that is no key of a record is included.
+        A name that is no key of an entry is included.
         """
-        heads = await asyncio.to_thread(self._directory.heads, PREFIX)
+        heads = await asyncio.to_thread(self._second_store.heads, PREFIX)
         return {
             tuple(name.removeprefix(PREFIX).split(".")): revision
             for name, revision in heads.items()
         }
 
     async def copy(self, key: Key) -> Stored | None:
-        """The second store's newest entry of a record, or ``None``; raises ``unavailable``."""
-        return await asyncio.to_thread(self._directory.latest, _name(key))
+        """The second store's newest entry of a key, or ``None``; raises ``unavailable``."""
+        return await asyncio.to_thread(self._second_store.latest, _name(key))
 
     async def create_copy(self, key: Key, revision: int, entry: bytes) -> None:
         """Create a revision in the second store; on disk when this returns.
 
         Raises ``conflict`` if the revision exists, and ``unavailable``.
         """
-        await asyncio.to_thread(self._directory.create, _name(key), revision, entry)
+        await asyncio.to_thread(self._second_store.create, _name(key), revision, entry)
 
     async def replace_copy(self, key: Key, revision: int, entry: bytes, damaged: bytes) -> bool:
         """Replace a ``damaged`` revision in the second store; ``False`` if it is not there.
@@ -77,12 +77,12 @@ class RegistryStores:
         On disk when this returns; raises ``unavailable``.
         """
         return await asyncio.to_thread(
-            self._directory.replace, _name(key), revision, entry, damaged
+            self._second_store.replace, _name(key), revision, entry, damaged
         )
 
 
 def subject_of(key: Key) -> str:
-    """The subject of a record's entry in the bucket."""
+    """The subject of an entry in the bucket."""
     return subjects.bucket_subject(subjects.REGISTRY_BUCKET, *key)
 
 

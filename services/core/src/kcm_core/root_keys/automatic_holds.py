@@ -36,14 +36,14 @@ class AutomaticHolds:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         switch: KillSwitch,
     ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._random: Final = host.randomness
-        self._revocations: Final = state.revocations
-        self.damping: Final = FlapDamping(state.freshness.timing.settle_s)
+        self._revocations: Final = replica_state.revocations
+        self.damping: Final = FlapDamping(replica_state.freshness.timing.settle_s)
         self._switch: Final = switch
         self._tasks: Final = TaskSet()
 
@@ -55,9 +55,9 @@ class AutomaticHolds:
     def on(self, link: str) -> list[HoldState]:
         """The holds on one link that are not lifted."""
         return [
-            record
-            for record in self._revocations.active_on("link", link)
-            if record.hold.cause == "l1" and record.hold.origin == self._me.region
+            state
+            for state in self._revocations.active_on("link", link)
+            if state.hold.cause == "l1" and state.hold.origin == self._me.region
         ]
 
     def refused(self, link: str) -> None:
@@ -89,7 +89,7 @@ class AutomaticHolds:
         earliest time of that position on this Core's clock.
         """
         holds = self.on(link)
-        held_at = [self._switch.durable_at(record.hold.id) for record in holds]
+        held_at = [self._switch.durable_at(state.hold.id) for state in holds]
         if not holds or not all(held_at):
             return 0
         self.damping.success(link, position, max(held_at), moment, self._clock.elapsed())
@@ -97,10 +97,10 @@ class AutomaticHolds:
         if not self.damping.ripe(link, damped(self.damping.settle_s, times)):
             return 0
         self.damping.refused(link)
-        for record in holds:
+        for state in holds:
             raw = lift(
                 self._me.identity,
-                record.raw,
+                state.raw,
                 issued_ms=self._clock.unix_ms(),
                 reason="the customer's key is enabled again",
             )
@@ -113,22 +113,20 @@ class AutomaticHolds:
 
     def _issue(self, raw: bytes) -> None:
         """Verify the statement that this Core signed, purge for it, write it, and broadcast it."""
-        record = self._switch.verify(raw)
-        self._switch.issue(record)
-        self._tasks.spawn(self._broadcast(record))
+        state = self._switch.verify(raw)
+        self._switch.issue(state)
+        self._tasks.spawn(self._broadcast(state))
 
-    async def _broadcast(self, record: HoldState) -> None:
+    async def _broadcast(self, state: HoldState) -> None:
         """Broadcast, and retry if the broadcast fails: other regions wait for it."""
         for _ in range(TELLS_MAX):
             try:
-                await self._switch.broadcast(record)
+                await self._switch.broadcast(state)
             except KcmError as error:
                 log.warning(
                     "a hold or lift could not be broadcast: %s",
                     error.detail,
-                    extra=fields(
-                        hold=record.hold.id, link=record.hold.target, code=error.code.value
-                    ),
+                    extra=fields(hold=state.hold.id, link=state.hold.target, code=error.code.value),
                 )
                 await asyncio.sleep(TELL_AGAIN_S)
             else:

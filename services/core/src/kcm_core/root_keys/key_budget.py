@@ -27,10 +27,8 @@ TELL_EVERY_S: Final = 10.0
 class KeysInUse:
     """The number of open keys of one Core's key monitor, compared with its limit."""
 
-    def __init__(
-        self, membership: InstanceContext, plan: ProbeScheduler, emit: Emit, clock: Clock
-    ) -> None:
-        self._me: Final = membership
+    def __init__(self, me: InstanceContext, plan: ProbeScheduler, emit: Emit, clock: Clock) -> None:
+        self._me: Final = me
         self._plan: Final = plan
         self._emit: Final = emit
         self._clock: Final = clock

@@ -66,7 +66,7 @@ class KeyMonitor:
     def __init__(
         self,
         host: Host,
-        state: ReplicaState,
+        replica_state: ReplicaState,
         *,
         canaries: Canaries,
         unsealer: UnsealerPort,
@@ -79,17 +79,19 @@ class KeyMonitor:
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._emit: Final = host.emit
-        self._revocations: Final = state.revocations
-        self._freshness: Final = state.freshness
-        self._admission: Final = state.admission
+        self._revocations: Final = replica_state.revocations
+        self._freshness: Final = replica_state.freshness
+        self._admission: Final = replica_state.admission
         self._canaries: Final = canaries
         self._unsealer: Final = unsealer
         self._holds: Final = holds
         self._stream: Final = stream
         self._unload: Final = unload
-        timing = state.freshness.timing
+        timing = replica_state.freshness.timing
         self._plan: Final = ProbeScheduler(timing, host.chance, probes_per_s)
-        self._watched: Final = Watched(self._plan, state.admission, state.registry, timing)
+        self._watched: Final = Watched(
+            self._plan, replica_state.admission, replica_state.registry, timing
+        )
         self._in_use: Final = KeysInUse(host.me, self._plan, host.emit, host.clock)
         self._principals: dict[Target, str] = {}
         self._written: dict[AttestedKey, float] = {}
