@@ -28,7 +28,7 @@ REFUSALS: Final = 5
 
 POLL_S: Final = 0.005
 
-DARK: Final = (Code.TENANT_KILLED.value, Code.TENANT_SEALED.value)
+DARK: Final = (Code.TENANT_KILLED.value, Code.TENANT_UNAVAILABLE.value)
 
 
 @dataclass(slots=True)

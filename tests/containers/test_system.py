@@ -170,7 +170,7 @@ def test_the_token_is_in_a_container_of_its_own_and_nothing_opens_without_it(
         lambda: (done := system.asked("decrypt", "-", *data, given=record)).returncode and done,
         "the tenant is sealed without its HSM",
     )
-    assert error_of(refused) == "tenant_sealed"
+    assert error_of(refused) == "tenant_unavailable"
     assert decrypted(system, sealed), "the tenant of the other key is served"
     hsm.start()
     system.serves("softhsm")

@@ -135,7 +135,7 @@ async def settled(app, tenant, records):
 
     async def final():
         said[:] = [await answer(app, tenant, records)]
-        return said[0][0] not in (Code.UNAVAILABLE, Code.TENANT_SEALED)
+        return said[0][0] not in (Code.UNAVAILABLE, Code.TENANT_UNAVAILABLE)
 
     await eventually(final, within_s=30)
     return said[0]

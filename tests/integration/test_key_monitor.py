@@ -82,7 +82,7 @@ async def test_a_key_that_is_silent_seals_and_holds_nobody(living):
         say(living, tenant, "unreachable")
 
         async def sealed() -> bool:
-            return await code(eu, tenant, records) is Code.TENANT_SEALED
+            return await code(eu, tenant, records) is Code.TENANT_UNAVAILABLE
 
         await eventually(sealed, within_s=40)
         assert await holds_of(living, tenant) == []

@@ -66,7 +66,7 @@ class Move:
             try:
                 reply = await decrypt(app, self.tenant, [record])
             except KcmError as error:
-                assert error.code in {Code.UNAVAILABLE, Code.TENANT_SEALED}, error
+                assert error.code in {Code.UNAVAILABLE, Code.TENANT_UNAVAILABLE}, error
                 return False
             return reply.plaintexts == [b"x"]
 

@@ -181,7 +181,7 @@ async def test_a_root_key_that_cannot_be_reached_seals_and_comes_back(fragile):
         state.write_text("unreachable\n")
         fragile.sigkill(CORE)
         await fragile.restart(CORE)
-        assert await _codes(app, tenant, sealed) == {Code.TENANT_SEALED}
+        assert await _codes(app, tenant, sealed) == {Code.TENANT_UNAVAILABLE}
         state.write_text("enabled\n")
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
 

@@ -142,7 +142,7 @@ class SimCore(Instance):
             await self.loader.service_key(asked.tenant, SERVICE, 1)
             left = self.admission.recheck(permit, self.clock.elapsed())
             if self.vault.ring(asked.tenant) is None:
-                raise KcmError(Code.TENANT_SEALED)
+                raise KcmError(Code.TENANT_UNAVAILABLE)
             work = wrap_key if asked.operation == "wrap" else unwrap_key
             done = [work(self.who.region, asked.tenant, key) for key in keys]
             self.admission.recheck(permit, self.clock.elapsed())

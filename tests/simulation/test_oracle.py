@@ -217,7 +217,7 @@ def test_nobody_is_killed_by_a_move():
     rig.loop.now = 5.0
     rig.oracle.accepted_record("acme", "eu", 2, "new")
     rig.oracle.operations.purged("gw-eu", b"b", "acme")
-    rig.oracle.refused("acme", "eu", Code.TENANT_SEALED)
+    rig.oracle.refused("acme", "eu", Code.TENANT_UNAVAILABLE)
     assert rig.broken is None
     rig.oracle.refused("acme", "eu", Code.TENANT_KILLED)
     assert rig.broken == 7

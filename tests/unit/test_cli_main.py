@@ -104,7 +104,7 @@ def test_every_command_says_in_a_line_of_the_list_what_it_does() -> None:
         (Code.FORBIDDEN, Exit.REFUSED),
         (Code.UNKNOWN_TENANT, Exit.REFUSED),
         (Code.TENANT_KILLED, Exit.REFUSED),
-        (Code.TENANT_SEALED, Exit.UNAVAILABLE),
+        (Code.TENANT_UNAVAILABLE, Exit.UNAVAILABLE),
         (Code.UNAVAILABLE, Exit.UNAVAILABLE),
         (Code.DEADLINE_EXCEEDED, Exit.UNAVAILABLE),
     ],

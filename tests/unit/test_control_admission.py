@@ -152,11 +152,11 @@ def test_what_began_before_a_kill_and_its_lift_has_no_output():
     incarnation.kill()
     incarnation.kill(lift=True)
     new = incarnation.admission.admit("acme", 101.0)
-    assert incarnation.refusal(101.0, old) is Code.TENANT_SEALED
+    assert incarnation.refusal(101.0, old) is Code.TENANT_UNAVAILABLE
     assert incarnation.admission.recheck(new, 101.0) > 0
     incarnation.kill(2)
     incarnation.kill(2, lift=True)
-    assert incarnation.refusal(101.0, new) is Code.TENANT_SEALED
+    assert incarnation.refusal(101.0, new) is Code.TENANT_UNAVAILABLE
     assert len({old.generation, new.generation, incarnation.revocations.generation("acme")}) == 3
 
 
@@ -223,7 +223,7 @@ def test_an_open_root_is_sealed_when_its_key_was_not_used_for_a_lease():
     assert incarnation.admission.recheck(permit, 129.5) == 0.5
     assert incarnation.admission.live("acme", 129.9)
     assert incarnation.admission.lapsed(129.9) == []
-    assert incarnation.refusal(130.0, permit) is Code.TENANT_SEALED
+    assert incarnation.refusal(130.0, permit) is Code.TENANT_UNAVAILABLE
     assert not incarnation.admission.live("acme", 130.0)
     assert incarnation.admission.lapsed(130.0) == ["acme"]
 
@@ -233,7 +233,7 @@ def test_every_key_that_opened_something_has_to_be_usable():
     incarnation.admission.open("acme", KEY)
     incarnation.admission.open("acme", OTHER)
     permit = incarnation.admission.admit("acme", 101.0)
-    assert incarnation.refusal(101.0, permit) is Code.TENANT_SEALED
+    assert incarnation.refusal(101.0, permit) is Code.TENANT_UNAVAILABLE
     assert set(incarnation.admission.opened) == {KEY, OTHER}
     incarnation.admission.close("acme")
     incarnation.admission.open("acme", KEY)

@@ -46,5 +46,5 @@ def test_what_was_purged_meanwhile_may_be_asked_again():
     revocations.register(ACME)
     with pytest.raises(KcmError, match="purged while this was under way; ask again") as caught:
         revocations.still("acme", 7)
-    assert caught.value.code is Code.TENANT_SEALED
+    assert caught.value.code is Code.TENANT_UNAVAILABLE
     assert caught.value.code in RETRYABLE

@@ -121,7 +121,7 @@ async def test_a_key_that_is_rotated_between_root_and_canary_is_asked_again(worl
 async def test_without_the_customers_key_nothing_is_made(world):
     core = world.core()
     world.unsealer.key(URI).state = L1State.FORBIDDEN
-    assert await refused(core.maker.root(TENANT, LINK)) is Code.TENANT_SEALED
+    assert await refused(core.maker.root(TENANT, LINK)) is Code.TENANT_UNAVAILABLE
 
 
 async def test_a_root_under_another_link_is_a_conflict_and_not_a_tenant_that_never_opens(world):

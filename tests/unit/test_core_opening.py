@@ -85,7 +85,7 @@ async def test_a_kill_and_its_lift_during_an_unseal_leave_nothing_of_it_open(wor
     late = asyncio.create_task(core.loader.ring("acme"))
     await gate.reached()
     gate.open.set()
-    assert await refused(early) is Code.TENANT_SEALED
+    assert await refused(early) is Code.TENANT_UNAVAILABLE
     ring = await late
     assert ring is core.vault.ring("acme")
     assert ring.generation == core.revocations.generation("acme")
@@ -165,7 +165,7 @@ async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
     core = world.core("core-eu-2")
     core.learn()
     world.unsealer.key(URI).state = state
-    assert await refused(core.loader.ring("acme")) is Code.TENANT_SEALED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_UNAVAILABLE
     assert not core.revocations.killed("acme")
     world.unsealer.key(URI).state = L1State.ENABLED
     assert await core.loader.ring("acme")
@@ -198,7 +198,7 @@ async def test_a_tenant_on_another_link_than_its_root_stays_sealed(world):
     core = await world.core().made()
     core.learn(Link(link="other", revision=1, uri="softkey:/keys/other", model="byok"))
     core.learn(TENANT.model_copy(update={"revision": 2, "link": "other"}))
-    assert await refused(core.loader.ring("acme")) is Code.TENANT_SEALED
+    assert await refused(core.loader.ring("acme")) is Code.TENANT_UNAVAILABLE
 
 
 async def test_services_and_versions_that_do_not_exist(world):

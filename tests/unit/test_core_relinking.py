@@ -182,7 +182,7 @@ async def test_a_key_that_does_not_do_its_part_leaves_everything_as_it_was(world
     core = await made(world)
     before = await core.store.root("acme")
     world.unsealer.key(which).state = state
-    assert await put(core, MOVED) is Code.TENANT_SEALED
+    assert await put(core, MOVED) is Code.TENANT_UNAVAILABLE
     world.unsealer.key(which).state = L1State.ENABLED
     assert await core.store.root("acme") == before
     assert core.registry.tenant("acme") == TENANT

@@ -175,7 +175,7 @@ async def test_killed_sealed_and_unknown(world, core):
     assert await refused(unwrap(core, blobs)) is Code.TENANT_KILLED
     core.lift()
     world.unsealer.key(URI).state = L1State.UNREACHABLE
-    assert await refused(unwrap(core, blobs)) is Code.TENANT_SEALED
+    assert await refused(unwrap(core, blobs)) is Code.TENANT_UNAVAILABLE
     world.unsealer.key(URI).state = L1State.ENABLED
     assert (await unwrap(core, blobs))[1] == []
     core.learn(TENANT.model_copy(update={"revision": 2, "regions": ["us"]}))
@@ -201,7 +201,7 @@ async def test_a_purge_while_the_service_key_is_read_lets_nothing_out(world, cor
     if lifted:
         core.lift()
     gate.set()
-    assert await refused(asking) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
+    assert await refused(asking) is (Code.TENANT_UNAVAILABLE if lifted else Code.TENANT_KILLED)
 
 
 @pytest.mark.parametrize("known", [(LINK,), (LINK, TENANT)], ids=["no tenant", "no service"])

@@ -74,7 +74,7 @@ async def test_a_refusal_is_recorded_once_and_the_gateway_may_ask_again(world, c
     wire = Wire(core)
     client = core.client(ask=wire)
     core.events.clear()
-    assert await refused(unwrap(core, blobs, client=client)) is Code.TENANT_SEALED
+    assert await refused(unwrap(core, blobs, client=client)) is Code.TENANT_UNAVAILABLE
     asked = len(world.unsealer.calls)
     for _ in range(100):
         assert await refused(core.wrapping.handle(*wire.seen[0])) is Code.FORBIDDEN
@@ -82,7 +82,7 @@ async def test_a_refusal_is_recorded_once_and_the_gateway_may_ask_again(world, c
     world.unsealer.key(URI).state = L1State.ENABLED
     assert (await unwrap(core, blobs, client=client))[1] == []
     assert keys(core) == [
-        ("keys.unwrap", "gw-eu", Code.TENANT_SEALED, 3), ("keys.unwrap", "gw-eu", Code.OK, 3),
+        ("keys.unwrap", "gw-eu", Code.TENANT_UNAVAILABLE, 3), ("keys.unwrap", "gw-eu", Code.OK, 3),
     ]  # fmt: skip
 
 

@@ -174,7 +174,7 @@ async def test_what_took_its_time_is_not_asked_again(core, code):
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.BUSY, Code.TENANT_SEALED])
+@pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.BUSY, Code.TENANT_UNAVAILABLE])
 async def test_a_cores_refusal_is_the_callers_to_retry(broker, client, code):
     broker.lies = lambda body, answer: failure(code)
     assert (await refused(wrap(client))).code is code

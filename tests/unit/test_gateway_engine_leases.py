@@ -97,7 +97,7 @@ async def test_what_a_kill_overtakes_in_a_pause_is_not_done_once_more(rig, opera
     Pausing(rig, 1, during=during)
     argument = PLAINS if operation == "encrypt" else sealed
     error = await refused(getattr(rig.engine, operation)("acme", "crm", argument))
-    assert error.code is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
+    assert error.code is (Code.TENANT_UNAVAILABLE if lifted else Code.TENANT_KILLED)
     await rig.quiet()
     assert rig.live_keys() == []
 
@@ -118,7 +118,7 @@ async def test_a_kill_while_it_is_done_once_more_has_no_output_either(rig, opera
     rig.kill()
     rig.lift()
     rig.wire.gate.set()
-    assert (await refused(working)).code is Code.TENANT_SEALED
+    assert (await refused(working)).code is Code.TENANT_UNAVAILABLE
     await rig.quiet()
     assert rig.live_keys() == []
 

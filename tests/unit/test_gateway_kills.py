@@ -78,7 +78,7 @@ async def test_a_kill_between_two_pieces_harms_no_request_that_is_admitted_after
         asyncio.get_running_loop().call_soon(kill_and_lift)
 
     rig.worked = after_the_first_piece
-    assert await refused(rig.engine.encrypt("acme", "crm", [b"x", b"y"])) is Code.TENANT_SEALED
+    assert await refused(rig.engine.encrypt("acme", "crm", [b"x", b"y"])) is Code.TENANT_UNAVAILABLE
     sealed = await later[0]
     assert (await rig.engine.decrypt("acme", "crm", sealed.values)).values == [b"z"]
 
@@ -95,7 +95,7 @@ async def test_requests_to_a_core_that_wait_for_room_are_not_sent_after_a_kill(r
     rig.kill()
     rig.lift()
     rig.wire.gate.set()
-    assert await refused(opening) is Code.TENANT_SEALED
+    assert await refused(opening) is Code.TENANT_UNAVAILABLE
     await rig.quiet()
     assert rig.wire.count("unwrap") == REQUESTS_MAX
     assert rig.live_keys() == []
@@ -116,7 +116,7 @@ async def test_what_a_kill_overtakes_has_no_output_and_leaves_no_key(tmp_path, o
     if lifted:
         rig.lift()
     rig.wire.gate.set()
-    assert await refused(working) is (Code.TENANT_SEALED if lifted else Code.TENANT_KILLED)
+    assert await refused(working) is (Code.TENANT_UNAVAILABLE if lifted else Code.TENANT_KILLED)
     await rig.quiet()
     assert rig.live_keys() == []
     assert rig.engine.status().cached_keys == 0

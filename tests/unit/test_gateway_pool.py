@@ -114,13 +114,13 @@ async def test_segments_in_use_during_a_purge_are_given_back_once(rig):
 
 async def test_errors_reach_everybody_who_waits_and_then_it_is_tried_again(rig):
     rig.core.gate.clear()
-    rig.core.error = KcmError(Code.TENANT_SEALED, "asleep")
+    rig.core.error = KcmError(Code.TENANT_UNAVAILABLE, "asleep")
     taking = [asyncio.create_task(rig.take(1)) for _ in range(3)]
     for _ in range(3):
         await asyncio.sleep(0)
     rig.core.gate.set()
     results = await asyncio.gather(*taking, return_exceptions=True)
-    assert [error.code for error in results] == [Code.TENANT_SEALED] * 3
+    assert [error.code for error in results] == [Code.TENANT_UNAVAILABLE] * 3
     assert len({id(error) for error in results}) == 3  # no shared traceback, no shared frames
     assert rig.pool.idle
     rig.core.error = None

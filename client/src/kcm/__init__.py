@@ -35,9 +35,9 @@ The public names, by purpose:
 - to open in a program what ``kcm encrypt`` made: ``cell_context``, ``piece_context``;
 - to administer: ``Admin``;
 - errors in general: ``KcmError`` with its ``Code``, ``ServiceError`` for refusals, ``BatchFailed``;
-- refusals of the data: ``TenantKilled``, ``TenantSealed``, ``UnknownTenant``, ``UnknownService``,
-  ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``, ``KeyDestroyed``,
-  ``KeyShredded``;
+- refusals of the data: ``TenantKilled``, ``TenantUnavailable``, ``UnknownTenant``,
+  ``UnknownService``, ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``,
+  ``KeyDestroyed``, ``KeyShredded``;
 - failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
   ``Discarded``, ``UnknownSession``; ``Internal`` is a fault;
 - answers to operators: ``UnknownLink``, ``UnknownHold``, ``Conflict``, ``UntrustedReply``;
@@ -79,7 +79,7 @@ if TYPE_CHECKING:
         ServiceError,
         Tampered,
         TenantKilled,
-        TenantSealed,
+        TenantUnavailable,
         TooLarge,
         Unavailable,
         UnknownHold,
@@ -114,7 +114,7 @@ _HOME: Final = {
         "ServiceError",
         "Tampered",
         "TenantKilled",
-        "TenantSealed",
+        "TenantUnavailable",
         "TooLarge",
         "Unavailable",
         "UnknownHold",
@@ -163,7 +163,7 @@ __all__ = [
     "ServiceError",
     "Tampered",
     "TenantKilled",
-    "TenantSealed",
+    "TenantUnavailable",
     "TooLarge",
     "Unavailable",
     "UnknownHold",

@@ -83,10 +83,10 @@ class TenantKilled(ServiceError):
     CODE = Code.TENANT_KILLED
 
 
-class TenantSealed(ServiceError):
+class TenantUnavailable(ServiceError):
     """The tenant's root key cannot be reached now."""
 
-    CODE = Code.TENANT_SEALED
+    CODE = Code.TENANT_UNAVAILABLE
 
 
 class KeyShredded(ServiceError):
@@ -162,7 +162,7 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
         Forbidden,
         WrongRegion,
         TenantKilled,
-        TenantSealed,
+        TenantUnavailable,
         KeyShredded,
         KeyDestroyed,
         Tampered,

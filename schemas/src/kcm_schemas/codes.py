@@ -27,7 +27,7 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden"
     WRONG_REGION = "wrong_region"
     TENANT_KILLED = "tenant_killed"
-    TENANT_SEALED = "tenant_sealed"
+    TENANT_UNAVAILABLE = "tenant_unavailable"
     KEY_SHREDDED = "key_shredded"
     KEY_DESTROYED = "key_destroyed"
     TAMPERED = "tampered"
@@ -42,7 +42,13 @@ CodeField = Annotated[Code, Field(strict=False)]
 """A code as a field of a message: it arrives as text."""
 
 RETRYABLE: Final = frozenset(
-    {Code.BUSY, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.TENANT_SEALED, Code.UNKNOWN_SESSION}
+    {
+        Code.BUSY,
+        Code.UNAVAILABLE,
+        Code.DEADLINE_EXCEEDED,
+        Code.TENANT_UNAVAILABLE,
+        Code.UNKNOWN_SESSION,
+    }
 )
 """Codes for which the same request may succeed later without a decision by a person."""
 
@@ -58,7 +64,7 @@ TEXT: Final = {
     Code.FORBIDDEN: "the caller may not do this, or the record is of another tenant or service",
     Code.WRONG_REGION: "the record belongs to another region",
     Code.TENANT_KILLED: "the tenant is killed: a hold is on it, on its root key or on its region",
-    Code.TENANT_SEALED: "the tenant's root key cannot be reached at the moment",
+    Code.TENANT_UNAVAILABLE: "the tenant's root key cannot be reached at the moment",
     Code.KEY_SHREDDED: "the data subject's key was shredded",
     Code.KEY_DESTROYED: "this version of the service key was destroyed",
     Code.TAMPERED: "the record or its context is not what was encrypted",

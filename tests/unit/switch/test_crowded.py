@@ -138,7 +138,7 @@ async def test_no_lease_is_lengthened_where_keys_take_turns(system):
             try:
                 left = core.admission.recheck(core.admission.admit(name, now), now)
             except KcmError as error:
-                assert error.code is Code.TENANT_SEALED
+                assert error.code is Code.TENANT_UNAVAILABLE
             else:
                 since = used.get(name, began)
                 assert now + left <= since + system.timing.l1_lease_s + 0.001

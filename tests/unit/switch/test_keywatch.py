@@ -71,7 +71,7 @@ async def test_forbidden_on_an_incarnation_that_never_used_the_key_unloads_here_
     wrong.learn(LINK, tenant())
     wrong.unsealer.keys[URI] = FakeKey(L1State.FORBIDDEN)
     await good.loader.ring("acme")
-    assert await serves(wrong) is Code.TENANT_SEALED
+    assert await serves(wrong) is Code.TENANT_UNAVAILABLE
     assert l1_holds(wrong) == []
     assert wrong.count("key.incident") == 1
     await let_pass(60)
@@ -99,7 +99,7 @@ async def test_a_key_that_nobody_can_ask_seals_at_the_end_of_the_lease_and_opens
     assert await serves(core) is True
     await until(sealed, lease)
     assert core.clock.elapsed() <= silent + lease + 1
-    assert await serves(core) is Code.TENANT_SEALED
+    assert await serves(core) is Code.TENANT_UNAVAILABLE
     assert l1_holds(core) == []
     assert bool(core.count("key.incident")) == (state is L1State.INVALID)
     key.state = L1State.ENABLED

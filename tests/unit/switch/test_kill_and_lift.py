@@ -25,7 +25,7 @@ async def test_generations_differ_after_kill_lift_and_kill(system):
             with pytest.raises(KcmError) as caught:
                 admission.recheck(permit, clock.elapsed())
             killed = gateway.revocations.killed("acme")
-            assert caught.value.code is (Code.TENANT_KILLED if killed else Code.TENANT_SEALED)
+            assert caught.value.code is (Code.TENANT_KILLED if killed else Code.TENANT_UNAVAILABLE)
         if not gateway.revocations.killed("acme"):
             permits.append(admission.admit("acme", clock.elapsed()))
             admission.recheck(permits.pop(), clock.elapsed())

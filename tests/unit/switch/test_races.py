@@ -41,7 +41,7 @@ async def test_an_unseal_in_flight_during_a_kill_and_its_lift_leaves_nothing_ope
     core.switch.learn(held(one))
     core.switch.learn(lifted(one))
     gate.open.set()
-    assert await code_of(opening) is Code.TENANT_SEALED
+    assert await code_of(opening) is Code.TENANT_UNAVAILABLE
     assert core.vault.open_tenants == []
     calls = len(core.unsealer.calls)
     await core.loader.ring("acme")
@@ -70,7 +70,7 @@ async def test_a_reply_in_flight_during_a_kill_and_its_lift_is_thrown_away(syste
     gateway.switch.learn(held(one))
     gateway.switch.learn(lifted(one))
     gateway.reply_gate.open.set()
-    assert await code_of(decrypting) is Code.TENANT_SEALED
+    assert await code_of(decrypting) is Code.TENANT_UNAVAILABLE
     again = await gateway.engine.decrypt("acme", "crm", records)
     assert again.values == [b"secret"]
 
@@ -119,7 +119,7 @@ async def test_a_refill_of_a_pool_in_flight_when_a_kill_lands_brings_no_key(syst
     gateway.switch.learn(held(one))
     gateway.switch.learn(lifted(one))
     gateway.reply_gate.open.set()
-    assert {await code_of(one) for one in waiting} == {Code.TENANT_SEALED}
+    assert {await code_of(one) for one in waiting} == {Code.TENANT_UNAVAILABLE}
     assert gateway.engine.status().tenants == 0
     assert len((await gateway.engine.encrypt("acme", "crm", [b"x"])).values) == 1
 

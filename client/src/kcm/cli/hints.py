@@ -17,7 +17,7 @@ GENERAL: Final = {
     "unknown_session": "give the same command again",
     "tenant_killed": "`kcm hold list TENANT` shows why; `kcm lift --tenant TENANT --reason TEXT` "
     "lifts the holds on it",
-    "tenant_sealed": "the root key cannot be reached; the tenant is served again when it can",
+    "tenant_unavailable": "the root key cannot be reached; the tenant is served again when it can",
     "tampered": "the stored data differs from what was signed: `kcm audit tail` shows more",
     "forbidden": "`kcm roster show` shows the roles of the operators",
     "conflict": "another operator changed it at the same time: give the same command again",

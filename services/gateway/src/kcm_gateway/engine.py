@@ -118,7 +118,7 @@ class Gateway:
         """Encrypt; ``contexts`` is one for all (``bytes``), or a list with one for each plaintext.
 
         Raises ``KcmError`` for the whole batch: ``malformed``, ``tenant_killed``,
-        ``unknown_tenant``, ``unknown_service``, ``tenant_sealed``, ``unavailable`` …
+        ``unknown_tenant``, ``unknown_service``, ``tenant_unavailable``, ``unavailable`` …
         """
         ends = _aad_ends(contexts, len(plaintexts))
         permit = await self._admit(tenant, service)

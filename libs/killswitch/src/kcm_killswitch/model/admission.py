@@ -95,14 +95,14 @@ class Admission:
     def recheck(self, permit: Permit, now: float) -> float:
         """Check once more before an output. Returns the seconds for which it may be accepted.
 
-        Raises ``tenant_killed`` when the generation has changed, ``tenant_sealed`` when the root
-        key was not used for too long, and the errors of ``admit``.
+        Raises ``tenant_killed`` when the generation has changed, ``tenant_unavailable`` when the
+        root key was not used for too long, and the errors of ``admit``.
         """
         self._revocations.still(permit.tenant, permit.generation)
         registered = self.known(permit.tenant)
         until = min(self._known_until(registered, now), self._l1(permit.tenant))
         if now >= until:
-            raise KcmError(Code.TENANT_SEALED)
+            raise KcmError(Code.TENANT_UNAVAILABLE)
         return until - now
 
     def known(self, tenant: str) -> Tenant:

@@ -284,12 +284,12 @@ class Revocations:
 
         It states the kind of hold, never its issuer or its reason; of several holds, it states one.
         If none is in force (it was lifted meanwhile, or the tenant moved to another link), the
-        error is ``tenant_sealed``: a caller that asks again is served.
+        error is ``tenant_unavailable``: a caller that asks again is served.
         """
         for place in self._places(tenant):
             for state in self._active.get(place, {}).values():
                 return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], state.hold.cause])
-        return KcmError(Code.TENANT_SEALED, OVERTAKEN)
+        return KcmError(Code.TENANT_UNAVAILABLE, OVERTAKEN)
 
     def _places(self, tenant: str) -> list[tuple[str, str]]:
         """The scopes and targets whose holds keep a tenant out of service."""

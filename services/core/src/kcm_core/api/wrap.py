@@ -220,7 +220,7 @@ class WrapApi:
         left = self._admission.recheck(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
-            raise KcmError(Code.TENANT_SEALED)
+            raise KcmError(Code.TENANT_UNAVAILABLE)
         self._renew(call)
         work = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))

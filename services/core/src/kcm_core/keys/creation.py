@@ -66,8 +66,8 @@ class KeyCreator:
         """Create and store the tenant's root in this region, unless it has one.
 
         The root key wraps the nested blob and, at the same time and under the same context, a
-        canary. Raises ``tenant_sealed`` if the root key fails, ``tenant_killed`` if the tenant or
-        the link is killed, and ``conflict`` if the root is under another link.
+        canary. Raises ``tenant_unavailable`` if the root key fails, ``tenant_killed`` if the tenant
+        or the link is killed, and ``conflict`` if the root is under another link.
         """
         if await self._has_root(tenant, link):
             return
@@ -167,5 +167,6 @@ class KeyCreator:
             )
         except L1Error as error:
             raise KcmError(
-                Code.TENANT_SEALED, f"the customer's key is {error.state.value}: {error.detail}"
+                Code.TENANT_UNAVAILABLE,
+                f"the customer's key is {error.state.value}: {error.detail}",
             ) from None

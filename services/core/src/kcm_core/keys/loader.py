@@ -94,8 +94,8 @@ class KeyLoader:
         """The tenant's open keyring, of the generation of ``permit``.
 
         ``permit`` is that of an operation which was admitted with no wait since; without one, the
-        operation is admitted here. Raises ``unknown_tenant``, ``tenant_killed``, ``tenant_sealed``,
-        ``busy`` or ``unavailable``.
+        operation is admitted here. Raises ``unknown_tenant``, ``tenant_killed``,
+        ``tenant_unavailable``, ``busy`` or ``unavailable``.
         """
         now = self._clock.elapsed()
         generation = (permit or self._admission.admit(tenant, now)).generation
@@ -221,11 +221,11 @@ class KeyLoader:
             self._emit(
                 EventType.ROOT_OPEN,
                 tenant=tenant,
-                code=Code.TENANT_SEALED,
+                code=Code.TENANT_UNAVAILABLE,
                 detail=error.state.value,
             )
             raise KcmError(
-                Code.TENANT_SEALED, f"the customer's key is {error.state.value}"
+                Code.TENANT_UNAVAILABLE, f"the customer's key is {error.state.value}"
             ) from None
         except KcmError as error:
             if error.code is Code.TAMPERED:  # the key or a store returned false data
@@ -251,9 +251,9 @@ class KeyLoader:
         registered = self._registry.tenant(tenant)
         if link is None:
             raise KcmError(
-                Code.TENANT_SEALED,
+                Code.TENANT_UNAVAILABLE,
                 "the link is not in the region's registry; if its broker lost data, link again",
             )
         if registered is None or registered.link != wrapped.link:
-            raise KcmError(Code.TENANT_SEALED, "the tenant's root is wrapped by another link")
+            raise KcmError(Code.TENANT_UNAVAILABLE, "the tenant's root is wrapped by another link")
         return link

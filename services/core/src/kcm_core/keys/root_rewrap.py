@@ -56,8 +56,8 @@ class RootRewrapper:
     async def prepare(self, tenant: Tenant, link: Link) -> None:
         """Ensure that the link, next to the old one, opens every version of the tenant's root.
 
-        Raises ``tenant_killed``, ``tenant_sealed`` if one of the keys fails, ``tampered`` if the
-        old key opens something else, ``conflict`` or ``unavailable``.
+        Raises ``tenant_killed``, ``tenant_unavailable`` if one of the keys fails, ``tampered`` if
+        the old key opens something else, ``conflict`` or ``unavailable``.
         """
         roots = await self._store.root(tenant.tenant)
         here = self._registry.tenant(tenant.tenant)
@@ -113,7 +113,7 @@ class RootRewrapper:
             sealed = await self._unsealer.wrap(link.uri, canary, place, deadline_s=self._deadline_s)
         except L1Error as error:
             raise KcmError(
-                Code.TENANT_SEALED, f"a customer's key is {error.state.value}: {error.detail}"
+                Code.TENANT_UNAVAILABLE, f"a customer's key is {error.state.value}: {error.detail}"
             ) from None
         finally:
             inner[:] = bytes(INNER_SIZE)

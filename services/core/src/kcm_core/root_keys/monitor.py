@@ -262,11 +262,13 @@ class KeyMonitor:
         closed = [tenant for tenant in tenants if self._admission.is_open(tenant)]
         purge_each(self._unload, tenants)
         for tenant in closed:
-            self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_SEALED)
+            self._emit(EventType.ROOT_UNLOAD, tenant=tenant, code=Code.TENANT_UNAVAILABLE)
 
     def _incident(self, link: str, what: str) -> None:
         log.error("%s", what, extra=fields(link=link))
-        self._emit(EventType.KEY_INCIDENT, code=Code.TENANT_SEALED, detail=f"link {link}: {what}")
+        self._emit(
+            EventType.KEY_INCIDENT, code=Code.TENANT_UNAVAILABLE, detail=f"link {link}: {what}"
+        )
 
     async def _write(self, key: AttestedKey, state: L1State, position: LogPosition) -> None:
         attestation = KeyUseAttestation(

@@ -13,4 +13,4 @@ from kcm_killswitch.model.admission import Permit
 
 Recheck = Callable[[Permit], float]
 """Returns the seconds for which an output may be accepted; raises ``KcmError`` if none may be:
-``tenant_killed``, ``tenant_sealed`` or ``unavailable``."""
+``tenant_killed``, ``tenant_unavailable`` or ``unavailable``."""
