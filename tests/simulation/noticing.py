@@ -18,7 +18,7 @@ from tests.simulation.variants import VARIANTS
 COUNTED = ("Violation", "Stuck", "Runaway")
 """How a failure of the run itself begins."""
 
-ENDS_S: Final = 400.0
+ENDS_S: Final = 250.0
 """Virtual seconds within which a run has to end, of the variant and of the unbroken system.
 
 Less than the bound of other runs, because variants that make no progress use all of it.
@@ -49,7 +49,7 @@ def notice(variant: str, seeds: Iterable[int], *, focus: str = "") -> Noticed:
     return Noticed(variant, None, tried)
 
 
-def in_focus(variant: str, count: int, first: int = 0) -> Noticed:
+def in_focus(variant: str, count: int, first: int) -> Noticed:
     """Try so many seeds that aim at what the variant does wrong, and ``first`` before them."""
     seeds = dict.fromkeys((first, *range(count)))
     return notice(variant, seeds, focus=VARIANTS[variant].focus)

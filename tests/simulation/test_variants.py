@@ -13,24 +13,38 @@ SEEDS = 40
 
 FIRST = {
     "accept-late": 3,
-    "believes-any-peer-lease": 2,
-    "blind-put": 2,
-    "dropped-when-unkept": 2,
-    "gap-after-rollback": 2,
+    "active-instead-of-generation": 0,
+    "believes-any-peer-lease": 4,
+    "blind-put": 3,
+    "clock-stands-in-suspend": 3,
+    "complete-without-durability": 3,
+    "conflict-is-success": 3,
+    "dropped-when-unkept": 3,
+    "first-come": 4,
+    "gap-after-rollback": 3,
     "grace-at-start": 5,
-    "in-flight-attestation-lifts": 2,
-    "lease-from-the-acknowledgement": 2,
+    "in-flight-attestation-lifts": 4,
+    "judged-by-arrival": 4,
+    "lease-from-the-acknowledgement": 3,
     "lease-from-the-join": 4,
-    "lower-roster-counts": 4,
+    "lonely": 3,
+    "lower-roster-counts": 7,
+    "no-peer-leases": 3,
     "one-of-a-fork": 2,
     "paged-is-forgotten": 3,
+    "peer-lease-of-any-roster": 2,
     "purge-after-an-await": 9,
-    "renewed-by-a-direct-read": 3,
-    "result-of-any-period": 4,
+    "renewed-by-a-direct-read": 8,
+    "result-of-any-period": 7,
+    "roster-from-memory": 3,
     "says-kept": 4,
+    "told-unstored": 3,
     "unstamped-attestation": 2,
 }
-"""Seeds that noticed a variant when this was written, and are tried first: that saves time only."""
+"""Seeds that noticed a variant when this was written, and are tried first: that saves time only.
+
+The others are noticed by seed 1, whose worlds are small for most focuses.
+"""
 
 REQUIRED = {
     "accept-late", "active-instead-of-generation", "cause-ignored", "clock-stands-in-suspend",
@@ -53,6 +67,6 @@ def test_every_rule_that_was_given_up_is_tried():
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_what_is_broken_is_noticed(variant: str) -> None:
-    found = in_focus(variant, SEEDS, FIRST.get(variant, 0))
+    found = in_focus(variant, SEEDS, FIRST.get(variant, 1))
     assert found.seed is not None, VARIANTS[variant].rule
     assert found.unbroken == ""
