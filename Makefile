@@ -19,10 +19,18 @@ help:            ## this text
 
 setup: $(STAMP)  ## make .venv with everything in it, the broker included
 
+NO_PYTHON := make setup: $(PYTHON) is missing, is older than 3.11, or has no venv. \
+  Install Python 3.11 (on Debian: apt-get install python3.11-venv), or name one: make setup PYTHON=...
+NO_INDEX := make setup: pip could not install what requirements.lock names, see above. \
+  It needs a package index: PyPI, or the one that pip is configured with.
+
 $(STAMP): requirements.lock Makefile $(addsuffix /pyproject.toml,$(MEMBERS))
-	command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed (set PYTHON=...)" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@test -x $(BIN)/pip || $(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "$(NO_PYTHON)" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing what requirements.lock names"
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.lock || \
+	  { echo "$(NO_INDEX)" >&2; exit 1; }
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
 	@touch $@
 
@@ -94,7 +102,7 @@ bench-l1: setup  ## what the unsealer adds to each provider's own call
 bench-peers: .venv-peers/.installed  ## install Asherah and Tink, so that bench measures them too
 
 .venv-peers/.installed: benchmarks/peers.lock
-	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	test -x .venv-peers/bin/pip || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 

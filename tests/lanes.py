@@ -78,6 +78,7 @@ PROCESSES: Final = (
     "tests/unit/test_l1_guard.py",
     "tests/unit/test_l1_uri.py::test_parsing_imports_no_provider_and_no_sdk",
     "tests/unit/test_release.py",
+    "tests/unit/test_setup.py",
     "tests/unit/test_tools.py",
     "tests/unit/unsealer/test_silence.py",
 )

@@ -71,9 +71,12 @@ def version(root: Path) -> str:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Return the output of a git command; raises `CalledProcessError` where it fails."""
+    """Return the output of a git command; ends this program where it fails, with git's text."""
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.rstrip()
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise SystemExit(f"release-check: {done.stderr.rstrip()}")
+    return done.stdout.rstrip()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,4 +99,4 @@ def test_a_quick_run_of_what_the_unsealer_adds(tmp_path: Path, provider: str) ->
     assert one["bare_ms"] > 0 or provider == "softkey"
     assert one["storm_tenants"] == 5
     assert one["server_mib"] > 0
-    assert (one["child_mib"] is None) == (provider == "softkey")
+    assert (one["child_mib"] is None) == (provider == "softkey" or os.geteuid() != 0)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -277,20 +278,22 @@ def test_a_root_key_that_finds_no_room_is_not_there(place: Place) -> None:
     assert (given / "l1" / "acme" / "key").stat().st_size == 32
 
 
-def test_a_directory_that_may_not_be_written_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_may_not_be_written_is_named() -> None:
     """As another user where this one is the superuser, who may write anywhere."""
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        with pytest.raises(PermissionError) as caught:
-            write(locked / "roster", b"x", {})
-    finally:
-        os.seteuid(user)
-    assert caught.value.filename == str(locked / "roster")
-    assert list(locked.iterdir()) == []
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)  # every user reaches the directory, unlike those of `tmp_path`
+        locked = Path(place) / "locked"
+        locked.mkdir(mode=0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PermissionError) as caught:
+                write(locked / "roster", b"x", {})
+        finally:
+            os.seteuid(user)
+        assert caught.value.filename == str(locked / "roster")
+        assert list(locked.iterdir()) == []
 
 
 @pytest.mark.parametrize(

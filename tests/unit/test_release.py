@@ -71,6 +71,13 @@ def test_a_page_can_be_the_contact(url):
     assert not list(contact_problems(f"Contact: {url}\n"))
 
 
+def test_a_failure_of_git_is_reported_with_its_text(root):
+    (root / ".git" / "HEAD").unlink()
+    done = check(root)
+    assert done.returncode == 1
+    assert done.stderr.startswith("release-check: fatal: not a git repository")
+
+
 @pytest.mark.parametrize("name", ["notes.txt", "SECURITY.md"])
 def test_a_work_tree_with_changes_is_refused(root, name):
     with (root / name).open("a") as file:

@@ -91,11 +91,24 @@ def test_root_of_a_debian_installs_exactly_what_is_missing(machine):
 
 def test_others_are_told_at_once_what_to_run(machine):
     machine.program("id", "echo 1000")
+    machine.program("sudo", "exit 1")
     _apt(machine, installs=True)
     done = machine.run()
     assert (done.returncode, machine.calls) == (1, [])
     assert "make tools" in done.stderr
     assert "apt-get install softhsm2 nftables iproute2" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("install",)])
+def test_without_sudo_others_are_told_what_root_has_to_run(machine, arguments):
+    machine.program("id", "echo 1000")
+    _apt(machine, installs=True)
+    done = machine.run(*arguments)
+    assert (done.returncode, machine.calls) == (1, [])
+    assert done.stderr == (
+        "tests/tools: missing: softhsm2 nftables iproute2. As root, run:"
+        " apt-get update && apt-get install softhsm2 nftables iproute2\n"
+    )
 
 
 def test_others_install_through_sudo_when_they_ask_for_it(machine):

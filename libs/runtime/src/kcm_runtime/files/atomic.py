@@ -28,6 +28,9 @@ _HIDDEN: Final = re.compile(r"\.kcm-[0-9a-f]{32}\.part")
 _NO_UNNAMED: Final = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
 """Errors of file systems that do not support unnamed files."""
 
+_HERE: Final = "."
+"""The name by which an unnamed file is opened in a directory."""
+
 
 Sync = Callable[[Path], None]
 """Makes a directory's names durable; raises ``OSError``."""
@@ -73,7 +76,7 @@ def placing(
     ``sync_directory`` after all of them. Raises ``OSError``.
     """
     hidden = f".kcm-{secrets.token_hex(16)}.part"
-    with _naming(path, hidden):
+    with _naming(path, _HERE, hidden):
         directory = _directory(path.parent)
         try:
             if sync is not None:
@@ -154,7 +157,7 @@ def _unnamed(directory: int, mode: int) -> int | None:
     """Open an unnamed file; returns ``None`` if the file system does not support them."""
     flags = os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC
     try:
-        handle = os.open(".", flags, mode, dir_fd=directory)
+        handle = os.open(_HERE, flags, mode, dir_fd=directory)
     except OSError as error:
         if error.errno in _NO_UNNAMED:
             return None
