@@ -63,6 +63,8 @@ class Report:
     hint: str
     regions: tuple[str, ...] = ()
     """The regions with this error, if several were asked."""
+    log: tuple[str, ...] = ()
+    """The last lines of the log of the process that failed."""
 
 
 def cannot_read(name: str, error: OSError) -> Problem:
@@ -185,7 +187,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
         case BrokenFileError():
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), "do not use its output")
         case OperationError():
-            return Report(error.exit_code, error.code, str(error), error.hint)
+            return Report(error.exit_code, error.code, error.text, error.hint, log=error.log)
         case _:
             text = f"an unexpected fault ({type(error).__name__})"
             return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
@@ -213,8 +215,12 @@ def show(report: Report, *, as_json: bool) -> None:
         }
         if report.regions:
             content["regions"] = report.regions
+        if report.log:
+            content["log"] = report.log
         tell(json.dumps(content))
         return
     tell(f"error: {clean(report.detail)} ({report.code})")
+    for line in report.log:
+        tell(f"  {clean(line)}")
     if report.hint:
         tell(f"hint: {clean(report.hint)}")

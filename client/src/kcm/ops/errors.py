@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Final
 
 from kcm.exit_codes import Exit
 
@@ -10,12 +11,22 @@ from kcm.exit_codes import Exit
 class OperationError(Exception):
     """An operation is not possible. The text is for the operator and contains no secret.
 
-    Each class has the command's exit code, the error's code and a hint.
+    Each class has the command's exit code, the error's code and a hint. ``log`` has the last lines
+    of the log of the process that failed, if one did.
     """
 
     exit_code: ClassVar[Exit] = Exit.FAULT
     code: ClassVar[str] = "fault"
     hint: str = ""
+
+    def __init__(self, text: str, log: Iterable[str] = ()) -> None:
+        super().__init__(text)
+        self.text: Final = text
+        self.log: Final = tuple(log)
+
+    def __str__(self) -> str:
+        """Return the text, and the log's lines below it."""
+        return "\n".join((self.text, *self.log))
 
 
 class ProvisionError(OperationError):

@@ -195,6 +195,7 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
 def _to_json(entry: Entry) -> dict[str, Any]:
     fields = asdict(entry)
     fields["process"]["log_path"] = str(entry.process.log_path)
+    del fields["process"]["log_start"]
     return fields
 
 
