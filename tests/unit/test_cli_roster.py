@@ -32,7 +32,7 @@ def test_where_a_roster_was_brought_is_the_result(desk: Desk) -> None:
     code, said, err = desk.run("roster", "put", path, key=False)
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]
     assert said["regions"][1]["detail"] == "not the next one"
-    code, said, err = desk.run("roster", "retire", "bob")
+    code, said, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.PARTIAL
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]
     assert "not the next one" in err
@@ -68,7 +68,7 @@ def test_a_region_that_the_context_lacks_is_told_to_people(desk: Desk, tmp_path:
 
 def test_a_region_that_does_not_take_it_is_said(desk: Desk) -> None:
     desk.cores.refuse = {"us"}
-    code, _, err = desk.run("roster", "retire", "bob")
+    code, _, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.PARTIAL
     assert "not the next one" in err
     assert desk.kept.version == 2
