@@ -203,6 +203,8 @@ def _from_bytes(raw: bytes, path: Path) -> State:
     if len(raw) > BYTES_MAX:
         raise ValueError
     document = json.loads(raw)
+    if isinstance(document, dict) and "version" not in document:
+        raise OtherVersionError(path, None, VERSION)
     if (found := _positive(document["version"])) != VERSION:
         raise OtherVersionError(path, found, VERSION)
     return State(tuple(_from_json(item) for item in document["processes"]))
