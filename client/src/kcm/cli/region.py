@@ -9,9 +9,9 @@ import click
 
 from kcm.cli.core_state import CoreState, serving
 from kcm.cli.error_report import Problem
-from kcm.cli.hold_progress import follow
+from kcm.cli.hold_progress import SHOWN
 from kcm.cli.holds import tell_who_answered
-from kcm.cli.kill import SHOWN, place
+from kcm.cli.kill import place, watch
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, note
 from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
@@ -154,4 +154,4 @@ async def _retire(
         hold = kills.make("region", name, reason)
         note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
         placed = await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)
+        return await watch(settings, kills, hold, until, placed)
