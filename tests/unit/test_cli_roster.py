@@ -104,7 +104,9 @@ def test_show_of_no_region_that_answers_is_unavailable(desk: Desk) -> None:
 def test_a_roster_of_nobody_is_not_brought_anywhere(desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "forged"
     path.write_bytes(encode(desk.system.alice.sign(Kind.ROSTER, desk.system.roster)))
-    assert desk.run("roster", "put", str(path), key=False)[0] == Exit.CHECK_FAILED
+    code, _, err = desk.run("roster", "put", str(path), key=False)
+    assert code == Exit.CHECK_FAILED
+    assert "nothing was sent; name a roster of system acme" in json.loads(err)["hint"]
     assert not desk.cores.put
     assert not lists_directory(path).exists()
 

@@ -197,11 +197,23 @@ class ClientContext:
                 raw = file.read(STATEMENT_MAX + 1)
             roster = self.believe(raw)
         except OSError as error:
-            raise ContextError(f"cannot read the roster {path}: {error.strerror}") from None
+            raise ContextError(
+                f"cannot read the roster {path}: {error.strerror}",
+                f"copy the signed roster of system {self.system} there, or correct `roster` in "
+                f"{self.path}",
+            ) from None
         except Untrusted as error:
-            raise ContextError(f"the roster {path} is not trusted: {error}") from None
+            raise ContextError(
+                f"the roster {path} is not trusted: {error}",
+                f"compare `root_public` in {self.path} with the owner of the operator root; if it "
+                f"is right, copy the signed roster of system {self.system} there again",
+            ) from None
         if roster.system != self.system:
-            raise ContextError(f"the roster {path} is of another system")
+            raise ContextError(
+                f"the roster {path} is of another system",
+                f"copy the signed roster of system {self.system} there, or correct `system` in "
+                f"{self.path}",
+            )
         try:
             return self.seen(raw, roster)
         except Untrusted as error:

@@ -138,7 +138,10 @@ def _ended(code: int, said: str) -> int:
     if code == 2:
         raise Problem(Exit.USAGE, "config", told, "--config takes the Auditor's configuration")
     if code not in {0, 1} or "Traceback" in said:
-        raise Problem(Exit.FAULT, "fault", "the check ended early, without a result")
+        raise Problem(
+            Exit.FAULT, "fault", "the check ended early, without a result",
+            "`python -m kcm_auditor --verify DIRECTORY` shows why",
+        )  # fmt: skip
     if told:
         tell(clean(told))
     return Exit.CHECK_FAILED if code else Exit.OK

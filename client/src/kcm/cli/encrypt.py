@@ -74,7 +74,9 @@ class Job:
         context = self.context_bytes.encode("utf-8", "surrogateescape")
         if len(context) > USER_CONTEXT_MAX:
             text = f"--context-bytes has at most {USER_CONTEXT_MAX} bytes"
-            raise Problem(Exit.USAGE, "usage", text)
+            raise Problem(
+                Exit.USAGE, "usage", text, "bind a shorter text, for example a digest of this one"
+            )
         return context
 
 
@@ -136,7 +138,7 @@ def encrypt(  # noqa: PLR0913, PLR0917 - one argument for each option
     if columns is not None:
         if record:
             text = "--record writes one record, --fields many: give only one of them"
-            raise Problem(Exit.USAGE, "usage", text)
+            raise Problem(Exit.USAGE, "usage", text, "leave out --record, or --fields")
         return _columns(settings, job, columns)
     refuse_terminal(output)
 

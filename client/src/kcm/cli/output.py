@@ -64,7 +64,10 @@ def emit(
 def say(text: str) -> None:
     """Write a part of the result to stdout, at once; raises ``Problem``."""
     if is_closed(sys.stdout):
-        raise Problem(Exit.FAULT, "io", "cannot write stdout: it is closed")
+        raise Problem(
+            Exit.FAULT, "io", "cannot write stdout: it is closed",
+            "redirect it to a file, or to /dev/null",
+        )  # fmt: skip
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -118,7 +118,11 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         new = context.believe(raw, known.version)
         follows(known, new)
     except Untrusted as error:
-        raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
+            f"nothing was sent; name a roster of system {context.system} that the context's root "
+            "has signed: `kcm roster show` shows the valid one, from which to prepare the next",
+        ) from None  # fmt: skip
     if missing := lacking(known, new, read_lists(file, new)):
         raise Problem(
             Exit.USAGE, "usage", f"{file}.endorsements/{missing[0]} is missing, or is another list",

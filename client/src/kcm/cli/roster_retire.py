@@ -209,8 +209,7 @@ async def _plan(settings: Settings, order: _Order) -> _Plan:
         lists = read_lists(context.roster_path, known) | {order.name: endorsements}
         return _Plan(found, new, lists, missing)
     except Refused as error:
-        hint = "`kcm roster show` lists the names; --dry-run lists the statements"
-        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", hint) from None
+        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", error.hint) from None
     finally:
         await admin.close()
 

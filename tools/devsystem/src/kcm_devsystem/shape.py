@@ -158,8 +158,8 @@ def load(directory: Path) -> Shape | None:
         return Shape.model_validate_json(raw)
     except (ValueError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not a valid shape file; without it, `kcm dev down` ends the processes of "
-            "state.json"
+            f"{path} is not a valid shape file",
+            hint="restore it; or remove it, and `kcm dev down` ends the processes of state.json",
         ) from None
 
 

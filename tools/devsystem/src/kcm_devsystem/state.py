@@ -164,7 +164,8 @@ def load(directory: Path) -> State | None:
         return _from_bytes(raw, path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not a valid state file; without it, running processes are found again"
+            f"{path} is not a valid state file",
+            hint="remove it: without it, running processes are found again",
         ) from None
 
 
@@ -183,7 +184,10 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise DevError(f"another command changes the system in {directory}") from None
+                    raise DevError(
+                        f"another command changes the system in {directory}",
+                        hint="give the same command again when that one has ended",
+                    ) from None
                 time.sleep(LOCK_POLL_S)
             else:
                 break
