@@ -75,7 +75,9 @@ def test_a_region_that_does_not_take_it_is_said(desk: Desk) -> None:
     desk.cores.refuse = set(REGIONS)
     code, _, err = desk.run("roster", "put", str(desk.system.directory / "roster"), key=False)
     assert code == Exit.REFUSED
-    assert json.loads(err)["regions"] == list(REGIONS)  # one line: both say the same
+    refused, step = map(json.loads, err.splitlines())
+    assert refused["regions"] == list(REGIONS)  # one line: both say the same
+    assert "prepare the next one" in step["hint"]
 
 
 def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
@@ -83,10 +85,11 @@ def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
     assert code == Exit.OK
     newer = retire(desk.system.roster, "bob", Endorsements(), 7)
     desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
-    code, said, _ = desk.run("roster", "show", key=False)
+    code, said, err = desk.run("roster", "show", key=False)
     assert code == Exit.NOT_COMPLETE
     assert said["version"] == 2
     assert said["regions"] == {"eu": "has an older one", "us": "has it"}
+    assert "`kcm roster put FILE`" in json.loads(err)["hint"]
     states = {row["name"]: row["state"] for row in said["entries"]}
     assert (states["alice"], states["bob"]) == ("acts", "retired")
 

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from kcm.cli.columns import BadCell, Tally
     from kcm.cli.files import Target
 
+BAD_CELLS: Final = {
+    "encrypt": "correct these rows of the file, then give the same command again",
+    "decrypt": "give --fields, --bind and --context-bytes as at encryption; else the cells were "
+    "changed",
+}
+"""The hint for bad cells."""
+
 BAD_SHOWN_MAX: Final = 100
 """Bad cells reported one by one. Further ones are only counted."""
 
@@ -215,13 +222,15 @@ def _columns(settings: Settings, job: Job, columns: Columns) -> int:
         text += f"; {rows} of {tally.rows} rows do not have {name}"
     for name, cells in tally.twice.items():
         text += f"; {cells} cells of {name} were encrypted already, and now are encrypted twice"
+    hint = {"hint": BAD_CELLS[job.operation]} if tally.bad else {}
     note(
         settings,
-        text,
+        "; ".join([text, *hint.values()]),
         good=tally.good,
         bad=tally.bad,
         rows=tally.rows,
         lacking=lacking,
         twice=tally.twice,
+        **hint,
     )
     return Exit.PARTIAL if tally.bad else Exit.OK

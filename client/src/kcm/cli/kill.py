@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
-from kcm.cli.error_report import Problem, explain, together
+from kcm.cli.error_report import Problem, explain, show, together
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
 from kcm.cli.names import NAME
 from kcm.cli.other_holds import read_others
@@ -100,7 +100,7 @@ async def _dry_run(
         await warn(settings, admin, known, dry_run=True)
     failed = {place: explain(error) for place, error in known.failed.items()}
     for report in together(failed):
-        note(settings, report.detail, regions=report.regions, error=report.code)
+        show(report, as_json=settings.json)
     if not reached:
         raise next(iter(known.failed.values()))
     for place, silent in _without_incarnations(reached).items():

@@ -13,7 +13,7 @@ from kcm.cli.hold_progress import SHOWN, described_briefly, present, verdict
 from kcm.cli.holds import find, tell_who_answered
 from kcm.cli.kill import KillWait
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, moment, note
+from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import (
     Settings,
     at_a_terminal,
@@ -167,7 +167,11 @@ async def _lift_all(
                 _show(settings, statuses)
     for view, status in zip(views, statuses, strict=True):
         _tell(settings, view, status, alone=alone)
-    return Exit.OK if all(map(_done, views, statuses)) else Exit.NOT_COMPLETE
+    open_ones = [one for one, status in zip(views, statuses, strict=True) if not _done(one, status)]
+    if not open_ones:
+        return Exit.OK
+    advise(settings, f"`kcm hold show {_short(open_ones[0])}` shows which regions have the lift")
+    return Exit.NOT_COMPLETE
 
 
 def _lifted_until_now(

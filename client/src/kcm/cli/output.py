@@ -97,3 +97,8 @@ def note(settings: Settings, text: str, **fields: object) -> None:
     """Print a text to stderr, or ``fields`` as one line of JSON if the output is JSON."""
     line = json.dumps(plain(fields)) if settings.json else clean(text)
     tell(line)
+
+
+def advise(settings: Settings, hint: str) -> None:
+    """Print a hint about a result that is shown already and not as it should be."""
+    note(settings, f"hint: {hint}", hint=hint)

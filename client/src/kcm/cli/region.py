@@ -13,7 +13,7 @@ from kcm.cli.hold_progress import SHOWN
 from kcm.cli.holds import tell_who_answered
 from kcm.cli.kill import place, watch
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note
+from kcm.cli.output import advise, emit, note
 from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
 from kcm.exit_codes import Exit
 
@@ -94,6 +94,12 @@ def list_regions(settings: Settings) -> int:
         for core, why in found.not_serving.items():
             note(settings, f"{core} of region {name} does not serve: {why}", core=core, error=why)
     left = [name for name, found in regions.items() if name not in holds and not found.whole]
+    if left:
+        advise(
+            settings,
+            "start the Cores that do not serve, and use a context that has every region; "
+            "`kcm registry show` shows which Cores have memory",
+        )
     return Exit.NOT_COMPLETE if left else Exit.OK
 
 
