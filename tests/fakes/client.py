@@ -331,7 +331,8 @@ class FakeSystem:
         )
         path = self.directory / "context.toml"
         path.write_text(
-            f'system = "acme"\nroot_public = "{self.root.public.hex()}"\nroster = "roster"\n'
+            f'version = 1\nsystem = "acme"\nroot_public = "{self.root.public.hex()}"\n'
+            'roster = "roster"\n'
             f'default_region = "eu"\n{regions}[operator]\nname = "alice"\nkey = "alice.key"\n'
         )
         return path

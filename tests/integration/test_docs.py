@@ -81,6 +81,7 @@ def test_what_is_lost_and_who_leaves_as_the_commands_document_says(place):
         "/media/root/key": str(system / "keys" / "root"),
         "--known roster": f"--known {system / 'roster'}",
         "adopt --region eu-de": "adopt --region eu-de --yes",
+        "--before 2026-03-01": "--before 2026-03-01 --yes",
     }
     region, roster, registry = NAMED.findall((ROOT / "docs" / "cli.md").read_text())
     for text in (registry, roster, region):

@@ -164,7 +164,7 @@ async def test_a_core_and_a_gateway_leave_and_the_others_serve_on(leaving, capsy
     async with living.app() as app:
         sealed = await encrypt(app, tenant, [b"text"])
         for name in (f"core-{EU}-1", f"gateway-{US}-1"):
-            said = await roster_command(living, "retire", name, capsys=capsys)
+            said = await roster_command(living, "retire", name, "--yes", capsys=capsys)
             assert {one["what"].split()[0] for one in said["signed"]} <= {
                 "accepted",
                 "root-keys",

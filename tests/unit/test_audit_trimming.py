@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,15 @@ def test_what_was_signed_is_on_the_disk_for_each_stream(tmp_path: Path) -> None:
     again = SignedHeads(path)
     assert (again.through("eu", 1), again.through("us", 1)) == (64, 128)
     assert again.through("eu", 2) == 0
-    path.write_text("[]")
-    with pytest.raises(ConfigError, match="damaged"):
-        SignedHeads(path)
+    content = json.loads(path.read_text())
+    for wrong in ([], {"version": 1}, {**content, "signed": {"eu": [1]}}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match="damaged"):
+            SignedHeads(path)
+    for version, told in ((None, "no version"), (2, "another version"), (True, "another version")):
+        path.write_text(json.dumps({**content, "version": version}))
+        with pytest.raises(ConfigError, match=f"has {told} of its format.*move it away"):
+            SignedHeads(path)
 
 
 def test_the_place_of_a_chain_comes_back_from_its_line() -> None:

@@ -73,7 +73,9 @@ def test_what_a_journal_holds_is_json_where_that_is_asked_for(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["audit", "verify", str(tmp_path), "-o", "json"]) == Exit.CHECK_FAILED
-    said = json.loads(capfd.readouterr().out)
+    out, err = capfd.readouterr()
+    said = json.loads(out)
+    assert "docs/audit.md" in json.loads(err)["hint"]
     assert (said["sound"], said["entries"], said["signatures_checked"]) == (False, 0, False)
     assert said["head"] == f"0:{'0' * 64}"
     assert "no segment" in said["problems"][0]

@@ -240,5 +240,7 @@ def test_a_kill_that_is_interrupted_before_it_began_has_placed_no_hold(place: Pl
     argv = [sys.executable, "-c", LOADING, "asyncio", "", "kill", "acme", "--reason", "none"]
     argv += ["--context", str(place.directory / "none"), "--format", "table"]
     done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=60)
-    said = b"error: interrupted: no hold was placed (interrupted)"
+    said = (
+        b"error: interrupted: no hold was placed (interrupted)\nhint: give the same command again"
+    )
     assert (done.returncode, done.stderr.strip()) == (130, said)

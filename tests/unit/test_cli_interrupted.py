@@ -150,7 +150,7 @@ def test_a_roster_that_one_region_has_can_be_brought_to_the_others(
         return put(request, operator)
 
     rosters.system.everywhere("roster", "put", second)
-    ended, _, err = rosters.run("roster", "retire", "bob")
+    ended, _, err = rosters.run("roster", "retire", "bob", "--yes")
     assert (ended, set(cores.put)) == (code, {"eu", "us"} if number == signal.SIGINT else {"eu"})
     assert "the roster may be in some regions only" in said(err)["detail"]
     assert f"`kcm roster put {path}`" in said(err)["hint"]
@@ -166,7 +166,7 @@ def test_a_retirement_that_was_not_sent_changed_nothing(rosters: roster_rig.Desk
         raise KeyboardInterrupt
 
     rosters.system.everywhere("roster", "signed", ends)
-    code, _, err = rosters.run("roster", "retire", "bob")
+    code, _, err = rosters.run("roster", "retire", "bob", "--yes")
     assert (code, rosters.cores.put) == (Exit.INTERRUPTED, {})
     assert said(err)["detail"].startswith("interrupted: bob is not retired")
     assert roster_rig.bob_of(rosters.kept).retired is None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 import pytest
-from kcm.cli.error_report import clean, explain
+from kcm.cli.error_report import clean, explain, show
 from kcm.cli.main import cli, run
 from kcm.exit_codes import HELP, Exit
+from kcm.ops.errors import NotProvisionedError
 from kcm_schemas.admin.tenants import TenantPage
 from kcm_schemas.codes import Code, KcmError
 
@@ -244,3 +245,22 @@ def test_a_refusal_speaks_of_records_only_where_one_was_given(
     assert "kcm roster show" in hint
     assert "inspect" not in hint
     assert "kcm inspect FILE" in explain(KcmError(Code.FORBIDDEN), "decrypt").hint
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_log_of_a_process_that_failed_is_shown_as_lines(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    report = explain(NotProvisionedError("core-1: ended", ["first", "sec\x1bond"]))
+    show(report, as_json=as_json)
+    err = capsys.readouterr().err
+    if as_json:
+        said = json.loads(err)
+        assert (said["detail"], said["log"]) == ("core-1: ended", ["first", "sec\x1bond"])
+        return
+    assert err.splitlines() == [
+        "error: core-1: ended (unavailable)",
+        "  first",
+        "  sec\ufffdond",
+        f"hint: {NotProvisionedError.hint}",
+    ]

@@ -139,7 +139,7 @@ class Place:
             if given is None:
                 continue
             words += [param.opts[0], given] if isinstance(param, click.Option) else [given]
-        words += ["--yes"] if path == ("registry", "adopt") else []
+        words += ["--yes"] if path in {("registry", "adopt"), ("roster", "retire")} else []
         return [*words, "--format", "json"]
 
     def _good(self, command: str, param: click.Parameter) -> str | None:
@@ -316,7 +316,8 @@ def test_an_argument_that_is_no_text_is_named(place: Place, arguments: tuple[str
 
 def test_a_roster_that_finds_no_room_is_said_to_be_in_the_regions(place: Place) -> None:
     key, before = place.good["key"], (place.directory / "system" / "roster").read_bytes()
-    arguments = ["roster", "retire", "bob", "--key", key, "--context", place.good["context_file"]]
+    retire = ["roster", "retire", "bob", "--yes", "--key", key]
+    arguments = [*retire, "--context", place.good["context_file"]]
     with no_room():
         code, err = place.run([*arguments, "-o", "json"])
     error = json.loads(err.splitlines()[-1])

@@ -48,7 +48,9 @@ def test_a_dark_region_is_not_shown_as_healthy(desk: Desk, how: str) -> None:
     assert code == Exit.NOT_COMPLETE
     assert (rows["us"]["serving"], rows["us"]["state"]) == ([], "in service")
     assert list(rows["us"]["not_serving"]) == ["core-us"]  # type: ignore[call-overload]
-    assert json.loads(err.splitlines()[-1])["core"] == "core-us"
+    silent, step = map(json.loads, err.splitlines())
+    assert silent["core"] == "core-us"
+    assert step["hint"].startswith("start the Cores that do not serve")
     code, out, err = desk.run("region", "list", "-o", "table")
     assert (code, "0 of 1" in out) == (Exit.NOT_COMPLETE, True)
     assert "core-us of region us does not serve: no reply: " in err
@@ -60,7 +62,9 @@ def test_one_of_several_cores_and_one_without_memory_are_named(desk: Desk) -> No
     code, rows, err = desk.listed()
     assert code == Exit.NOT_COMPLETE
     assert rows["eu"]["serving"] == ["core-eu"]
-    told = {json.loads(line)["core"]: json.loads(line)["error"] for line in err.splitlines()}
+    *silent, step = map(json.loads, err.splitlines())
+    assert "`kcm registry show`" in step["hint"]
+    told = {one["core"]: one["error"] for one in silent}
     assert set(told) == {"core-eu-2", "core-us"}
     assert told["core-us"].startswith("no memory of its registry: ")
 

@@ -32,7 +32,7 @@ def test_where_a_roster_was_brought_is_the_result(desk: Desk) -> None:
     code, said, err = desk.run("roster", "put", path, key=False)
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]
     assert said["regions"][1]["detail"] == "not the next one"
-    code, said, err = desk.run("roster", "retire", "bob")
+    code, said, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.PARTIAL
     assert [one["result"] for one in said["regions"]] == ["stored", "forbidden"]
     assert "not the next one" in err
@@ -68,14 +68,16 @@ def test_a_region_that_the_context_lacks_is_told_to_people(desk: Desk, tmp_path:
 
 def test_a_region_that_does_not_take_it_is_said(desk: Desk) -> None:
     desk.cores.refuse = {"us"}
-    code, _, err = desk.run("roster", "retire", "bob")
+    code, _, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.PARTIAL
     assert "not the next one" in err
     assert desk.kept.version == 2
     desk.cores.refuse = set(REGIONS)
     code, _, err = desk.run("roster", "put", str(desk.system.directory / "roster"), key=False)
     assert code == Exit.REFUSED
-    assert json.loads(err)["regions"] == list(REGIONS)  # one line: both say the same
+    refused, step = map(json.loads, err.splitlines())
+    assert refused["regions"] == list(REGIONS)  # one line: both say the same
+    assert "prepare the next one" in step["hint"]
 
 
 def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
@@ -83,10 +85,11 @@ def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
     assert code == Exit.OK
     newer = retire(desk.system.roster, "bob", Endorsements(), 7)
     desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
-    code, said, _ = desk.run("roster", "show", key=False)
+    code, said, err = desk.run("roster", "show", key=False)
     assert code == Exit.NOT_COMPLETE
     assert said["version"] == 2
     assert said["regions"] == {"eu": "has an older one", "us": "has it"}
+    assert "`kcm roster put FILE`" in json.loads(err)["hint"]
     states = {row["name"]: row["state"] for row in said["entries"]}
     assert (states["alice"], states["bob"]) == ("acts", "retired")
 
@@ -104,7 +107,9 @@ def test_show_of_no_region_that_answers_is_unavailable(desk: Desk) -> None:
 def test_a_roster_of_nobody_is_not_brought_anywhere(desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "forged"
     path.write_bytes(encode(desk.system.alice.sign(Kind.ROSTER, desk.system.roster)))
-    assert desk.run("roster", "put", str(path), key=False)[0] == Exit.CHECK_FAILED
+    code, _, err = desk.run("roster", "put", str(path), key=False)
+    assert code == Exit.CHECK_FAILED
+    assert "nothing was sent; name a roster of system acme" in json.loads(err)["hint"]
     assert not desk.cores.put
     assert not lists_directory(path).exists()
 

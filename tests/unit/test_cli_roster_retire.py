@@ -1,5 +1,6 @@
 """`kcm roster retire`: endorsements are collected, signed and sent to every region."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def test_what_lasts_is_collected_signed_and_brought_everywhere(desk: Desk) -> No
         "eu": [entry("lift 01", 5 * DAY_MS), entry("tenant acme")],
         "us": [entry("lift 01", 5 * DAY_MS), entry("lift 02", 9 * DAY_MS)],
     }
-    code, said, _ = desk.run("roster", "retire", "bob")
+    code, said, _ = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.OK
     assert [(one["what"], one["regions"]) for one in said["signed"]] == [
         ("lift 01", ["eu", "us"]), ("lift 02", ["us"]), ("tenant acme", ["eu"]),
@@ -54,6 +55,53 @@ def test_a_dry_run_changes_nothing_and_needs_no_root(desk: Desk) -> None:
     assert desk.kept.version == 1
 
 
+class Typed(io.StringIO):
+    """What somebody types at a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_nobody_is_retired_without_a_confirmation(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    desk.cores.signed["eu"] = [entry("tenant acme"), entry("tenant beta")]
+    retire = ("roster", "retire", "bob", "--leave-out", "tenant beta")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    code, said, err = desk.run(*retire, form=form)
+    assert (code, said) == (Exit.USAGE, None)
+    assert "give --yes" in err
+    assert "`kcm roster retire bob --dry-run`" in err
+    monkeypatch.setattr("kcm.cli.roster_retire.at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", Typed("n\n"))
+    code, said, err = desk.run(*retire, form=form)
+    assert code == Exit.OK
+    assert "1 statements still count, 1 do not. Retire bob? This cannot be undone." in err
+    assert "changed" in err.splitlines()[-1]
+    assert form == "table" or said["regions"] == []
+    monkeypatch.setattr("sys.stdin", Typed(""))
+    code, _, err = desk.run(*retire, form=form)
+    assert code == Exit.INTERRUPTED
+    assert "bob is not retired: no region was given a roster" in err
+    assert not desk.cores.put
+    assert desk.kept.version == 1
+    monkeypatch.setattr("sys.stdin", Typed("y\n"))
+    assert desk.run(*retire, form=form)[0] == Exit.OK
+    assert bob_of(desk.kept).retired is not None
+
+
+def test_another_root_is_refused_before_the_question(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcm.cli.roster_retire.at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", Typed("y\n"))
+    key = str(desk.system.directory / "alice.key")
+    code, _, err = desk.run("roster", "retire", "bob", "--key", key, key=False)
+    assert code == Exit.CHECK_FAILED
+    assert "Retire bob?" not in err
+
+
 def test_what_is_younger_or_named_is_left_out(desk: Desk) -> None:
     lists_holds(desk, [])
     desk.cores.signed["eu"] = [
@@ -61,7 +109,7 @@ def test_what_is_younger_or_named_is_left_out(desk: Desk) -> None:
         entry("tenant beta"),
     ]  # fmt: skip
     code, said, _ = desk.run(
-        "roster", "retire", "bob", "--before", "1970-01-10", "--leave-out", "tenant beta"
+        "roster", "retire", "bob", "--yes", "--before", "1970-01-10", "--leave-out", "tenant beta"
     )
     assert code == Exit.OK
     assert [one["what"] for one in said["signed"] if one["endorsed"]] == ["lift 01", "tenant acme"]
@@ -98,30 +146,30 @@ def test_records_of_one_name_are_left_out_together(desk: Desk) -> None:
 
 def test_nobody_is_retired_without_the_word_of_a_region_that_the_context_lacks(desk: Desk) -> None:
     desk.system.forget("us")
-    code, _, err = desk.run("roster", "retire", "bob")
+    code, _, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.UNAVAILABLE
     assert "us does not report its statements: on the roster, not in this context" in err
     assert not desk.cores.put
-    assert desk.run("roster", "retire", "bob", "--without", "nowhere")[0] == Exit.USAGE
-    code, said, _ = desk.run("roster", "retire", "bob", "--without", "us")
+    assert desk.run("roster", "retire", "bob", "--yes", "--without", "nowhere")[0] == Exit.USAGE
+    code, said, _ = desk.run("roster", "retire", "bob", "--yes", "--without", "us")
     assert (code, list(desk.cores.put)) == (Exit.OK, ["eu"])
     assert [one["result"] for one in said["regions"]] == ["stored", "not_in_context"]
 
 
 def test_a_silent_region_stops_it_unless_that_is_accepted(desk: Desk) -> None:
     desk.system.unreachable = {"us"}
-    code, _, err = desk.run("roster", "retire", "bob")
+    code, _, err = desk.run("roster", "retire", "bob", "--yes")
     assert code == Exit.UNAVAILABLE
     assert "--without REGION" in err
     assert not desk.cores.put
-    code, _, _ = desk.run("roster", "retire", "bob", "--without", "us")
+    code, _, _ = desk.run("roster", "retire", "bob", "--yes", "--without", "us")
     assert code == Exit.OK
     assert set(desk.cores.put) == {"eu"}
 
 
 @pytest.mark.parametrize("name", ["alice", "nobody", "core-eu-9"])
 def test_who_cannot_be_retired(desk: Desk, name: str) -> None:
-    assert desk.run("roster", "retire", name)[0] == Exit.REFUSED
+    assert desk.run("roster", "retire", name, "--yes")[0] == Exit.REFUSED
     assert not desk.cores.put
 
 
@@ -139,7 +187,7 @@ def test_a_mistyped_name_is_refused_before_anybody_is_asked(desk: Desk) -> None:
 def test_a_statement_to_leave_out_has_to_be_one(desk: Desk) -> None:
     desk.cores.signed["eu"] = [entry("lift 01", 5), entry("tenant beta")]
     code, _, err = desk.run(
-        "roster", "retire", "bob", "--leave-out", "tenant beta", "--leave-out", "lift 123"
+        "roster", "retire", "bob", "--yes", "--leave-out", "tenant beta", "--leave-out", "lift 123"
     )
     assert code == Exit.REFUSED
     assert "'lift 123'" in err
@@ -148,12 +196,11 @@ def test_a_statement_to_leave_out_has_to_be_one(desk: Desk) -> None:
 
 
 def test_another_key_than_the_roots_is_not_used(desk: Desk) -> None:
-    code, _, _ = desk.run(
-        "roster", "retire", "bob", "--key", str(desk.system.directory / "alice.key"), key=False
-    )
+    key = str(desk.system.directory / "alice.key")
+    code, _, _ = desk.run("roster", "retire", "bob", "--yes", "--key", key, key=False)
     assert code == Exit.CHECK_FAILED
     assert not desk.cores.put
-    assert desk.run("roster", "retire", "bob", key=False)[0] == Exit.USAGE
+    assert desk.run("roster", "retire", "bob", "--yes", key=False)[0] == Exit.USAGE
 
 
 def test_somebody_able_to_lift_is_left(desk: Desk) -> None:
@@ -170,5 +217,5 @@ def test_somebody_able_to_lift_is_left(desk: Desk) -> None:
 def test_a_retirement_goes_on_from_the_highest_roster(desk: Desk) -> None:
     newer = desk.system.roster.model_copy(update={"version": 7})
     desk.cores.roster["us"] = desk.system.root.sign(Kind.ROSTER, newer)
-    assert desk.run("roster", "retire", "bob")[0] == Exit.OK
+    assert desk.run("roster", "retire", "bob", "--yes")[0] == Exit.OK
     assert desk.kept.version == 8

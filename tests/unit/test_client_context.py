@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from kcm._internal.admin import Admin
 from kcm._internal.client_context import ClientContext, ContextError, default_path
+from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT
 from kcm_trust.verify import verify_roster
 
 from tests.fakes.client import FakeSystem
@@ -50,17 +52,26 @@ def test_a_context_is_checked(system: FakeSystem, old: str, new: str) -> None:
         system.context()
 
 
-@pytest.mark.parametrize("version", ["2", "0", '"1"'])
+@pytest.mark.parametrize("version", ["2", "0", '"1"', "true", "1.0"])
 def test_a_context_of_another_version_is_refused_by_its_version(
     system: FakeSystem, version: str
 ) -> None:
     text = system.context_file.read_text()
-    system.context_file.write_text(f"version = 1\n{text}")
     assert system.context().region(None) == "eu"
-    system.context_file.write_text(f"version = {version}\nunknown = 1\n{text}")
+    text = text.replace("version = 1\n", f"version = {version}\nunknown = 1\n")
+    system.context_file.write_text(text)
     with pytest.raises(ContextError, match="of the context's format; this kcm reads 1") as caught:
         system.context()
     assert "unknown" not in str(caught.value)
+
+
+def test_a_context_without_a_version_is_refused_by_that(system: FakeSystem) -> None:
+    text = system.context_file.read_text()
+    system.context_file.write_text("unknown = 1\n" + text.replace("version = 1\n", ""))
+    with pytest.raises(ContextError, match="has no version: it was written before") as caught:
+        system.context()
+    assert "unknown" not in str(caught.value)
+    assert "add `version = 1`" in caught.value.hint
 
 
 def test_only_the_roots_roster_of_this_system_is_believed(system: FakeSystem) -> None:
@@ -68,15 +79,19 @@ def test_only_the_roots_roster_of_this_system_is_believed(system: FakeSystem) ->
     raw = roster.read_bytes()
     assert verify_roster(raw, system.root.public, 0) == system.roster
     roster.write_bytes(encode(system.alice.sign(Kind.ROSTER, system.roster)))
-    with pytest.raises(ContextError, match="not trusted"):
+    with pytest.raises(ContextError, match="not trusted") as caught:
         system.context().verifier()
+    assert f"compare `root_public` in {system.context_file}" in caught.value.hint
     other = system.roster.model_copy(update={"system": "other"})
-    roster.write_bytes(encode(system.root.sign(Kind.ROSTER, other)))
-    with pytest.raises(ContextError, match="another system"):
+    elsewhere = load_identity(ROOT, str(system.directory / "root.key"), "other")
+    roster.write_bytes(encode(elsewhere.sign(Kind.ROSTER, other)))
+    with pytest.raises(ContextError, match="another system") as caught:
         system.context().verifier()
+    assert f"correct `system` in {system.context_file}" in caught.value.hint
     roster.unlink()
-    with pytest.raises(ContextError, match="cannot read"):
+    with pytest.raises(ContextError, match="cannot read") as caught:
         system.context().verifier()
+    assert "copy the signed roster of system acme there" in caught.value.hint
 
 
 def test_an_operators_key_has_to_be_private(system: FakeSystem) -> None:

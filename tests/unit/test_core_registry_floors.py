@@ -46,7 +46,9 @@ def test_what_stops_a_core_names_no_command_that_does_not_exist(tmp_path, conten
 
 def test_damaged_floors_stop_a_core(tmp_path):
     path = tmp_path / "floors"
-    path.write_text("tenant.acme two 00\n")
+    begun(path)
+    with path.open("a") as file:
+        file.write("tenant.acme two 00\n")
     with pytest.raises(ConfigError, match="damaged"):
         Floors(path)
 
@@ -77,17 +79,17 @@ def test_a_crash_before_the_first_line_was_written_again_loses_nothing(tmp_path)
     assert Floors(path).items() == floors.items()
 
 
-def test_floors_of_an_earlier_version_count_and_get_their_first_line(tmp_path):
+@pytest.mark.parametrize("first", ["", "kcm-registry-floors 2 0000000000000000\n"])
+def test_floors_without_the_version_stop_a_core(tmp_path, first):
+    """Without its first line, a file that was cut could not be distinguished from a whole one."""
     path = tmp_path / "floors"
-    path.write_text(f"tenant.acme 3 {'ab' * 32}\n")
-    floors = Floors(path)
-    assert not floors.fresh
-    assert dict(floors.items()) == {("tenant", "acme"): (3, b"\xab" * 32)}
-    floors.raise_to([(("link", "l"), (1, b"a" * 32))])
-    assert sorted(Floors(path).items()) == sorted(floors.items())
-    assert len(floors.items()) == 2
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match="was cut"):
+    path.write_text(f"{first}tenant.acme 3 {'ab' * 32}\n")
+    with pytest.raises(ConfigError, match=r"does not begin with its version.*restore it"):
+        Floors(path)
+    whole = tmp_path / "whole"
+    begun(whole).raise_to([(("tenant", "acme"), (3, b"a" * 32))])
+    path.write_bytes(whole.read_bytes().split(b"\n", 1)[1])
+    with pytest.raises(ConfigError, match="does not begin with its version"):
         Floors(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from kcm_core.trimming import TrimFiles
 from kcm_runtime.config import ConfigError
@@ -124,10 +126,21 @@ async def test_what_was_read_is_remembered(world):
     # Nothing was delivered to this incarnation: it knows from its disk.
     await again.trimmer.round()
     assert world.audit.first == 193
-    (world.directory / "core-eu" / "audit-reading.json").write_text("{}")
-    assert TrimFiles(world.directory / "core-eu").reading() is None
-    (world.directory / "core-eu" / "audit-heads.json").write_text("{}")
-    with pytest.raises(ConfigError, match="audit-heads"):
+    files = TrimFiles(world.directory / "core-eu")
+    assert files.reading() is not None
+    reading = world.directory / "core-eu" / "audit-reading.json"
+    content = json.loads(reading.read_text())
+    for wrong in ({}, {**content, "version": 2}, {**content, "place": 1}):
+        reading.write_text(json.dumps(wrong))
+        assert files.reading() is None
+    heads = world.directory / "core-eu" / "audit-heads.json"
+    content = json.loads(heads.read_text())
+    del content["version"]
+    heads.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"audit-heads.* has no version of its format"):
+        OneCore(world)
+    heads.write_text('{"version": 1}')
+    with pytest.raises(ConfigError, match=r"audit-heads.* is damaged"):
         OneCore(world)
 
 

@@ -63,8 +63,9 @@ def test_a_crash_between_the_digest_and_the_file_makes_nobody_an_editor(
 def test_digests_that_cannot_be_read_are_said(tmp_path: Path) -> None:
     for content in ("", "[]", "[" * 100_000, '{"a": 1}'):
         (tmp_path / generated.FILE).write_text(content)
-        with pytest.raises(DevError, match="remove it"):
+        with pytest.raises(DevError, match="cannot be parsed") as caught:
             Generated(tmp_path, lambda _: None)
+        assert "remove it" in caught.value.hint
 
 
 def test_an_edited_configuration_outlives_the_next_making_of_the_system(tmp_path: Path) -> None:

@@ -84,6 +84,16 @@ def test_a_long_log_is_shown_by_its_end(start, tmp_path):
     assert len(lines) == 1 + logs.TAIL_LINES_MAX
 
 
+def test_the_log_of_a_failed_start_has_nothing_of_earlier_runs(start, tmp_path):
+    lines = []
+    for run in ("first", "second"):
+        process = start(f"print('{run} run'); print('ended'); raise SystemExit(2)")
+        with pytest.raises(ProcessDiedError) as caught:
+            processes.wait_ready(process, ReadyFile(tmp_path / "never"), SECONDS)
+        lines.append(caught.value.log)
+    assert lines == [("first run", "ended"), ("second run", "ended")]
+
+
 def test_one_that_is_never_ready_is_given_up(start, tmp_path):
     process = start(SLEEP)
     with pytest.raises(NotReadyError):

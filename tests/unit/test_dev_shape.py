@@ -49,18 +49,21 @@ def test_a_shape_of_another_version_is_refused_by_its_version(tmp_path: Path, ve
         shape.load(tmp_path)
 
 
+@pytest.mark.parametrize(("version", "told"), [(1, "version 1"), (None, "no version")])
 def test_a_command_on_a_system_of_the_version_before_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], version: int | None, told: str
 ) -> None:
     root = tmp_path / "s"
     system.init(Options(root, regions=("eu",), cores=1))
-    document = json.loads((root / shape.FILE).read_text()) | {"version": 1}
+    document = json.loads((root / shape.FILE).read_text()) | {"version": version}
+    if version is None:
+        del document["version"]
     (root / shape.FILE).write_text(json.dumps(document))
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     for command in ("up", "down", "status"):
         assert run(["dev", command, "--dir", str(root)]) != Exit.OK
         error = json.loads(capsys.readouterr().err)
-        assert "has version 1 of its format; this kcm reads 2" in error["detail"]
+        assert f"has {told} of its format; this kcm reads 2" in error["detail"]
         assert "kcm that made the system" in error["hint"]
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 

@@ -111,6 +111,14 @@ def test_a_state_of_another_version_is_refused_by_its_version(tmp_path, version)
         state.load(tmp_path)
 
 
+def test_a_state_without_a_version_is_refused_by_that(tmp_path):
+    document = broken()
+    del document["version"]
+    (tmp_path / state.FILE).write_text(json.dumps(document))
+    with pytest.raises(OtherVersionError, match=r"has no version of its format; .* reads 1"):
+        state.load(tmp_path)
+
+
 def test_only_one_command_at_a_time_changes_the_system(tmp_path):
     with (
         state.exclusive(tmp_path / "new"),

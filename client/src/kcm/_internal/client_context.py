@@ -1,6 +1,6 @@
 """The context of a client: one TOML file, written by ``kcm dev up`` or by an operator.
 
-    version = 1                          # of this format; 1 if it is left out
+    version = 1                          # of this format
     system = "acme"
     root_public = "<64 hexadecimal digits>"
     roster = "roster"
@@ -29,7 +29,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from kcm_runtime.config import BusAddress, ConfigError, Section, load
 from kcm_runtime.files.identity_file import load_identity
@@ -92,7 +92,7 @@ class OperatorAccess(Section):
 
 
 class _File(Section):
-    version: int = VERSION
+    version: Literal[1]
     system: Name
     root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     roster: Path
@@ -197,11 +197,23 @@ class ClientContext:
                 raw = file.read(STATEMENT_MAX + 1)
             roster = self.believe(raw)
         except OSError as error:
-            raise ContextError(f"cannot read the roster {path}: {error.strerror}") from None
+            raise ContextError(
+                f"cannot read the roster {path}: {error.strerror}",
+                f"copy the signed roster of system {self.system} there, or correct `roster` in "
+                f"{self.path}",
+            ) from None
         except Untrusted as error:
-            raise ContextError(f"the roster {path} is not trusted: {error}") from None
+            raise ContextError(
+                f"the roster {path} is not trusted: {error}",
+                f"compare `root_public` in {self.path} with the owner of the operator root; if it "
+                f"is right, copy the signed roster of system {self.system} there again",
+            ) from None
         if roster.system != self.system:
-            raise ContextError(f"the roster {path} is of another system")
+            raise ContextError(
+                f"the roster {path} is of another system",
+                f"copy the signed roster of system {self.system} there, or correct `system` in "
+                f"{self.path}",
+            )
         try:
             return self.seen(raw, roster)
         except Untrusted as error:
@@ -238,13 +250,19 @@ class ClientContext:
 
 
 def _check_version(path: Path) -> None:
-    """Raise ``ContextError`` for a context file of another version, before it is read further."""
+    """Raise ``ContextError`` for another version or none, before the file is read further."""
     try:
         with path.open("rb") as file:
-            found = tomllib.load(file).get("version", VERSION)
+            found = tomllib.load(file).get("version")
     except (OSError, ValueError):
         return  # ``load`` reports it
-    if found != VERSION:
+    if found is None:
+        raise ContextError(
+            f"{path} has no version: it was written before the context's format had one, or is not "
+            "a context",
+            f"write it again; or compare it with docs/cli.md, and add `version = {VERSION}`",
+        )
+    if type(found) is not int or found != VERSION:
         raise ContextError(
             f"{path} has version {found!r} of the context's format; this kcm reads {VERSION}",
             "use a kcm of that version, or write the context again",

@@ -138,7 +138,8 @@ async def _look(url: str) -> None:
         parts = urlsplit(url if "://" in url else f"nats://{url}")
         host, port = parts.hostname or "", parts.port or NATS_PORT
     except ValueError:
-        raise NotLetIn(f"{where} is not the address of a broker") from None
+        text = f"{where} is not the address of a broker"
+        raise NotLetIn(text, "correct the region's url in the context") from None
     try:
         async with asyncio.timeout(CONNECT_S):
             _, writer = await asyncio.open_connection(host, port)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from kcm.cli.error_report import Problem, clean
-from kcm.cli.output import emit, note
+from kcm.cli.output import advise, emit, note
 from kcm.cli.settings import Settings, common, region_option, run_async
 from kcm.cli.streams import tell
 from kcm.exit_codes import Exit
@@ -129,7 +129,10 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     done = subprocess.run(
         command, check=False, stderr=subprocess.PIPE, text=True, errors="backslashreplace"
     )
-    return _ended(done.returncode, done.stderr)
+    code = _ended(done.returncode, done.stderr)
+    if code:
+        advise(settings, "keep the directory as evidence; docs/audit.md describes how to continue")
+    return code
 
 
 def _ended(code: int, said: str) -> int:
@@ -138,7 +141,10 @@ def _ended(code: int, said: str) -> int:
     if code == 2:
         raise Problem(Exit.USAGE, "config", told, "--config takes the Auditor's configuration")
     if code not in {0, 1} or "Traceback" in said:
-        raise Problem(Exit.FAULT, "fault", "the check ended early, without a result")
+        raise Problem(
+            Exit.FAULT, "fault", "the check ended early, without a result",
+            "`python -m kcm_auditor --verify DIRECTORY` shows why",
+        )  # fmt: skip
     if told:
         tell(clean(told))
     return Exit.CHECK_FAILED if code else Exit.OK

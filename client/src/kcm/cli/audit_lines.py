@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm.cli.kill import SHOWN
+from kcm.cli.hold_progress import SHOWN
 from kcm.cli.output import moment, plain
 
 if TYPE_CHECKING:

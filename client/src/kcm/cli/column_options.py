@@ -63,13 +63,19 @@ class Given:
                 ("--as", self.table_format),
             ):
                 if value is not None:
-                    raise _wrong(f"{option} needs --fields: without it the file is not a table")
+                    raise _wrong(
+                        f"{option} needs --fields: without it the file is not a table",
+                        f"name the columns with --fields, or leave out {option}",
+                    )
             return None
         fields = _names("--fields", self.fields)
         bind = () if self.bind is None else _names("--bind", self.bind)
         both = sorted(set(fields) & set(bind))
         if both:
-            raise _wrong(f"--bind and --fields both name {both[0]}: bound columns stay in clear")
+            raise _wrong(
+                f"--bind and --fields both name {both[0]}: bound columns stay in clear",
+                "name it with one of the two",
+            )
         return Columns(fields, self._table(file, fields, bind))
 
     def _table(self, file: str, fields: tuple[str, ...], bind: tuple[str, ...]) -> TableFormat:
@@ -84,7 +90,7 @@ class Given:
         if kind == "csv":
             return Delimited(fields, bind, _delimiter(self.delimiter, usual))
         if self.delimiter is not None:
-            raise _wrong("JSON lines have no --delimiter")
+            raise _wrong("JSON lines have no --delimiter", "leave it out, or give --as csv")
         return JsonLines(fields, bind)
 
 
@@ -133,9 +139,12 @@ def _names(option: str, text: str) -> tuple[str, ...]:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
-            raise _wrong(f"a name in {option} is not UTF-8") from None
+            raise _wrong(f"a name in {option} is not UTF-8", "give it in UTF-8") from None
         if size > FIELD_MAX:
-            raise _wrong(f"a name in {option} has {size} bytes; the maximum is {FIELD_MAX}")
+            raise _wrong(
+                f"a name in {option} has {size} bytes; the maximum is {FIELD_MAX}",
+                "rename the column, or choose other ones",
+            )
     return names
 
 
@@ -151,5 +160,5 @@ def _delimiter(given: str | None, usual: str) -> str:
     return delimiter
 
 
-def _wrong(text: str, hint: str = "") -> Problem:
+def _wrong(text: str, hint: str) -> Problem:
     return Problem(Exit.USAGE, "usage", text, hint)

@@ -19,6 +19,9 @@ from kcm.exit_codes import Exit
 UTF16: Final = ("\udcff\udcfe", "\udcfe\udcff")
 """The start of a table in UTF-16 when it is read as UTF-8."""
 
+QUOTATION: Final = "check the quotation marks near that row, --delimiter and --as"
+"""The hint for a row that does not end where it should."""
+
 
 class Delimited:
     """Separated values with a header line, in UTF-8. Other bytes pass through."""
@@ -143,7 +146,7 @@ class _Lines:
         self._size += len(line)
         if self._size > LINE_MAX:
             text = f"a row is longer than {LINE_MAX} characters, or a quoted cell does not end"
-            raise Problem(Exit.USAGE, "too_large", text)
+            raise Problem(Exit.USAGE, "too_large", text, QUOTATION)
         first, self._first = self._first, False
         return line.removeprefix(BOM) if first else line
 
@@ -161,4 +164,4 @@ def _next(reader: Iterator[list[str]], number: int) -> list[str] | None:
     except csv.Error:
         # After a broken quotation, the following rows cannot be separated.
         text = f"row {number} cannot be parsed: a quoted cell in it does not end correctly"
-        raise Problem(Exit.USAGE, "malformed", text) from None
+        raise Problem(Exit.USAGE, "malformed", text, QUOTATION) from None

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from kcm.cli.columns import BadCell, Tally
     from kcm.cli.files import Target
 
+BAD_CELLS: Final = {
+    "encrypt": "correct these rows of the file, then give the same command again",
+    "decrypt": "give --fields, --bind and --context-bytes as at encryption; else the cells were "
+    "changed",
+}
+"""The hint for bad cells."""
+
 BAD_SHOWN_MAX: Final = 100
 """Bad cells reported one by one. Further ones are only counted."""
 
@@ -74,7 +81,9 @@ class Job:
         context = self.context_bytes.encode("utf-8", "surrogateescape")
         if len(context) > USER_CONTEXT_MAX:
             text = f"--context-bytes has at most {USER_CONTEXT_MAX} bytes"
-            raise Problem(Exit.USAGE, "usage", text)
+            raise Problem(
+                Exit.USAGE, "usage", text, "bind a shorter text, for example a digest of this one"
+            )
         return context
 
 
@@ -136,7 +145,7 @@ def encrypt(  # noqa: PLR0913, PLR0917 - one argument for each option
     if columns is not None:
         if record:
             text = "--record writes one record, --fields many: give only one of them"
-            raise Problem(Exit.USAGE, "usage", text)
+            raise Problem(Exit.USAGE, "usage", text, "leave out --record, or --fields")
         return _columns(settings, job, columns)
     refuse_terminal(output)
 
@@ -213,13 +222,15 @@ def _columns(settings: Settings, job: Job, columns: Columns) -> int:
         text += f"; {rows} of {tally.rows} rows do not have {name}"
     for name, cells in tally.twice.items():
         text += f"; {cells} cells of {name} were encrypted already, and now are encrypted twice"
+    hint = {"hint": BAD_CELLS[job.operation]} if tally.bad else {}
     note(
         settings,
-        text,
+        "; ".join([text, *hint.values()]),
         good=tally.good,
         bad=tally.bad,
         rows=tally.rows,
         lacking=lacking,
         twice=tally.twice,
+        **hint,
     )
     return Exit.PARTIAL if tally.bad else Exit.OK

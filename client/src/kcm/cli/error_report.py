@@ -34,14 +34,11 @@ _OF_THE_MACHINE: Final = {
 }
 """Faults of the machine, with their remedies. All other file errors are wrong usage."""
 
-NO_MEMORY: Final = "no memory of its region's registry"
-"""Part of the error of a Core that cannot distinguish an old registry from the newest one."""
-
 
 class Problem(Exception):
     """An error that ends a command. The text contains no plaintext."""
 
-    def __init__(self, exit_code: Exit, code: str, detail: str, hint: str = "") -> None:
+    def __init__(self, exit_code: Exit, code: str, detail: str, hint: str) -> None:
         super().__init__(detail)
         self.report = Report(exit_code, code, detail, hint)
 
@@ -63,6 +60,8 @@ class Report:
     hint: str
     regions: tuple[str, ...] = ()
     """The regions with this error, if several were asked."""
+    log: tuple[str, ...] = ()
+    """The last lines of the log of the process that failed."""
 
 
 def cannot_read(name: str, error: OSError) -> Problem:
@@ -118,12 +117,12 @@ def explain(error: BaseException, command: str = "") -> Report:
             path = error.ctx.command_path if error.ctx else "kcm"
             return Report(Exit.USAGE, "usage", error.format_message(), f"`{path} --help`")
         case click.ClickException():
-            return Report(Exit.USAGE, "usage", error.format_message(), "")
+            return Report(Exit.USAGE, "usage", error.format_message(), "see `--help`")
         case OSError():
             return _of_the_system(error)
         case UnicodeError():
             text = "an argument, or a file that was given, is not UTF-8"
-            return Report(Exit.USAGE, "malformed", text, "")
+            return Report(Exit.USAGE, "malformed", text, "give arguments and files in UTF-8")
         case _:
             return _explain_ours(error, command)
 
@@ -131,7 +130,8 @@ def explain(error: BaseException, command: str = "") -> Report:
 def _of_the_system(error: OSError) -> Report:
     """Return the report for an error of the operating system, with the file's name."""
     if error.filename is None:
-        return Report(Exit.FAULT, "io", error.strerror or "the system refused it", "")
+        hint = _OF_THE_MACHINE.get(error.errno or 0, "KCM_DEBUG=1 shows where")
+        return Report(Exit.FAULT, "io", error.strerror or "the system refused it", hint)
     hint = "name an existing file or directory that you can use"
     return _cannot("use", os.fsdecode(error.filename), error, hint).report
 
@@ -142,14 +142,14 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
     from kcm_runtime.config import ConfigError
     from kcm_runtime.files.secret_file import SecretFileError
     from kcm_runtime.nats.stream_protection import Unfit
-    from kcm_schemas.codes import Code, KcmError
+    from kcm_schemas.codes import KcmError
     from kcm_trust.verify import Untrusted
     from pydantic import ValidationError
 
     from kcm._internal.client_context import ContextError
     from kcm._internal.file_format import BrokenFileError, NotEncryptedError
     from kcm.errors import UntrustedReply
-    from kcm.ops.errors import OperationError
+    from kcm.ops.errors import BROKER_NEEDS, OperationError
     from kcm.ops.roster_changes import Refused
 
     match error:
@@ -160,22 +160,23 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
         case ContextError():
             return Report(Exit.USAGE, "context", str(error), error.hint)
         case ConfigError() | SecretFileError():
-            return Report(Exit.USAGE, "config", str(error), "")
-        case Untrusted() | Refused():
+            hint = "correct the file that the error names, then give the same command again"
+            return Report(Exit.USAGE, "config", str(error), hint)
+        case Untrusted():
             hint = "`kcm roster show` shows the valid roster, and which regions have it"
             return Report(Exit.CHECK_FAILED, "untrusted", str(error), hint)
+        case Refused():
+            return Report(Exit.CHECK_FAILED, "untrusted", str(error), error.hint)
         case Unfit():
-            return Report(Exit.FAULT, "unfit", str(error), "")
+            return Report(Exit.FAULT, "unfit", str(error), BROKER_NEEDS)
         case UntrustedReply():
             hint = "do not trust the broker or an instance there; try another --region"
             return Report(Exit.CHECK_FAILED, "untrusted", error.detail, hint)
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
             code = error.code.value
-            hint = hint_of(command or running(), code)
-            if error.code is Code.UNAVAILABLE and NO_MEMORY in error.detail:
-                hint = "`kcm registry show` shows which Core has memory"
-            return Report(exit_code, error.code.value, error.detail, hint)
+            hint = hint_of(command or running(), code, error.detail)
+            return Report(exit_code, code, error.detail, hint)
         case NotEncryptedError():
             hint = (
                 "for a table, name its encrypted columns with --fields; `kcm inspect FILE` "
@@ -183,9 +184,10 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
             )
             return Report(Exit.CHECK_FAILED, "broken_file", str(error), hint)
         case BrokenFileError():
-            return Report(Exit.CHECK_FAILED, "broken_file", str(error), "do not use its output")
+            hint = "do not use its output; get the file again from where it came"
+            return Report(Exit.CHECK_FAILED, "broken_file", str(error), hint)
         case OperationError():
-            return Report(error.exit_code, error.code, str(error), error.hint)
+            return Report(error.exit_code, error.code, error.text, error.hint, log=error.log)
         case _:
             text = f"an unexpected fault ({type(error).__name__})"
             return Report(Exit.FAULT, "fault", text, "KCM_DEBUG=1 shows where")
@@ -213,8 +215,12 @@ def show(report: Report, *, as_json: bool) -> None:
         }
         if report.regions:
             content["regions"] = report.regions
+        if report.log:
+            content["log"] = report.log
         tell(json.dumps(content))
         return
     tell(f"error: {clean(report.detail)} ({report.code})")
+    for line in report.log:
+        tell(f"  {clean(line)}")
     if report.hint:
         tell(f"hint: {clean(report.hint)}")

@@ -9,7 +9,7 @@ import click
 
 from kcm.cli.error_report import Problem
 from kcm.cli.holds import find, hold
-from kcm.cli.output import emit, note
+from kcm.cli.output import advise, emit, note
 from kcm.cli.output_file import OUTPUT, STDOUT, sink
 from kcm.cli.settings import (
     Settings,
@@ -62,6 +62,8 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
     if told.complete:
         text = f"hold {told.hold_id.hex()}: exported; it has no stored result: {why}"
     note(settings, text, **about)
+    watch = f"`kcm hold show {told.hold_id.hex()} --wait 60` watches the kill"
+    advise(settings, f"{watch}; export it again when its result is stored")
     return Exit.NOT_COMPLETE
 
 
@@ -102,7 +104,10 @@ def verify(settings: Settings, file: Path, root: str | None) -> int:
     )
     found = examine(given, public, known)
     _show(settings, found)
-    return Exit.OK if found.good else Exit.CHECK_FAILED
+    if found.good:
+        return Exit.OK
+    advise(settings, "do not rely on this file; `kcm hold export HOLD_ID` writes a new one")
+    return Exit.CHECK_FAILED
 
 
 async def _export(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 GENERAL: Final = {
+    "malformed": "correct what the error names; `--help` shows the forms",
+    "wrong_region": "use the region to which it belongs",
     "unknown_tenant": "`kcm tenant list` shows the region's tenants",
     "unknown_service": "`kcm service list TENANT` shows them; `kcm service create TENANT SERVICE` "
     "creates one",
@@ -110,11 +112,33 @@ OF_COMMAND: Final = {
 }  # fmt: skip
 """By command and code."""
 
+OF_TEXT: Final = {
+    ("unavailable", "no memory of its region's registry"): "`kcm registry show` shows which Core "
+    "has memory",
+    ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "
+    "list` shows the regions that serve, and `kcm roster show` which has an older roster; `kcm "
+    "region retire REGION --reason TEXT` takes a lost region out of service",
+    ("forbidden", "the signer is not on the roster"): "[operator] in the context must name an "
+    "operator of the roster, which `kcm roster show` shows; the owner of the operator root adds "
+    "one",
+    ("forbidden", "a signature is not valid"): "the key that the context names is not that "
+    "operator's key on the roster: name the right file in [operator]; `kcm roster show` shows the "
+    "operators",
+    ("forbidden", " is retired"): "a retired operator signs nothing new: use the context of "
+    "another one; `kcm roster show` shows who is not retired",
+    ("malformed", "a majority needs three regions"): "create it with --region-quorum all, or name "
+    "at least three regions with --region",
+}
+"""By code and a part of the detail, which says more than the code. Both are of an instance."""
+
 ALSO: Final = {"link list": "l1 list"}
 """Aliases of commands."""
 
 
-def hint_of(command: str, code: str) -> str:
-    """Return the hint, or an empty text. ``command`` is as in ``tenant create``."""
+def hint_of(command: str, code: str, detail: str = "") -> str:
+    """Return the hint; empty for an unknown code. ``command`` is as in ``tenant create``."""
+    for (one, part), hint in OF_TEXT.items():
+        if one == code and part in detail:
+            return hint
     by_code = OF_COMMAND.get(ALSO.get(command, command), {})
     return by_code.get(code) or GENERAL.get(code, "")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kcm.cli.error_report import Problem, clean
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
     from rich.console import RenderableType
 
+    from kcm.cli.other_holds import OtherHolds
+
 COLUMNS: Final = ("region", "instance", "role", "state", "keys purged", "purge", "after")
 
 TELL_S: Final = 2.0
@@ -25,6 +28,9 @@ TELL_S: Final = 2.0
 
 NAMED_MAX: Final = 8
 """Names in a line of text; the table has all of them."""
+
+SHOWN: Final = 16
+"""Hexadecimal digits of a hold's id in a text: enough to find it."""
 
 CANNOT_STORE: Final = "cannot store"
 """The state of a Core that cannot store the hold on its disk."""
@@ -57,11 +63,13 @@ async def follow(
     hold_id: bytes,
     look: Look | None = None,
     placed: HoldStatus | None = None,
+    others: Awaitable[OtherHolds] | None = None,
 ) -> int:
     """Show a hold's table while it fills. Return 0 only if the hold is complete or lifted.
 
     With ``look``, also show the hold's issuer, time and reason. ``placed`` is the status at the
-    placement, for the case that no later status comes in time.
+    placement, for the case that no later status comes in time; ``others`` are the holds that were
+    on the target before.
     """
     live = not settings.json and is_terminal(sys.stdout)
     seen = await (_fill(statuses) if live else _wait(settings, statuses))
@@ -74,7 +82,8 @@ async def follow(
             f"it may be in force: `kcm hold show {hold_id.hex()}`",
         )
     view = None if look is None else await look()
-    present(settings, last, view, filled=live and seen is not None)
+    before = {} if others is None else (await others).told(settings)
+    present(settings, last, view, before, filled=live and seen is not None)
     if last.complete or last.lifted:
         note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)
         return Exit.OK
@@ -115,9 +124,17 @@ async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> Hold
 
 
 def present(
-    settings: Settings, status: HoldStatus, view: HoldView | None = None, *, filled: bool = False
+    settings: Settings,
+    status: HoldStatus,
+    view: HoldView | None = None,
+    more: Mapping[str, object] = MappingProxyType({}),
+    *,
+    filled: bool = False,
 ) -> None:
-    """Show a hold and its status. ``filled``: the table is on the screen already."""
+    """Show a hold and its status, and as JSON ``more``.
+
+    ``filled``: the table is on the screen already.
+    """
     if view is not None and not settings.json:
         emit(settings, None, ("hold", view.hold_id.hex()), _described(view))
     if settings.json or not filled:
@@ -125,7 +142,7 @@ def present(
         columns, lines = (LIFT_COLUMNS, _lift_rows(status)) if status.lifted else (
             COLUMNS, rows(status),
         )  # fmt: skip
-        emit(settings, {**value, **dict(vars(status))}, columns, lines)
+        emit(settings, {**value, **dict(vars(status)), **more}, columns, lines)
     if not settings.json:
         if view is not None and status.lifted and status.incarnations:
             emit(settings, None, COLUMNS, _incarnation_rows(status.incarnations))
@@ -151,6 +168,13 @@ def about(view: HoldView) -> dict[str, object]:
     fields = {name: value for name, value in vars(view).items() if name != "raw"}
     lifted = moment(view.lifted_ms) if view.lifted else None
     return {**fields, "issued_utc": moment(view.issued_ms), "lifted_utc": lifted}
+
+
+def described_briefly(view: HoldView) -> str:
+    """Return the fields of a hold in one line."""
+    on = f"hold {view.hold_id.hex()[:SHOWN]} on {view.scope} {view.target}"
+    since = f"since {moment(view.issued_ms)} by {view.issuer}"
+    return f"{on}, {since}, cause {view.cause}: {view.reason or '-'}"
 
 
 def _described(view: HoldView) -> list[tuple[str, object]]:

@@ -8,8 +8,7 @@ import click
 
 from kcm.cli.closing_holds import closing
 from kcm.cli.error_report import Problem
-from kcm.cli.hold_progress import about, follow, present, verdict
-from kcm.cli.kill import SHOWN
+from kcm.cli.hold_progress import SHOWN, about, follow, present, verdict
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note, say
 from kcm.cli.settings import Settings, common, first_region_option, run_async

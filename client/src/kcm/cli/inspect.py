@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CELL_MAX: Final = 2 * 1024 * 1024
 """Bytes read of a record: more than the longest one, also in base64."""
 
+AGAIN: Final = "it is damaged: get it again from where it came"
+"""The hint for a file or cell that does not have the form of its beginning."""
+
 CELL: Final = re.compile(rb"(?<![A-Za-z0-9+/])" + BASE64_START.encode() + rb"[A-Za-z0-9+/]+={0,2}")
 """A possible encrypted cell in a row of a table."""
 
@@ -82,7 +85,7 @@ def _file(reading: BinaryIO, start: bytes) -> list[dict[str, Any]]:
             "wrapped_key": b"",
         }:
             text = f"piece {piece.index + 1} has another region, tenant, service or version"
-            raise Problem(Exit.CHECK_FAILED, "broken_file", text)
+            raise Problem(Exit.CHECK_FAILED, "broken_file", text, AGAIN)
         first = first or said
         pieces += 1
         size += _payload(header, piece.data)
@@ -137,11 +140,11 @@ def _parse(data: bytes) -> Header:
     try:
         return record.parse(data)
     except KcmError as error:
-        raise Problem(Exit.CHECK_FAILED, error.code.value, error.detail) from None
+        raise Problem(Exit.CHECK_FAILED, error.code.value, error.detail, AGAIN) from None
 
 
 def _from_base64(text: bytes) -> bytes:
     try:
         return base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
-        raise Problem(Exit.CHECK_FAILED, "malformed", "the cell is not base64") from None
+        raise Problem(Exit.CHECK_FAILED, "malformed", "the cell is not base64", AGAIN) from None

@@ -35,7 +35,8 @@ class JsonLines:
             number += 1
             if len(line) > LINE_MAX:
                 text = f"row {number} is longer than {LINE_MAX} bytes"
-                raise Problem(Exit.USAGE, "too_large", text)
+                hint = "check that the file has one JSON object on each line"
+                raise Problem(Exit.USAGE, "too_large", text, hint)
             yield self._row(number, line)
 
     def columns(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kcm.cli.error_report import explain
-from kcm.cli.output import emit, moment, note
+from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import Settings
 from kcm.exit_codes import Exit
 
@@ -48,6 +48,8 @@ async def status(settings: Settings, region: str | None) -> int:
         elif warning := warning_of(one):
             note(settings, f"{core}: {warning}", core=core, region=place, warning=warning)
     silent = sum(isinstance(one, Exception) for one in found.values())
+    if silent:
+        advise(settings, "`kcm region list` shows which Cores serve, and why others do not")
     if silent == len(found):
         return Exit.UNAVAILABLE
     return Exit.PARTIAL if silent else Exit.OK

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 
 import click
 
-from kcm.cli.error_report import Problem, explain, together
-from kcm.cli.hold_progress import TELL_S, follow
+from kcm.cli.error_report import Problem, explain, show, together
+from kcm.cli.hold_progress import SHOWN, TELL_S, follow
 from kcm.cli.names import NAME
+from kcm.cli.other_holds import read_others
 from kcm.cli.output import emit, note
 from kcm.cli.settings import (
     Settings,
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
     from kcm._internal.kills import Kills, NewHold
     from kcm.errors import ServiceError
-
-SHOWN: Final = 16
-"""Hexadecimal digits of a hold's id in a text: enough to find it."""
 
 EXISTS_S: Final = 1.5
 """Seconds for the check that the target exists, if no region confirms that it does."""
@@ -102,7 +100,7 @@ async def _dry_run(
         await warn(settings, admin, known, dry_run=True)
     failed = {place: explain(error) for place, error in known.failed.items()}
     for report in together(failed):
-        note(settings, report.detail, regions=report.regions, error=report.code)
+        show(report, as_json=settings.json)
     if not reached:
         raise next(iter(known.failed.values()))
     for place, silent in _without_incarnations(reached).items():
@@ -164,7 +162,21 @@ async def _kill(
             placed = await place(settings, kills, hold, until)
         finally:
             await warning
-        return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)
+        return await watch(settings, kills, hold, until, placed)
+
+
+async def watch(
+    settings: Settings, kills: Kills, hold: NewHold, until: float, placed: HoldStatus
+) -> int:
+    """Watch a hold that was just placed, and report the holds that were on its target before."""
+    import asyncio
+
+    others = asyncio.create_task(read_others(kills, hold))
+    try:
+        statuses = kills.watch(hold.id, until, hold)
+        return await follow(settings, statuses, hold.id, placed=placed, others=others)
+    finally:
+        others.cancel()
 
 
 class KillWait:

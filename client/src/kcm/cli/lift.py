@@ -9,11 +9,11 @@ import click
 
 from kcm.cli.closing_holds import closing
 from kcm.cli.error_report import Problem, explain
-from kcm.cli.hold_progress import present, verdict
+from kcm.cli.hold_progress import SHOWN, described_briefly, present, verdict
 from kcm.cli.holds import find, tell_who_answered
-from kcm.cli.kill import SHOWN, KillWait
+from kcm.cli.kill import KillWait
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, moment, note
+from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import (
     Settings,
     at_a_terminal,
@@ -104,10 +104,7 @@ def _of_tenant(settings: Settings, tenant: str, region: str | None, *, yes: bool
         )  # fmt: skip
     views, others = run_async(_look(settings, tenant, region))
     for view in (*views, *others):
-        text = f"hold {_short(view)} on {view.scope} {view.target}, since "
-        text += (
-            f"{moment(view.issued_ms)} by {view.issuer}, cause {view.cause}: {view.reason or '-'}"
-        )
+        text = described_briefly(view)
         note(settings, text, hold_id=view.hold_id, scope=view.scope, target=view.target)
     for view in others:
         text = f"hold {_short(view)} on the root key {view.target} stays and locks {tenant}: "
@@ -170,7 +167,11 @@ async def _lift_all(
                 _show(settings, statuses)
     for view, status in zip(views, statuses, strict=True):
         _tell(settings, view, status, alone=alone)
-    return Exit.OK if all(map(_done, views, statuses)) else Exit.NOT_COMPLETE
+    open_ones = [one for one, status in zip(views, statuses, strict=True) if not _done(one, status)]
+    if not open_ones:
+        return Exit.OK
+    advise(settings, f"`kcm hold show {_short(open_ones[0])}` shows which regions have the lift")
+    return Exit.NOT_COMPLETE
 
 
 def _lifted_until_now(

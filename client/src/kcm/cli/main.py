@@ -130,7 +130,8 @@ def _interrupted(world: World, code: int) -> int:
     if left is None:
         tell("interrupted" if world.command else "interrupted: nothing was done")
         return code
-    report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {left.what}", left.hint)
+    hint = left.hint or "give the same command again"
+    report = Report(Exit.INTERRUPTED, "interrupted", f"interrupted: {left.what}", hint)
     show(report, as_json=bool(world.json))
     return code
 

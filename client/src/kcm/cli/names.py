@@ -67,7 +67,8 @@ def refuse_no_text(ctx: click.Context) -> None:
         value = ctx.params.get(param.name or "")
         for one in value if isinstance(value, tuple) else (value,):
             if isinstance(one, str) and not _is_text(one):
-                raise Problem(Exit.USAGE, "malformed", f"{_place(param, ctx)} is not UTF-8 text")
+                text = f"{_place(param, ctx)} is not UTF-8 text"
+                raise Problem(Exit.USAGE, "malformed", text, "give it in UTF-8")
 
 
 def _is_text(value: str) -> bool:

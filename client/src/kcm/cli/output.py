@@ -64,7 +64,10 @@ def emit(
 def say(text: str) -> None:
     """Write a part of the result to stdout, at once; raises ``Problem``."""
     if is_closed(sys.stdout):
-        raise Problem(Exit.FAULT, "io", "cannot write stdout: it is closed")
+        raise Problem(
+            Exit.FAULT, "io", "cannot write stdout: it is closed",
+            "redirect it to a file, or to /dev/null",
+        )  # fmt: skip
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -94,3 +97,8 @@ def note(settings: Settings, text: str, **fields: object) -> None:
     """Print a text to stderr, or ``fields`` as one line of JSON if the output is JSON."""
     line = json.dumps(plain(fields)) if settings.json else clean(text)
     tell(line)
+
+
+def advise(settings: Settings, hint: str) -> None:
+    """Print a hint about a result that is shown already and not as it should be."""
+    note(settings, f"hint: {hint}", hint=hint)

@@ -47,7 +47,10 @@ def ask(
         )  # fmt: skip
         said = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):
-        raise Problem(Exit.FAULT, "internal", "the providers' tool did not reply") from None
+        raise Problem(
+            Exit.FAULT, "internal", "the providers' tool did not reply",
+            f"give the same command again; `python -m {TOOL} check -- URI` shows why",
+        ) from None  # fmt: skip
     if not isinstance(said, dict) or "error" in said:
         detail = said.get("detail", "") if isinstance(said, dict) else ""
         raise Problem(Exit.USAGE, "malformed", str(detail), "docs/l1 has a page for each provider")

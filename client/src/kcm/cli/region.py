@@ -9,11 +9,11 @@ import click
 
 from kcm.cli.core_state import CoreState, serving
 from kcm.cli.error_report import Problem
-from kcm.cli.hold_progress import follow
+from kcm.cli.hold_progress import SHOWN
 from kcm.cli.holds import tell_who_answered
-from kcm.cli.kill import SHOWN, place
+from kcm.cli.kill import place, watch
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note
+from kcm.cli.output import advise, emit, note
 from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
 from kcm.exit_codes import Exit
 
@@ -94,6 +94,12 @@ def list_regions(settings: Settings) -> int:
         for core, why in found.not_serving.items():
             note(settings, f"{core} of region {name} does not serve: {why}", core=core, error=why)
     left = [name for name, found in regions.items() if name not in holds and not found.whole]
+    if left:
+        advise(
+            settings,
+            "start the Cores that do not serve, and use a context that has every region; "
+            "`kcm registry show` shows which Cores have memory",
+        )
     return Exit.NOT_COMPLETE if left else Exit.OK
 
 
@@ -154,4 +160,4 @@ async def _retire(
         hold = kills.make("region", name, reason)
         note(settings, f"placing hold {hold.id.hex()} on region {name}", hold_id=hold.id)
         placed = await place(settings, kills, hold, until)
-        return await follow(settings, kills.watch(hold.id, until, hold), hold.id, placed=placed)
+        return await watch(settings, kills, hold, until, placed)

@@ -8,7 +8,7 @@ import click
 
 from kcm.cli import registry_adoption
 from kcm.cli.core_registries import Row, look, refuse, tell
-from kcm.cli.output import note
+from kcm.cli.output import advise, note
 from kcm.cli.settings import Settings, common, once, run_async
 from kcm.exit_codes import Exit
 
@@ -38,7 +38,10 @@ def show(settings: Settings, region: str | None) -> int:
     tell(settings, rows)
     for name in dict.fromkeys(row.region for row in rows):
         _next(settings, name, [row.view for row in rows if row.region == name])
-    return _whole(rows)
+    code = _whole(rows)
+    if any(row.view is None for row in rows):
+        advise(settings, "start the Cores that do not reply; `kcm region list` shows which serve")
+    return code
 
 
 @registry.command("adopt")

@@ -104,9 +104,15 @@ def choose(
     """Return the view to adopt, or ``None`` if there is nothing to adopt."""
     for name in (*without, *([] if core is None else [core])):
         if name not in [row.core for row in rows]:
-            raise Problem(Exit.USAGE, "usage", f"region {region} has no active Core {name}")
+            raise Problem(
+                Exit.USAGE, "usage", f"region {region} has no active Core {name}",
+                f"`kcm registry show --region {region}` shows its Cores",
+            )  # fmt: skip
     if core in without:
-        raise Problem(Exit.USAGE, "usage", f"{core} is named with --core and with --without")
+        raise Problem(
+            Exit.USAGE, "usage", f"{core} is named with --core and with --without",
+            "name it with one of the two",
+        )  # fmt: skip
     views = [row.view for row in rows if row.view is not None]
     refuse([row for row in rows if row.core not in without])
     if not views:

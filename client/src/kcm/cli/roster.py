@@ -9,7 +9,7 @@ import click
 
 from kcm.cli.core_state import LACKED
 from kcm.cli.error_report import Problem
-from kcm.cli.output import emit, moment, note
+from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.roster_distribution import COLUMNS, STORED, Exceptions, Rows, distribute
 from kcm.cli.settings import Settings, common, run_async, run_change
 from kcm.cli.wait_notice import asking
@@ -85,9 +85,21 @@ async def _show(settings: Settings) -> int:
         note(settings, f"version {known.version} of {moment(known.issued_ms)}: {where}")
         for region in missing:
             note(settings, f"{region}: {LACKED}")
+    if hint := _next_step(set(states.values())):
+        advise(settings, hint)
     if silent:
         return Exit.UNAVAILABLE
     return Exit.OK if set(states.values()) == {"has it"} else Exit.NOT_COMPLETE
+
+
+def _next_step(states: set[str]) -> str:
+    """Return what to do about the regions that do not have the roster; empty if all have it."""
+    steps = {
+        "has an older one": "`kcm roster put FILE` with the roster of this version sends it there",
+        "unavailable": "`kcm region list` shows why a region does not reply",
+        LACKED: "use a context that has the region",
+    }
+    return "; ".join(step for state, step in steps.items() if state in states)
 
 
 def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
@@ -118,7 +130,11 @@ async def _put(settings: Settings, file: Path, raw: bytes) -> int:
         new = context.believe(raw, known.version)
         follows(known, new)
     except Untrusted as error:
-        raise Problem(Exit.CHECK_FAILED, "untrusted", f"{file}: {error}") from None
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
+            f"nothing was sent; name a roster of system {context.system} that the context's root "
+            "has signed: `kcm roster show` shows the valid one, from which to prepare the next",
+        ) from None  # fmt: skip
     if missing := lacking(known, new, read_lists(file, new)):
         raise Problem(
             Exit.USAGE, "usage", f"{file}.endorsements/{missing[0]} is missing, or is another list",

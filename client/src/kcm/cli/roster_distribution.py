@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kcm.cli.core_state import LACKED
-from kcm.cli.output import note
+from kcm.cli.error_report import explain
+from kcm.cli.output import advise, note
 from kcm.cli.settings import Settings
 from kcm.exit_codes import Exit
 
@@ -84,13 +85,15 @@ async def distribute(
     for region in exceptions.lacked:
         note(settings, f"{region}: {LACKED}", regions=[region], error=LACKED)
     if not done:
-        passing = any(error.retryable for error in results.values() if error)
+        failed = [error for error in results.values() if error]
+        advise(settings, explain(failed[0]).hint)
+        passing = any(error.retryable for error in failed)
         return Exit.UNAVAILABLE if passing else Exit.REFUSED
     if [region for region in results if region not in {*done, *exceptions.without}]:
-        note(settings, "`kcm roster put FILE` with the context's roster sends it there")
+        advise(settings, "`kcm roster put FILE` with the context's roster sends it there")
         return Exit.PARTIAL
     if [region for region in exceptions.lacked if region not in exceptions.without]:
-        note(settings, "`kcm roster put FILE` with a context that has the region sends it there")
+        advise(settings, "`kcm roster put FILE` with a context that has the region sends it there")
         return Exit.PARTIAL
     return Exit.OK
 

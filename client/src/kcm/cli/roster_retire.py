@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,13 @@ from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.roster import roster
 from kcm.cli.roster_distribution import COLUMNS, Exceptions, Rows, distribute
-from kcm.cli.settings import Settings, common, run_change
+from kcm.cli.settings import Settings, at_a_terminal, common, run_change
 from kcm.cli.wait_notice import asking
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
+    from kcm_schemas.roster import Roster
+    from kcm_trust.endorsements import Endorsements
     from kcm_trust.identity import Identity
 
     from kcm._internal.admin import Admin
@@ -62,8 +64,9 @@ ROOT_KEY: Final = Path("keys") / "root"
     metavar="FILE",
     help="Write the roster to sign to FILE, and change nothing. See `kcm roster sign`.",
 )
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @common
-def retire(
+def retire(  # noqa: PLR0913 - one argument for each option
     settings: Settings,
     name: str,
     key: Path | None,
@@ -73,8 +76,12 @@ def retire(
     prepare: Path | None,
     *,
     dry_run: bool,
+    yes: bool,
 ) -> int:
     """Retire the operator or instance NAME.
+
+    The statements that still count are shown, and the new roster is signed and sent after you
+    confirm. This cannot be undone: a new role needs a new key and a new name.
 
     All holds that NAME signed still count. So do the lifts, tenants, links, services and wrapped
     keys that this command lists as endorsed. No other statement of NAME counts after that, whenever
@@ -87,8 +94,15 @@ def retire(
       kcm roster retire bob --prepare next
     """  # noqa: D301 - click wants the control character
     before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
-    order = _Order(name, key, without, before_ms, leave_out, dry_run=dry_run, prepare=prepare)
-    return run_change(_retire(settings, order))
+    order = _Order(
+        name, key, without, before_ms, leave_out, dry_run=dry_run, prepare=prepare, yes=yes
+    )
+    if order.changes and not yes and not at_a_terminal():
+        raise Problem(
+            Exit.USAGE, "usage", "without a terminal, this cannot be confirmed: give --yes",
+            f"nothing was changed; check first with `kcm roster retire {name} --dry-run`",
+        )  # fmt: skip
+    return _retire(settings, order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +116,78 @@ class _Order:
     leave_out: Sequence[str]
     dry_run: bool
     prepare: Path | None
+    yes: bool
+
+    @property
+    def changes(self) -> bool:
+        """Whether the regions get a new roster."""
+        return not self.dry_run and self.prepare is None
 
 
-async def _retire(settings: Settings, order: _Order) -> int:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A retirement that was not sent yet: what NAME signed, the next roster, and its lists.
+
+    ``missing`` are the regions on the roster that the context lacks.
+    """
+
+    found: Sequence[Found]
+    new: Roster
+    lists: Mapping[str, Endorsements]
+    missing: Sequence[str]
+
+    @property
+    def endorsed(self) -> int:
+        """The number of statements that still count."""
+        return sum(one.endorsed for one in self.found)
+
+    @property
+    def left_out(self) -> int:
+        """The number of statements that do not count any more."""
+        return len(self.found) - self.endorsed
+
+
+def _retire(settings: Settings, order: _Order) -> int:
+    """Show what still counts, ask for confirmation, and sign and distribute the next roster."""
     from kcm_schemas.codec import encode
     from kcm_schemas.signed import Kind
+
+    from kcm.ops.roster_changes import write
+
+    settings.leaves(f"{order.name} is not retired: no region was given a roster")
+    plan = run_change(_plan(settings, order))
+    if not (settings.json and order.changes):
+        _tell(settings, order, plan)
+    if order.dry_run:
+        return Exit.OK
+    if order.prepare is not None:
+        write(order.prepare, encode(plan.new), plan.lists)
+        text = f"review it and sign: `kcm roster sign {order.prepare} --known ROSTER --key KEY`"
+        note(settings, text, file=str(order.prepare))
+        return Exit.OK
+    root = _root(settings.context(), order.key)
+    if not order.yes and not _confirmed(order, plan):
+        if settings.json:
+            _tell(settings, order, plan, [])
+        note(settings, "nothing was changed", changed=False)
+        return Exit.OK
+    return run_change(_distribute(settings, order, plan, encode(root.sign(Kind.ROSTER, plan.new))))
+
+
+def _confirmed(order: _Order, plan: _Plan) -> bool:
+    counts = f"{plan.endorsed} statements still count, {plan.left_out} do not"
+    return click.confirm(f"{counts}. Retire {order.name}? This cannot be undone.", err=True)
+
+
+async def _plan(settings: Settings, order: _Order) -> _Plan:
+    """Collect what NAME signed, and make the next roster. Nothing is changed."""
     from kcm_trust.endorsements import Endorsements
 
     from kcm.cli.departure_impact import darkened
-    from kcm.ops.roster_changes import Refused, highest, lacked, read_lists, write
+    from kcm.ops.roster_changes import Refused, highest, lacked, read_lists
     from kcm.ops.roster_changes import retire as next_roster
 
     context = settings.context()
-    settings.leaves(f"{order.name} is not retired: no region was given a roster")
     admin = settings.admin(context)
     try:
         _check_regions(admin, order.without)
@@ -133,30 +206,27 @@ async def _retire(settings: Settings, order: _Order) -> int:
         new = next_roster(known, order.name, endorsements, settings.around.clock.unix_ms())
         with asking(settings, "what stops counting", regions):
             found = await darkened(admin, order.name, found)
-        changes = not order.dry_run and order.prepare is None
-        if not (settings.json and changes):
-            _tell(settings, order, found, new.version)
-        if order.dry_run:
-            return Exit.OK
         lists = read_lists(context.roster_path, known) | {order.name: endorsements}
-        if order.prepare is not None:
-            write(order.prepare, encode(new), lists)
-            text = f"review it and sign: `kcm roster sign {order.prepare} --known ROSTER --key KEY`"
-            note(settings, text, file=str(order.prepare))
-            return Exit.OK
-        raw = encode(_root(context, order.key).sign(Kind.ROSTER, new))
-
-        def report(rows: Rows) -> None:
-            if settings.json:
-                _tell(settings, order, found, new.version, rows)
-            else:
-                emit(settings, rows, COLUMNS, [tuple(row.values()) for row in rows])
-
-        exceptions = Exceptions(order.without, missing)
-        return await distribute(settings, admin, raw, lists, exceptions, report)
+        return _Plan(found, new, lists, missing)
     except Refused as error:
-        hint = "`kcm roster show` lists the names; --dry-run lists the statements"
-        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", hint) from None
+        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", error.hint) from None
+    finally:
+        await admin.close()
+
+
+async def _distribute(settings: Settings, order: _Order, plan: _Plan, raw: bytes) -> int:
+    """Send the signed roster to every region, and show the result of each."""
+
+    def report(rows: Rows) -> None:
+        if settings.json:
+            _tell(settings, order, plan, rows)
+        else:
+            emit(settings, rows, COLUMNS, [tuple(row.values()) for row in rows])
+
+    admin = settings.admin(settings.context())
+    try:
+        exceptions = Exceptions(order.without, plan.missing)
+        return await distribute(settings, admin, raw, plan.lists, exceptions, report)
     finally:
         await admin.close()
 
@@ -204,11 +274,15 @@ def _silent(silent: Sequence[str], why: str) -> Problem:
 def _tell(
     settings: Settings,
     order: _Order,
-    found: Sequence[Found],
-    version: int,
+    plan: _Plan,
     rows: Rows | None = None,
 ) -> None:
-    value = {"name": order.name, "version": version, "dry_run": order.dry_run, "signed": found}
+    value = {
+        "name": order.name,
+        "version": plan.new.version,
+        "dry_run": order.dry_run,
+        "signed": plan.found,
+    }
     value |= {} if rows is None else {"regions": rows}
     emit(
         settings,
@@ -222,15 +296,14 @@ def _tell(
                 "yes" if one.endorsed else "no: left out",
                 one.dark,
             )
-            for one in found
+            for one in plan.found
         ],
     )
-    endorsed = sum(one.endorsed for one in found)
     note(
         settings,
-        f"{endorsed} statements of {order.name} are endorsed, {len(found) - endorsed} are left out",
-        endorsed=endorsed,
-        left_out=len(found) - endorsed,
+        f"{plan.endorsed} statements of {order.name} are endorsed, {plan.left_out} are left out",
+        endorsed=plan.endorsed,
+        left_out=plan.left_out,
     )
 
 
@@ -248,6 +321,7 @@ def _root(context: ClientContext, key: Path | None) -> Identity:
         ) from None
     if root.public != context.root_public:
         raise Problem(
-            Exit.CHECK_FAILED, "untrusted", f"{path} is not the key of the pinned operator root"
-        )
+            Exit.CHECK_FAILED, "untrusted", f"{path} is not the key of the pinned operator root",
+            "nothing was changed; name the root's key with --key",
+        )  # fmt: skip
     return root

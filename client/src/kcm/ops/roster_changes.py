@@ -61,7 +61,14 @@ class Collected:
 
 
 class Refused(Exception):
-    """The change of the roster is not allowed. The text gives the reason."""
+    """The change of the roster is not allowed. The text gives the reason, ``hint`` what to do."""
+
+    def __init__(self, text: str, hint: str) -> None:
+        super().__init__(text)
+        self.hint: Final = hint
+
+
+_STATEMENTS: Final = "--dry-run lists the statements, without --leave-out all of them"
 
 
 Answered = Callable[[str], None]
@@ -93,7 +100,11 @@ async def highest(
                 continue
             follows(known, new)
         except Untrusted as error:
-            raise Refused(f"the roster of region {region} is not trusted: {error}") from None
+            raise Refused(
+                f"the roster of region {region} is not trusted: {error}",
+                f"that region is of another system or was set back, or {context.path} has another "
+                "`root_public`: ask the owner of the operator root",
+            ) from None
         raw, known = theirs, new
     return context.seen(raw, known)
 
@@ -167,12 +178,15 @@ def _named(known: frozenset[str], left_out: Iterable[str]) -> frozenset[str]:
         if not found and _SHORT.fullmatch(short):
             found = [one for one in known if one.startswith(short)]
         if len(found) > 1:
-            raise Refused(f"several statements begin with {name!r}: give more digits")
+            raise Refused(
+                f"several statements begin with {name!r}", f"give more digits; {_STATEMENTS}"
+            )
         meant.update(found)
         if not found:
             unknown.append(name)
     if unknown:
-        raise Refused(f"no statement to leave out is called {', '.join(map(repr, unknown))}")
+        text = f"no statement to leave out is called {', '.join(map(repr, unknown))}"
+        raise Refused(text, _STATEMENTS)
     return frozenset(meant)
 
 
@@ -180,12 +194,18 @@ def retire(known: Roster, name: str, endorsements: Endorsements, now_ms: int) ->
     """Return the next roster, in which a signer is retired; raises ``Refused``."""
     entry = next((one for one in entries(known) if name_of(one) == name), None)
     if entry is None:
-        raise Refused("the roster has no instance or operator of this name")
+        raise Refused(
+            "the roster has no instance or operator of this name",
+            "`kcm roster show` lists the names",
+        )
     if entry.retired is not None:
-        raise Refused("is retired already, and the endorsements cannot be changed")
+        raise Refused(
+            "is retired already, and the endorsements cannot be changed",
+            "`kcm roster show` shows which regions have that roster",
+        )
     if len(endorsements) > LISTED_MAX:
         text = f"more than {LISTED_MAX} statements would last"
-        raise Refused(f"{text}: let other operators sign some of them again")
+        raise Refused(text, "let other operators sign some of them again first")
     said = endorsements.retirement()
     operators = [
         one.model_copy(update={"retired": said}) if one.operator == name else one
@@ -193,7 +213,10 @@ def retire(known: Roster, name: str, endorsements: Endorsements, now_ms: int) ->
     ]
     for role in OperatorRole:
         if not any(role in one.roles and one.retired is None for one in operators):
-            raise Refused(f"no operator with role {role.value} would be left: add one first")
+            raise Refused(
+                f"no operator with role {role.value} would be left",
+                "add one first: sign and put a roster that has another operator with this role",
+            )
     return known.model_copy(
         update={
             "version": known.version + 1,

@@ -8,7 +8,6 @@ journal. So a rolled-back journal is detected: positions below a signed head are
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ from typing import Final
 
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import Clock
-from kcm_runtime.config import ConfigError
 from kcm_runtime.error_text import describe
-from kcm_runtime.files.atomic import place
+from kcm_runtime.files.state_file import damaged, read_state, write_state
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
@@ -42,6 +40,13 @@ HEAD_S: Final = 10.0
 """The least seconds between two heads of a region: a small write that replaces the previous one."""
 
 
+VERSION: Final = 1
+"""The version of the file's format."""
+
+REMEDY: Final = "move it away if you are sure that the journal is not older"
+"""What to do about a file that cannot be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignedPlace:
     """What was signed: the stream created at ``created`` (µs), up to ``through``."""
@@ -57,17 +62,12 @@ class SignedHeads:
         """Raises ``ConfigError`` if the file exists and is not usable."""
         self._path: Final = path
         self._signed: Final = dict[str, SignedPlace]()
+        content = read_state(path, VERSION, REMEDY)
         try:
-            for region, (created, through) in json.loads(path.read_bytes()).items():
+            for region, (created, through) in content["signed"].items() if content else ():
                 self._signed[region] = SignedPlace(int(created), int(through))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-        except (ValueError, TypeError, AttributeError):
-            raise ConfigError(
-                f"{path} is damaged: move it away if you are sure that the journal is not older"
-            ) from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise damaged(path, REMEDY) from None
 
     @property
     def all(self) -> Mapping[str, SignedPlace]:
@@ -82,9 +82,8 @@ class SignedHeads:
     def raise_to(self, region: str, created: int, through: int) -> None:
         """Save a signed position durably; raises ``OSError``, and then keeps nothing."""
         signed = {**self._signed, region: SignedPlace(created, through)}
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        content = json.dumps({name: (p.created, p.through) for name, p in signed.items()})
-        place(self._path, content.encode())
+        content = {name: (p.created, p.through) for name, p in signed.items()}
+        write_state(self._path, VERSION, {"signed": content})
         self._signed[region] = signed[region]
 
 

@@ -42,15 +42,16 @@ class ForeignDirectoryError(DevError):
 
 
 class OtherVersionError(DevError):
-    """A file of the system has another version of its format, so nothing of it is read."""
+    """A file of the system has another version of its format, or none: nothing of it is read."""
 
     hint = (
         "use the kcm that made the system; or end it with that one, remove the directory, and make "
         "the system again"
     )
 
-    def __init__(self, path: Path, found: int, known: int) -> None:
-        super().__init__(f"{path} has version {found} of its format; this kcm reads {known}")
+    def __init__(self, path: Path, found: int | None, known: int) -> None:
+        what = "no version" if found is None else f"version {found}"
+        super().__init__(f"{path} has {what} of its format; this kcm reads {known}")
 
 
 class OtherShapeError(DevError):

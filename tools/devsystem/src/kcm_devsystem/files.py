@@ -34,7 +34,10 @@ def password(path: Path) -> str:
     try:
         with path.open("r", encoding="ascii") as file:
             if os.fstat(file.fileno()).st_mode & 0o077:
-                raise DevError(f"{path} contains a password, but other users can read it")
+                raise DevError(
+                    f"{path} contains a password, but other users can read it",
+                    hint=f"chmod 600 {path}, and use a new password if another user may have it",
+                )
             text = file.read(PASSWORD_CHARACTERS_MAX + 1).strip()
     except FileNotFoundError:
         text = secrets.token_urlsafe(PASSWORD_BYTES)
@@ -43,5 +46,7 @@ def password(path: Path) -> str:
     except ValueError:
         text = ""
     if not 0 < len(text) <= PASSWORD_CHARACTERS_MAX:
-        raise DevError(f"{path} contains no password")
+        raise DevError(
+            f"{path} contains no password", hint="remove it; `kcm dev up` makes a new password"
+        )
     return text

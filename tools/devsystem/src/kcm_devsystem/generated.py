@@ -63,5 +63,5 @@ def _load(path: Path) -> dict[str, list[str]]:
         return {}
     except (ValueError, AttributeError, TypeError, RecursionError):
         raise DevError(
-            f"{path} cannot be parsed: remove it to generate every configuration again"
+            f"{path} cannot be parsed", hint="remove it to generate every configuration again"
         ) from None

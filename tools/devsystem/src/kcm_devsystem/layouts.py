@@ -127,8 +127,8 @@ def _check_authority(directory: Path, regions: Sequence[str]) -> None:
         for name in INSTANCES:
             if (containers.instance_dir(directory, region, name) / CONFIG).exists():
                 raise DevError(
-                    f"{region}/{name} is set up, but its authority is missing: restore that, "
-                    "or remove all volumes to start over"
+                    f"{region}/{name} is set up, but its authority is missing",
+                    hint="restore it from a backup, or remove all volumes to start over",
                 )
 
 

@@ -25,14 +25,17 @@ def open_log(path: Path) -> int:
     return os.open(path, flags, 0o600)
 
 
-def log_tail(path: Path) -> str:
-    """Read the end of a log, safe to print: bounded, and without control characters."""
+def log_tail(path: Path, start: int = 0) -> list[str]:
+    """Read the last lines of a log, safe to print: bounded, and without control characters.
+
+    Nothing before byte ``start`` is read.
+    """
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - TAIL_BYTES_MAX))
+            file.seek(max(start, size - TAIL_BYTES_MAX))
             text = file.read(TAIL_BYTES_MAX).decode("utf-8", "replace")
     except OSError:
-        return "(no log)"
+        return ["(no log)"]
     lines = text.splitlines()[-TAIL_LINES_MAX:]
-    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)
+    return ["".join(c if c.isprintable() else "?" for c in line) for line in lines]

@@ -71,7 +71,8 @@ def draw(count: int) -> tuple[int, ...]:
         if is_free(port):
             drawn.add(port)
     if len(drawn) < count:
-        raise DevError("the loopback has not enough free ports")
+        text = "the loopback has not enough free ports"
+        raise DevError(text, hint="end programs that listen on the loopback, or use fewer regions")
     return tuple(drawn)
 
 

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, assert_never
@@ -50,13 +50,18 @@ _DEFAULT_SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGST
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A started process. ``start_time`` is in clock ticks since ``boot_id``, a machine's start."""
+    """A started process. ``start_time`` is in clock ticks since ``boot_id``, a machine's start.
+
+    The process writes its log from byte ``log_start`` on; earlier runs have written the rest. It is
+    known only to the command that started the process.
+    """
 
     name: str
     pid: int
     start_time: int
     boot_id: str
     log_path: Path
+    log_start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ def spawn(
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)
     log = open_log(log_path)
+    log_start = os.fstat(log).st_size
     try:
         pid = os.posix_spawn(
             argv[0],
@@ -134,8 +140,8 @@ def spawn(
     # A child stays visible, running or not, until it is waited for.
     process = identify(name, pid, log_path)
     if process is None:
-        raise ProcessDiedError(f"{name}: ended at once\n{log_tail(log_path)}")
-    return process
+        raise ProcessDiedError(f"{name}: ended at once", log_tail(log_path, log_start))
+    return replace(process, log_start=log_start)
 
 
 def identify(name: str, pid: int, log_path: Path) -> Process | None:
@@ -172,7 +178,7 @@ def wait_ready(
     """Wait until the process is ready, at most ``timeout`` seconds.
 
     Raises ``ProcessDiedError`` as soon as it has ended, and ``NotReadyError`` after the timeout.
-    Both have the end of its log. This blocks; in an event loop, use a thread.
+    Both have the last lines of its log. This blocks; in an event loop, use a thread.
     """
     handle = open_handle(process)
     until = time.monotonic() + timeout
@@ -182,12 +188,10 @@ def wait_ready(
                 return
             if time.monotonic() > until:
                 raise NotReadyError(
-                    f"{process.name}: not ready within {timeout:g} s\n{log_tail(process.log_path)}"
+                    f"{process.name}: not ready within {timeout:g} s", _log_of(process)
                 )
         how = "" if handle is None else reap(handle)
-        raise ProcessDiedError(
-            f"{process.name}: ended{how} before it was ready\n{log_tail(process.log_path)}"
-        )
+        raise ProcessDiedError(f"{process.name}: ended{how} before it was ready", _log_of(process))
     finally:
         if handle is not None:
             os.close(handle)
@@ -228,6 +232,10 @@ def stop(
     finally:
         for handle in handles.values():
             os.close(handle)
+
+
+def _log_of(process: Process) -> list[str]:
+    return log_tail(process.log_path, process.log_start)
 
 
 def _holds(condition: ReadyFile | ListeningPort) -> bool:

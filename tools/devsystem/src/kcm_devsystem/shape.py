@@ -15,7 +15,7 @@ from typing import Annotated, Final, Literal
 
 from kcm_schemas.names import Name
 from kcm_schemas.roster import Role
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
 from kcm_devsystem.files import write_private
@@ -153,21 +153,25 @@ def load(directory: Path) -> Shape | None:
     except FileNotFoundError:
         return None
     try:
+        if (found := _version(raw)) != VERSION:
+            raise OtherVersionError(path, found, VERSION)
         return Shape.model_validate_json(raw)
-    except ValidationError:
-        if (found := _version(raw)) is not None:
-            raise OtherVersionError(path, found, VERSION) from None
+    except (ValueError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not a valid shape file; without it, `kcm dev down` ends the processes of "
-            "state.json"
+            f"{path} is not a valid shape file",
+            hint="restore it; or remove it, and `kcm dev down` ends the processes of state.json",
         ) from None
 
 
 def _version(raw: bytes) -> int | None:
-    """Return the version of a shape file, if it is another one."""
-    try:
-        found = json.loads(raw)["version"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    other = isinstance(found, int) and not isinstance(found, bool) and 0 < found < 1 << 32
-    return found if other and found != VERSION else None
+    """Return the version of a shape file, or ``None`` if it has none.
+
+    Raises ``ValueError`` or ``TypeError`` for what is not a shape file of any version.
+    """
+    document = json.loads(raw)
+    if not isinstance(document, dict):
+        raise TypeError
+    found = document.get("version")
+    if found is not None and (type(found) is not int or not 0 < found < 1 << 32):
+        raise ValueError
+    return found

@@ -164,7 +164,8 @@ def load(directory: Path) -> State | None:
         return _from_bytes(raw, path)
     except (ValueError, KeyError, TypeError, RecursionError):
         raise DevError(
-            f"{path} is not a valid state file; without it, running processes are found again"
+            f"{path} is not a valid state file",
+            hint="remove it: without it, running processes are found again",
         ) from None
 
 
@@ -183,7 +184,10 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= until:
-                    raise DevError(f"another command changes the system in {directory}") from None
+                    raise DevError(
+                        f"another command changes the system in {directory}",
+                        hint="give the same command again when that one has ended",
+                    ) from None
                 time.sleep(LOCK_POLL_S)
             else:
                 break
@@ -195,6 +199,7 @@ def exclusive(directory: Path, within_s: float = 0.0) -> Iterator[None]:
 def _to_json(entry: Entry) -> dict[str, Any]:
     fields = asdict(entry)
     fields["process"]["log_path"] = str(entry.process.log_path)
+    del fields["process"]["log_start"]
     return fields
 
 
@@ -202,6 +207,8 @@ def _from_bytes(raw: bytes, path: Path) -> State:
     if len(raw) > BYTES_MAX:
         raise ValueError
     document = json.loads(raw)
+    if isinstance(document, dict) and "version" not in document:
+        raise OtherVersionError(path, None, VERSION)
     if (found := _positive(document["version"])) != VERSION:
         raise OtherVersionError(path, found, VERSION)
     return State(tuple(_from_json(item) for item in document["processes"]))

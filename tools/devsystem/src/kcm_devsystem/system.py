@@ -82,7 +82,7 @@ def up(options: Options, tell: Tell = lambda _: None) -> SystemState:
         wanted = _agreed(options, running)
         if running.entries:
             if not _missing(root, wanted, running, tell):
-                raise DevError(f"a system runs already in {root}; end it with `kcm dev down`")
+                raise DevError(f"a system runs already in {root}", hint="`kcm dev down` ends it")
             state.save(root, known)
         now = running
 
@@ -115,8 +115,8 @@ def _agreed(options: Options, running: State) -> Shape:
     known = shape.load(options.directory)
     if known is None and running.entries:
         raise DevError(
-            f"the system in {options.directory} was started by another version; end it with "
-            "`kcm dev down`"
+            f"the system in {options.directory} was started by another version",
+            hint="`kcm dev down` ends it",
         )
     return shape.agreed(options.shape, known, runs=bool(running.entries))
 
@@ -145,7 +145,7 @@ def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes
     mark.claim(root)
     with state.exclusive(root, LOCK_WAIT_S):
         if (orphans.known(root) or State()).running.entries:
-            raise DevError(f"a system runs in {root}; end it with `kcm dev down`")
+            raise DevError(f"a system runs in {root}", hint="`kcm dev down` ends it")
         wanted = _agreed(options, State())
         public, write = startup.trust(options, tell), Generated(root, tell).write
         plan = topology.plan(
@@ -220,7 +220,10 @@ def _named(root: Path, wanted: Shape, names: Sequence[str]) -> list[Part]:
     chosen = [part for part in every if part.name in names]
     for part in chosen:
         if why := retired.why_not(roster, part.instance):
-            raise DevError(f"{part.name} is {why}: it does not start")
+            raise DevError(
+                f"{part.name} is {why}: it does not start",
+                hint="leave it out; `kcm roster show` shows who is retired",
+            )
     return chosen
 
 

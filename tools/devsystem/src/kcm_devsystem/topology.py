@@ -279,8 +279,8 @@ def _require_free(topology: Topology, running: frozenset[str]) -> None:
     for name, port in topology.ports.items():
         if ports.server_of(name) not in running and not ports.is_free(port):
             raise DevError(
-                f"another program listens on {port}, the port of {name}: end that program, or "
-                "choose other ports with `kcm dev down` and `kcm dev up`"
+                f"another program listens on {port}, the port of {name}",
+                hint="end that program; or `kcm dev down`, then `kcm dev up` with other ports",
             )
 
 

@@ -58,8 +58,6 @@ class Floors:
         self._writing: Final = threading.Lock()
         self._known: dict[Key, Floor] = {}
         self._used = False
-        self._headed = True
-        """Whether the file has a first line: a file from an earlier version has none."""
         try:
             self._fresh = not path.exists()
             text = "" if self._fresh else path.read_bytes().decode("ascii")
@@ -74,7 +72,7 @@ class Floors:
             ) from None
         self._length = len(whole)
         """Bytes of the file in complete lines."""
-        for line in whole[_FIRST if self._headed else 0 :].splitlines():
+        for line in whole[_FIRST:].splitlines():
             self._read(line)
 
     @property
@@ -125,7 +123,7 @@ class Floors:
             if not new:
                 return
             try:
-                if self._headed and self._whole():
+                if self._whole():
                     self._append(_lines(new))
                 else:
                     self._make(self._known | new)
@@ -141,15 +139,18 @@ class Floors:
         length = _FIRST + len(lines)
         place(self._path, _first(length) + lines, sync=self._sync)
         self._known, self._length = known, length
-        self._named, self._fresh, self._headed = True, False, True
+        self._named, self._fresh = True, False
 
     def _whole_at_start(self, text: str) -> None:
-        """Raise ``ConfigError`` if the file was cut."""
+        """Raise ``ConfigError`` if the file is of another version, or was cut."""
         if self._fresh:
             return
         if not text.startswith(_MAGIC[: len(text)]):
-            self._headed = False
-            return
+            raise ConfigError(
+                f"{self._path}, below which this Core believes no record, does not begin with its "
+                "version: another version wrote it, or its first line was removed; restore it from "
+                f"a backup{_OR_REMOVE}"
+            )
         count = text[len(_MAGIC) : _FIRST - 1]
         if len(count) < _DIGITS or not count.isdecimal() or int(count) > len(text):
             raise ConfigError(

@@ -6,7 +6,6 @@ relies on them. The reading position only saves work.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,13 +14,19 @@ from typing import Any, Final, Protocol
 
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.config import ConfigError
-from kcm_runtime.files.atomic import place
+from kcm_runtime.files.state_file import damaged, read_state, write_state
 from kcm_runtime.logs import fields
 
 from kcm_core.trimming.policy import Claim
 from kcm_core.trimming.reader import ReadState
 
 log = logging.getLogger(__name__)
+
+VERSION: Final = 1
+"""The version of the format of both files."""
+
+REMEDY: Final = "move it away, and look with 'kcm audit status' whether an Auditor was rolled back"
+"""What to do about stored heads that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,43 +61,37 @@ class TrimFiles:
     """``TrimMemory`` in two files of a Core's state directory, each replaced as a whole."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory: Final = directory
         self._floors: Final = directory / "audit-heads.json"
         self._reading: Final = directory / "audit-reading.json"
 
     def floors(self) -> Floors:
         """The stored heads; none at the first start."""
+        data = read_state(self._floors, VERSION, REMEDY)
+        if data is None:
+            return Floors(0, {})
         try:
-            data = json.loads(self._floors.read_bytes())
             claims = {
                 str(name): Claim(str(name), int(through), bytes.fromhex(digest))
                 for name, (through, digest) in data["heads"].items()
             }
             return Floors(int(data["created"]), claims)
-        except FileNotFoundError:
-            return Floors(0, {})
-        except OSError as error:
-            raise ConfigError(f"cannot read {self._floors}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigError(
-                f"{self._floors} is damaged: move it away, and look with 'kcm audit status' "
-                "whether an Auditor was rolled back"
-            ) from None
+            raise damaged(self._floors, REMEDY) from None
 
     def save_floors(self, floors: Floors) -> None:
         """Store the heads."""
         heads = {name: (claim.through, claim.digest.hex()) for name, claim in floors.claims.items()}
-        self._write(self._floors, {"created": floors.created, "heads": heads})
+        write_state(self._floors, VERSION, {"created": floors.created, "heads": heads})
 
     def reading(self) -> ReadState | None:
         """The stored reading position; if it is unusable, the stream is read again."""
         try:
-            data = json.loads(self._reading.read_bytes())
+            data = read_state(self._reading, VERSION, "it is written again")
+            if data is None:
+                return None
             marks = tuple(_place(item) for item in data["marks"])
             return ReadState(int(data["created"]), _place(data["place"]), marks)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ConfigError, ValueError, KeyError, TypeError):
             log.warning(
                 "a file cannot be used: the audit stream is read again",
                 extra=fields(path=str(self._reading)),
@@ -101,18 +100,15 @@ class TrimFiles:
 
     def save_reading(self, reading: ReadState) -> None:
         """Store the reading position."""
-        self._write(
+        write_state(
             self._reading,
+            VERSION,
             {
                 "created": reading.created,
                 "place": _plain(reading.place),
                 "marks": [_plain(place) for place in reading.marks],
             },
         )
-
-    def _write(self, path: Path, data: object) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place(path, json.dumps(data).encode())
 
 
 def _plain(place: Place) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 from kcm.cli.error_report import Problem, clean
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note, say
+from kcm.cli.output import advise, emit, note, say
 from kcm.cli.settings import Settings, common
 from kcm.cli.signals import orderly
 from kcm.cli.streams import tell
@@ -234,7 +234,15 @@ def _show_status(settings: Settings, directory: Path) -> int:
     if not processes:
         note(settings, "no system runs here: `kcm dev up`", running=0)
     serves = bool(processes) and all(one["health"] in SERVING or one["left"] for one in processes)
-    return Exit.OK if serves else Exit.UNAVAILABLE
+    if serves:
+        return Exit.OK
+    if processes:
+        advise(
+            settings,
+            "`kcm dev up` starts missing processes, `kcm dev restart NAME` restarts others; `log` "
+            "names the log of each",
+        )
+    return Exit.UNAVAILABLE
 
 
 def _state(process: dict[str, Any]) -> str:

@@ -39,7 +39,8 @@ def standing(name: str, directory: Path) -> Iterator[Cloud]:
     sys.path.append(str(Path.cwd()))  # not on the path of an installed command
     if find_spec("tests") is None or find_spec(_SERVERS) is None:
         raise DevError(
-            f"{name} needs the test servers of the source tree: make demo ARGS='--l1 {name}'"
+            f"{name} needs the test servers of the source tree",
+            hint=f"in a checkout: make demo ARGS='--l1 {name}'",
         )
     directory.mkdir(parents=True, exist_ok=True)
     process = processes.spawn(
