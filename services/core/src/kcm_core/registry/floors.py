@@ -147,7 +147,7 @@ class Floors:
             return
         if not text.startswith(_MAGIC[: len(text)]):
             raise ConfigError(
-                f"{self._path}, below which this Core believes no record, does not begin with its "
+                f"{self._path}, below which this Core believes no entry, does not begin with its "
                 "version: another version wrote it, or its first line was removed; restore it from "
                 f"a backup{_OR_REMOVE}"
             )
