@@ -153,7 +153,7 @@ class _Making:
         ports = key_ports(host, state, region, self.vault, hpke_private(trust), audit=self.audit)
         keys = key_service(ports, key_monitor(ports, unused), _registered(caller, clock.elapsed()))
         self.sessions, self.wrapping = keys.sessions, keys.wrapping
-        self.loader, self.maker = keys.loader, keys.creator
+        self.loader, self.creator = keys.loader, keys.creator
         joined = Host(caller, clock, randomness, self.audit.emit)
         settings = EngineSettings(core_timeout_s=_CORE_TIMEOUT_S)
         self.gateway = assemble(gateway_ports(joined, state, self.ask), settings).engine
@@ -166,10 +166,10 @@ class _Making:
         services = [Service(tenant=TENANT, service=name, revision=1) for name in (SERVICE, BATCHES)]
         self.registry.put(link)
         self.registry.put(tenant)
-        await self.maker.root(tenant, link)
+        await self.creator.root(tenant, link)
         for service in services:
             self.registry.put(service)
-            await self.maker.service(service)
+            await self.creator.service(service)
         key = await self.loader.service_key(TENANT, SERVICE, 0)
         return Rig(self.gateway, self.vault, await self.loader.ring(TENANT), key)
 

@@ -19,9 +19,9 @@ from kcm_core.assembly.key_service import key_service
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.monitor import Ask
 from kcm_devsystem.identities import Member, Trust, make_trust
+from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
-from kcm_gateway.engine import Gateway
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
@@ -52,6 +52,7 @@ from benchmarks.kill.living import REGIONS
 from benchmarks.measure import BASELINE, Case, Turn, cpu_async
 from benchmarks.rig import (
     deliver,
+    gateway_ports,
     hpke_private,
     key_ports,
     member_of,
@@ -143,26 +144,24 @@ class Pair:
         incarnations = _registered(caller) if checked else AllIncarnations()
         seal = SealKey(region.seal_key_id, str(trust.seal_key(REGION)))
         self._vault: Final = Vault(REGION, seal, randomness)
+        state = ReplicaState(self._registry, revocations, freshness, admission)
         ports = key_ports(
             Host(me, clock, randomness, audit.emit),
-            ReplicaState(self._registry, revocations, freshness, admission),
+            state,
             region,
             self._vault,
             hpke_private(trust),
             audit=audit,
         )
         keys = key_service(ports, Known(admission, freshness), incarnations)
-        self._maker: Final = keys.creator
+        self._creator: Final = keys.creator
         self._sessions: Final = keys.sessions
         self._wrapping: Final = keys.wrapping
         self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
-        self.gateway: Final = Gateway(
-            Host(caller, clock, randomness, audit.emit),
-            admission,
-            core=self.core,
-            randomness=randomness,
-            settings=EngineSettings(),
-        )
+        host = Host(caller, clock, randomness, audit.emit)
+        self.gateway: Final = assemble(
+            gateway_ports(host, state, self._ask), EngineSettings()
+        ).engine
 
     async def open(self) -> None:
         """Make the tenant."""
@@ -173,8 +172,8 @@ class Pair:
         service = Service(tenant=TENANT, service=SERVICE, revision=1)
         for record in (link, tenant, service):
             self._registry.put(record)
-        await self._maker.root(tenant, link)
-        await self._maker.service(service)
+        await self._creator.root(tenant, link)
+        await self._creator.service(service)
 
     def close(self) -> None:
         """Wipe everything."""

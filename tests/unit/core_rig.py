@@ -204,7 +204,7 @@ class Core:
         parts = assemble(ports, self.switch)
         self.store, self.vault, self.feed = ports.store, ports.vault, ports.feed
         self.holds, self.watch = parts.kill_switch.automatic_holds, parts.kill_switch.monitor
-        self.loader, self.maker, self.relinker = (
+        self.loader, self.creator, self.rewrapper = (
             parts.keys.loader, parts.keys.creator, parts.keys.rewrapper,
         )  # fmt: skip
         self.sessions, self.wrapping = parts.keys.sessions, parts.keys.wrapping
@@ -265,8 +265,8 @@ class Core:
     async def made(self) -> Core:
         """With the tenant's root and the service's key, closed."""
         self.learn()
-        await self.maker.root(TENANT, LINK)
-        await self.maker.service(SERVICE)
+        await self.creator.root(TENANT, LINK)
+        await self.creator.service(SERVICE)
         self.purge("acme")
         return self
 

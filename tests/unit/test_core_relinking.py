@@ -141,7 +141,7 @@ async def test_two_operators_who_move_it_to_different_keys_leave_one_that_opens(
     async def meanwhile(operation, subject):
         if operation == "put" and "tenant" in subject and "registry" in subject:
             world.bus.stream.before = prepared
-            await two.relinker.prepare(MOVED.model_copy(update={"link": "acme-third"}), third)
+            await two.rewrapper.prepare(MOVED.model_copy(update={"link": "acme-third"}), third)
 
     world.bus.stream.before = meanwhile
     assert await put(one, MOVED) in {Code.OK, Code.CONFLICT}

@@ -100,7 +100,7 @@ async def test_one_tampered_key_spoils_no_other(core):
 async def test_a_request_is_of_no_use_on_another_subject(core, subject, code):
     _, _, blobs = await wrapped(core)
     core.learn(Service(tenant="acme", service="hr", revision=1))
-    await core.maker.service(Service(tenant="acme", service="hr", revision=1))
+    await core.creator.service(Service(tenant="acme", service="hr", revision=1))
     client = core.client(ask=Wire(core, subject=subject))
     assert await refused(unwrap(core, blobs, client=client)) is code
 

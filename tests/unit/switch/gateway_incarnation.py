@@ -2,12 +2,9 @@
 
 import asyncio
 
+from kcm_gateway.assembly import Ports, assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient
-from kcm_gateway.engine import Gateway
 from kcm_gateway.envelope import cached_envelope
-from kcm_keymem.random import SystemKeyRandomness
-from kcm_runtime.host import Host
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.virtual import settled
@@ -41,16 +38,21 @@ class GatewayIncarnation(Incarnation):
         self.core = core
         self.reply_gate = Gate("reply")
         self.asked = 0
-        self.engine = Gateway(
-            Host(self.me, self.clock, self.randomness, self.emit),
-            self.admission,
-            core=CoreClient(self._ask, self.me, self.clock, self.randomness, 4.0),
-            randomness=SystemKeyRandomness(),
-            settings=EngineSettings(**settings),
+        ports = Ports(
+            host=self.host,
+            replica_state=self.state,
+            randomness=self.randomness,
+            region_bus=self,
+            buckets=system.buses[self.region],
+            control_bus=self.bus,
+            stream=self.log,
             envelope_of=self.envelope_of,
         )
+        settings = EngineSettings(core_timeout_s=4.0, **settings)
+        self.engine = assemble(ports, settings, self.switch).engine
 
-    async def _ask(self, subject, body, timeout_s):
+    async def request(self, subject, body, timeout_s):
+        """The region's bus: each request is a call of the Core."""
         self.asked += 1
         answer = await self.core.answer(subject, body)
         await self.reply_gate("reply", subject)
@@ -59,9 +61,6 @@ class GatewayIncarnation(Incarnation):
     def purge(self, tenant):
         super().purge(tenant)
         return self.engine.purge(tenant)
-
-    def learn(self, *records):
-        super().learn(*records)
 
 
 async def pair(system, **settings):

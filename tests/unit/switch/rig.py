@@ -219,7 +219,7 @@ class CoreIncarnation(Incarnation):
         self.holds, self.watch = parts.kill_switch.automatic_holds, parts.kill_switch.monitor
         self.results, self.regions = parts.kill_switch.results, parts.kill_switch.regions
         self.kills = parts.kill_switch.kills
-        self.loader, self.maker = parts.keys.loader, parts.keys.creator
+        self.loader, self.creator = parts.keys.loader, parts.keys.creator
         self.wrapping = parts.keys.wrapping
 
     def _ports(self, limits: Limits) -> Ports:
@@ -286,10 +286,10 @@ class CoreIncarnation(Incarnation):
         """Register tenants and make their keys, then close them."""
         self.learn(link, *tenants)
         for one in tenants:
-            await self.maker.root(one, link)
+            await self.creator.root(one, link)
             record = Service(tenant=one.tenant, service=service, revision=1)
             self.learn(record)
-            await self.maker.service(record)
+            await self.creator.service(record)
         if self.freshness.position is not None:
             await self.switch.renew()  # as who accepted a record does, before it says so
 

@@ -54,9 +54,9 @@ class Slow(GatewayIncarnation):
         self.codes = Counter()
         self.shortest = LEASE_S
 
-    async def _ask(self, subject, body, timeout_s):
+    async def request(self, subject, body, timeout_s):
         await asyncio.sleep(self.wire_s)
-        answer = await super()._ask(subject, body, timeout_s)
+        answer = await super().request(subject, body, timeout_s)
         await asyncio.sleep(self.wire_s)
         return answer
 

@@ -60,8 +60,11 @@ class Parts:
     switch: KillSwitch
 
 
-def assemble(ports: Ports, settings: EngineSettings) -> Parts:
-    """Make every part once and connect them; nothing runs yet."""
+def assemble(ports: Ports, settings: EngineSettings, switch: KillSwitch | None = None) -> Parts:
+    """Make every part once and connect them; nothing runs yet.
+
+    ``switch`` is a replica that was made before of the same ports; tests bring one that they watch.
+    """
 
     async def fetch(tenant: str) -> None:
         await feed.fetch("tenant", tenant)
@@ -86,7 +89,7 @@ def assemble(ports: Ports, settings: EngineSettings) -> Parts:
         envelope_of=ports.envelope_of,
     )
     feed = _feed(ports, engine.purge)
-    switch = KillSwitch(
+    switch = switch or KillSwitch(
         host,
         ports.replica_state,
         stream=ports.stream,
