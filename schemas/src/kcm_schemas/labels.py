@@ -79,6 +79,9 @@ HOLD_ID: Final = Label("kcm/v1/hold-id", (_T, _T, _T, _T, _U64, _T, _B))
 KEY_USE: Final = Label("kcm/v1/key-use", (_U64, _T, _T))
 """link revision, key version, principal: besides the link, the key that an attestation is about."""
 
+LIFT_PAGE: Final = Label("kcm/v1/lift-page", (_T, _T, _T, _U32))
+"""cause, origin, signer, prefix: the place of a lift page, as a Core's disk names it."""
+
 AUDIT_CHAIN: Final = Label("kcm/v1/audit-chain", (_B, _B))
 """previous hash, event."""
 

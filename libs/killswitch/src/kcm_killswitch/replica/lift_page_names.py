@@ -7,6 +7,7 @@ from typing import cast
 
 from kcm_schemas import limits, subjects
 from kcm_schemas.control import Cause
+from kcm_schemas.labels import LIFT_PAGE, ctx
 
 from kcm_killswitch.model.lift_pages import Place
 
@@ -22,5 +23,5 @@ def place_of(subject: str) -> Place | None:
 
 def memory_key(place: Place) -> bytes:
     """The id under which a Core stores the page of a place; no hold has this id."""
-    named = f"kcm/v1/lifts.{place.cause}.{place.origin}.{place.signer}.{place.prefix}"
-    return sha256(named.encode()).digest()[: limits.ID_SIZE]
+    named = ctx(LIFT_PAGE, place.cause, place.origin, place.signer, place.prefix)
+    return sha256(named).digest()[: limits.ID_SIZE]
