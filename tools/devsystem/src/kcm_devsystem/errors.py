@@ -20,6 +20,8 @@ class DevError(OperationError):
 class ProcessDiedError(DevError):
     """A process ended before it was ready."""
 
+    hint = "correct what its log names, then `kcm dev up` starts it; `kcm dev status` names its log"
+
 
 class NotReadyError(DevError):
     """A process runs but was not ready in time."""

@@ -26,7 +26,7 @@ from kcm_devsystem import system
 from kcm_devsystem.configs import config_file
 from kcm_devsystem.demo import records
 from kcm_devsystem.demo.clouds import CLOUDS, Cloud, standing
-from kcm_devsystem.demo.traffic import Stream
+from kcm_devsystem.demo.traffic import Stream, running
 from kcm_devsystem.errors import NoSystemError
 from kcm_devsystem.root_keys import RootKeys
 
@@ -211,14 +211,11 @@ class _Scenario:
         sealed: list[bytes],
         result: dict[str, Any],
     ) -> None:
-        stop = asyncio.Event()
         kills = Kills(admin, [HOME, ABROAD])
-        async with asyncio.TaskGroup() as group:
-            for stream in streams:
-                group.create_task(stream.run(stop))
+        async with running(streams):
             self._tell(f"traffic of {KILLED} and {OTHER} in both regions")
-            running = self._clock.elapsed() - self._began
-            await asyncio.sleep(max(BEFORE_KILL_S, WATCHED_S - running))
+            elapsed = self._clock.elapsed() - self._began
+            await asyncio.sleep(max(BEFORE_KILL_S, WATCHED_S - elapsed))
             hold = kills.make("tenant", KILLED, "demonstration")
             published = self._clock.elapsed()
             self._tell(f"killing {KILLED}: hold {hold.id.hex()}")
@@ -227,7 +224,6 @@ class _Scenario:
                 purged = sum(one.how != "waiting" for one in status.incarnations)
                 self._tell(f"  {purged} of {len(status.incarnations)} instances have purged")
             await asyncio.sleep(DARK_S)
-            stop.set()
         result["kill"] = {
             "complete": status.complete,
             "instances": len(status.incarnations),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,3 +62,20 @@ class Stream:
         self.answers += 1
         if any(code is Code.OK for code in codes):
             self.last_success = self.clock.elapsed()
+
+
+@asynccontextmanager
+async def running(streams: Iterable[Stream]) -> AsyncIterator[None]:
+    """Run the traffic until the block ends.
+
+    After an error, too, ``stop`` is set: a request that is answered in the moment in which it is
+    cancelled can lose the cancellation (``asyncio.wait_for`` of Python 3.11).
+    """
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(stream.run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
