@@ -8,11 +8,7 @@ from kcm_schemas import subjects
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
-
-
-def place(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
+from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 
 
 async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
@@ -41,7 +37,7 @@ async def test_a_lift_is_remembered_too(system):
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     system.streams["eu"].recreate()
-    system.streams["eu"].store(place(one), held(one))  # somebody kept the older statement
+    system.streams["eu"].store(at(one), held(one))  # somebody kept the older statement
     after = system.incarnation("core-eu-1")
     await after.start()
     await until(lambda: after.switch.durable_at(one.id))
@@ -92,7 +88,7 @@ async def test_a_hold_that_one_incarnation_was_never_delivered_is_read_again(sys
     receive, missed = gateway.switch.reader.receive, []
 
     def misses(entry):
-        if entry.subject == place(one) and not missed:
+        if entry.subject == at(one) and not missed:
             missed.append(entry)
         else:
             receive(entry)
