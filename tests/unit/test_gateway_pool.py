@@ -8,7 +8,8 @@ from kcm_keymem.arena import Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
-from tests.unit.gateway_pool_rig import Rig, refused, taken
+from tests.unit.gateway_pool_rig import Rig, taken
+from tests.unit.refusals import refused
 
 
 @pytest.fixture

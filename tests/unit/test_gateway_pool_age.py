@@ -9,7 +9,8 @@ from kcm_schemas import limits
 from kcm_schemas.codes import Code
 
 from tests.fakes.virtual import VirtualClock, in_virtual_time, let_pass
-from tests.unit.gateway_pool_rig import LEASE_S, Rig, refused, taken
+from tests.unit.gateway_pool_rig import LEASE_S, Rig, taken
+from tests.unit.refusals import refused
 
 
 @pytest.fixture
