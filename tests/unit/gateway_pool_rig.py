@@ -74,6 +74,11 @@ class Rig:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
 
+    async def end(self):
+        self.core.gate.set()
+        await self.quiet()
+        self.purge()
+
 
 def taken(segments):
     """Each key with its wrapped form, as they are used."""

@@ -6,16 +6,13 @@ import pytest
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import Failure, decode_reply
+from kcm_schemas.data import decode_reply
 from kcm_schemas.vault import CoreReply, CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
+from tests.fakes.client import failure
 from tests.unit.core_rig import KEY, World
 from tests.unit.refusals import refusal, refused
-
-
-def failure(code, detail=""):
-    return encode(Failure(v=1, error=code, detail=detail))
 
 
 class Broker:

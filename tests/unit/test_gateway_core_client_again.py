@@ -12,9 +12,10 @@ from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.vault import CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
+from tests.fakes.client import failure
 from tests.unit.core_rig import World, instance_context, lease_of
 from tests.unit.refusals import refusal, refused
-from tests.unit.test_gateway_core_client import Broker, failure, fresh, wrap
+from tests.unit.test_gateway_core_client import Broker, fresh, wrap
 
 LONG_S = 3600.0
 

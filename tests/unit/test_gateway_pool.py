@@ -16,9 +16,7 @@ from tests.unit.refusals import refused
 async def rig():
     made = Rig()
     yield made
-    made.core.gate.set()
-    await made.quiet()
-    made.purge()
+    await made.end()
 
 
 async def test_no_key_leaves_the_pool_twice_whatever_becomes_of_it(rig):

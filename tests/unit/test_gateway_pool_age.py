@@ -17,9 +17,7 @@ from tests.unit.refusals import refused
 async def rig():
     made = Rig()
     yield made
-    made.core.gate.set()
-    await made.quiet()
-    made.purge()
+    await made.end()
 
 
 async def test_keys_end_with_their_lease_counted_from_the_sending(rig):

@@ -11,13 +11,19 @@ from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 
 
-async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
+async def stored_before_a_crash(system):
+    """A hold that an incarnation stored, which then crashed."""
     one = hold()
     before = system.incarnation("core-eu-1")
     await before.start()
     before.switch.issue(before.switch.verify(held(one)))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
+    return one
+
+
+async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
+    one = await stored_before_a_crash(system)
     system.streams["eu"].recreate()
     after = system.incarnation("core-eu-1")
     await after.start()
@@ -58,12 +64,7 @@ async def test_a_file_that_was_changed_is_not_believed_and_recorded(system):
 
 
 async def test_who_recalls_writes_nothing_that_the_stream_has(system):
-    one = hold()
-    before = system.incarnation("core-eu-1")
-    await before.start()
-    before.switch.issue(before.switch.verify(held(one)))
-    await until(lambda: before.switch.durable_at(one.id))
-    await before.crash()
+    one = await stored_before_a_crash(system)
     after = system.incarnation("core-eu-1")
     await after.start()
     await let_pass(1.0)
