@@ -42,7 +42,7 @@ check: setup     ## format, lint, types, import contracts, repeated code, word l
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pylint $(SOURCES)
+	$(BIN)/pylint $(SOURCES) tests benchmarks examples
 	$(BIN)/python -m tests.architecture.words --check
 
 format: setup    ## let ruff rewrite what it can

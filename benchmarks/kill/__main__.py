@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import uvloop
-from kcm.cli.signals import orderly
 from kcm_devsystem import system
 
 from benchmarks import measure
 from benchmarks.kill import broadcast, checked, crash, flood, purge, refusal, stream
 from benchmarks.kill.living import REGIONS, running
+from benchmarks.kill.parts import measure_all, run
 from benchmarks.kill.sample import Figure, of_rows
-from benchmarks.kill.telling import table, tell
 
 PARTS: Final = ("purge", "checked", "stream", "refusal", "flood", "crash", "broadcast")
 """From what needs one process to what needs most."""
@@ -82,19 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pause_s=extent.load.pause_s,
         passes=extent.load.passes,
     )
-    started = time.monotonic()
-    figures: list[Figure] = []
-    try:
-        with orderly():
-            for part in (given.only,) if given.only else PARTS:
-                found = _PARTS[part](extent, load)
-                print(table(found), file=sys.stderr, flush=True)
-                figures += found
-    except KeyboardInterrupt:
-        print("interrupted; everything that was started is gone", file=sys.stderr)
-        return 130
-    tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
-    return 0
+    names = (given.only,) if given.only else PARTS
+    parts = (partial(_PARTS[name], extent, load) for name in names)
+    return measure_all(parts, given.json, quick=given.quick)
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -107,17 +94,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(work: Coroutine[object, object, list[Figure]]) -> list[Figure]:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
-
-
 def _purge(extent: Extent, _: broadcast.Load) -> list[Figure]:
     async def work() -> list[Figure]:
         async with purge.cases(extent.tenants, extent.holds) as cases:
             return await _cases(cases, extent.rounds)
 
-    return _run(work())
+    return run(work())
 
 
 def _checked(extent: Extent, _: broadcast.Load) -> list[Figure]:
@@ -125,7 +107,7 @@ def _checked(extent: Extent, _: broadcast.Load) -> list[Figure]:
         async with checked.cases(extent.calls) as cases:
             return await _cases(cases, extent.rounds)
 
-    return _run(work())
+    return run(work())
 
 
 async def _cases(cases: Sequence[measure.Case], rounds: int) -> list[Figure]:
@@ -137,29 +119,29 @@ async def _cases(cases: Sequence[measure.Case], rounds: int) -> list[Figure]:
 
 def _stream(extent: Extent, _: broadcast.Load) -> list[Figure]:
     with stream.broker(extent.size) as (plan, verifier):
-        return _run(stream.measure(plan, verifier, extent.size))
+        return run(stream.measure(plan, verifier, extent.size))
 
 
 def _refusal(extent: Extent, _: broadcast.Load) -> list[Figure]:
     options = system.Options(Path(), regions=extent.regions, cores=1, timing=refusal.TIMING)
     with running(options) as at:
-        return _run(refusal.measure(at, extent.flips))
+        return run(refusal.measure(at, extent.flips))
 
 
 def _flood(extent: Extent, _: broadcast.Load) -> list[Figure]:
     with running(system.Options(Path(), regions=extent.regions[:2], cores=2)) as at:
-        return _run(flood.measure(at, extent.floods))
+        return run(flood.measure(at, extent.floods))
 
 
 def _crash(extent: Extent, _: broadcast.Load) -> list[Figure]:
     options = system.Options(Path(), regions=extent.regions[:2], cores=2, timing=crash.TIMING)
     with running(options) as at:
-        return _run(crash.measure(at, extent.crashes))
+        return run(crash.measure(at, extent.crashes))
 
 
 def _broadcast(extent: Extent, load: broadcast.Load) -> list[Figure]:
     with running(system.Options(Path(), regions=extent.regions, cores=extent.cores)) as at:
-        return _run(broadcast.measure(at, load))
+        return run(broadcast.measure(at, load))
 
 
 _PARTS: Final[dict[str, Callable[[Extent, broadcast.Load], list[Figure]]]] = {

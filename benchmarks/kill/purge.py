@@ -209,19 +209,24 @@ def _core_house(making: Making) -> House:
 
 
 def _gateway_house(making: Making) -> House:
+    gateway = make_gateway(making)
+
+    async def reopen(tenant: str) -> None:
+        await gateway.encrypt(tenant, SERVICE, [b""])
+
+    return House(making, gateway.purge, reopen, gateway.close)
+
+
+def make_gateway(making: Making) -> Gateway:
+    """Make one that admits everything and needs no Core."""
     clock, randomness = SystemClock(), SystemKeyRandomness()
-    gateway = Gateway(
+    return Gateway(
         Host(making.me, clock, randomness, emit_nothing),
         AdmitsAll.make(),
         core=NoCore(nobody, making.me, clock, randomness, 1.0),
         randomness=randomness,
         settings=EngineSettings(),
     )
-
-    async def reopen(tenant: str) -> None:
-        await gateway.encrypt(tenant, SERVICE, [b""])
-
-    return House(making, gateway.purge, reopen, gateway.close)
 
 
 class AdmitsAll(Admission):

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-import uvloop
-from kcm.cli.signals import orderly
 from kcm_devsystem import system
 
 from benchmarks.kill.living import REGIONS, running
+from benchmarks.kill.parts import measure_all, run
 from benchmarks.kill.sample import Figure
-from benchmarks.kill.telling import table, tell
 from benchmarks.scale import ended, lists, probes, purge
 
 PARTS: Final = ("purge", "ended", "lists", "probes")
@@ -58,24 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result; - prints it")
     given = parser.parse_args(arguments)
     extent = QUICK if given.quick else FULL
-    started = time.monotonic()
-    figures: list[Figure] = []
-    try:
-        with orderly():
-            for part in (given.only,) if given.only else PARTS:
-                found = _PARTS[part](extent)
-                print(table(found), file=sys.stderr, flush=True)
-                figures += found
-    except KeyboardInterrupt:
-        print("interrupted; everything that was started is gone", file=sys.stderr)
-        return 130
-    tell(figures, given.json, quick=given.quick, seconds=round(time.monotonic() - started, 1))
-    return 0
-
-
-def _run(work: Coroutine[object, object, list[Figure]]) -> list[Figure]:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
+    names = (given.only,) if given.only else PARTS
+    parts = (partial(_PARTS[name], extent) for name in names)
+    return measure_all(parts, given.json, quick=given.quick)
 
 
 def _options(extent: Extent) -> system.Options:
@@ -85,7 +67,7 @@ def _options(extent: Extent) -> system.Options:
 
 
 def _purge(extent: Extent) -> list[Figure]:
-    return _run(purge.measure(extent.blocks, extent.rounds))
+    return run(purge.measure(extent.blocks, extent.rounds))
 
 
 def _ended(extent: Extent) -> list[Figure]:
@@ -94,12 +76,12 @@ def _ended(extent: Extent) -> list[Figure]:
 
 def _lists(extent: Extent) -> list[Figure]:
     with running(_options(extent)) as at:
-        return _run(lists.measure(at, extent.size))
+        return run(lists.measure(at, extent.size))
 
 
 def _probes(extent: Extent) -> list[Figure]:
     with running(_options(extent)) as at:
-        return _run(probes.measure(at, extent.keys))
+        return run(probes.measure(at, extent.keys))
 
 
 _PARTS: Final[dict[str, Callable[[Extent], list[Figure]]]] = {

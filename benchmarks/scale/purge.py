@@ -14,22 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from kcm_gateway.config import EngineSettings
-from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.pool import BATCH
 from kcm_gateway.keys.release import AFTER_S
-from kcm_keymem.random import SystemKeyRandomness
-from kcm_runtime.clock import SystemClock
-from kcm_runtime.host import Host
 
 from benchmarks.kill.purge import (
-    AdmitsAll,
     House,
     Making,
-    NoCore,
-    emit_nothing,
+    make_gateway,
     make_trusted,
-    nobody,
 )
 from benchmarks.kill.sample import Figure
 from benchmarks.measure import percentile
@@ -97,14 +89,7 @@ class _Filled(House):
 
 def _house(making: Making, blocks: int) -> _Filled:
     services = blocks // EACH
-    clock, randomness = SystemClock(), SystemKeyRandomness()
-    gateway = Gateway(
-        Host(making.me, clock, randomness, emit_nothing),
-        AdmitsAll.make(),
-        core=NoCore(nobody, making.me, clock, randomness, 1.0),
-        randomness=randomness,
-        settings=EngineSettings(),
-    )
+    gateway = make_gateway(making)
 
     async def reopen(tenant: str) -> None:
         for number in range(services):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_killswitch.model.admission import Admission
+from kcm_killswitch.model.control_lease import ControlLease
 from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.log_position import NOWHERE, LogPosition
 from kcm_killswitch.model.registry import Registry
@@ -44,3 +45,12 @@ def renew(freshness: Freshness, now: float, *others: str) -> LogPosition:
     for other in others:
         assert freshness.peer_leased(other, mark, NOWHERE)
     return mark
+
+
+def leased(*writes: tuple[float, int], length: float = 10.0) -> ControlLease:
+    """A lease with own writes, each ``(t0, sequence)``, acknowledged and delivered."""
+    lease = ControlLease(length)
+    for t0, sequence in writes:
+        assert lease.wrote(t0, lease.seen, sequence)
+    lease.delivered(writes[-1][1])
+    return lease

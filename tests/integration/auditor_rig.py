@@ -148,6 +148,12 @@ class Rig:
     def ready(self) -> Path:
         return self.directory / "ready"
 
+    async def begin(self) -> None:
+        """Start and provision the broker, and write the configuration."""
+        await self.broker.start()
+        await self.broker.provision()
+        self.configure()
+
     def configure(self, *others: Broker) -> Path:
         path = self.directory / "auditor.toml"
         lines = [

@@ -6,20 +6,25 @@ import asyncio
 import itertools
 import os
 import signal
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 from kcm import Admin, ClientContext
 from kcm._internal import statements
 from kcm._internal.kills import Kills
 from kcm_devsystem import processes, state, system
+from kcm_devsystem.brokers import Account, Role, login_name
 from kcm_devsystem.configs import ready_file
 from kcm_devsystem.instances import start_member
 from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.state import Entry
+from kcm_devsystem.topology import password_path
+from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -47,6 +52,16 @@ async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.
         await asyncio.sleep(0.02)
 
 
+@asynccontextmanager
+async def connected(address: BusAddress, name: str = "test") -> AsyncIterator[Connection]:
+    connection = Connection(address, name)
+    await connection.start()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 class Living:
     """One development system."""
 
@@ -56,33 +71,34 @@ class Living:
         self.context = ClientContext.load(state.context)
         self.keys = RootKeys(options.directory)
 
-    @asynccontextmanager
-    async def app(self, region: str = EU) -> AsyncIterator[Connection]:
-        connection = Connection(self.context.app_address(region), "test-app")
-        await connection.start()
+    @classmethod
+    @contextmanager
+    def started(cls, **settings: Any) -> Iterator[Self]:
+        """A system in a directory of its own, which is removed afterwards."""
+        directory = Path(tempfile.mkdtemp(prefix="kcm-test-")) / "system"
+        options = system.Options(directory, die_with_parent=True, **settings)
+        made = cls(options, system.up(options))
         try:
-            yield connection
+            yield made
         finally:
-            await connection.close()
+            system.down(directory, wipe=True)
 
-    @asynccontextmanager
-    async def control(self, region: str = EU) -> AsyncIterator[Connection]:
-        """The CONTROL account of a region, as a Core's user: what a thief of its password has."""
-        from kcm_devsystem.brokers import Account, Role, login_name
-        from kcm_devsystem.topology import password_path
-        from kcm_runtime.config import BusAddress
+    def app(self, region: str = EU) -> AbstractAsyncContextManager[Connection]:
+        return connected(self.context.app_address(region))
 
+    def operator(self, region: str = EU) -> AbstractAsyncContextManager[Connection]:
+        return connected(self.context.operator_address(region))
+
+    def as_core(
+        self, account: Account, region: str = EU
+    ) -> AbstractAsyncContextManager[Connection]:
+        """An account of a region, as a Core's user: what a thief of its password has."""
         address = BusAddress(
             url=self.context.app_address(region).url,
-            user=login_name(Role.CORE, Account.CONTROL),
-            password_file=password_path(self.directory, region, Role.CORE, Account.CONTROL),
+            user=login_name(Role.CORE, account),
+            password_file=password_path(self.directory, region, Role.CORE, account),
         )
-        connection = Connection(address, "test-control")
-        await connection.start()
-        try:
-            yield connection
-        finally:
-            await connection.close()
+        return connected(address)
 
     async def tenant(
         self,

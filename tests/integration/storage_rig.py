@@ -9,13 +9,13 @@ from kcm import Admin
 from kcm._internal.kills import Kills
 from kcm_devsystem import processes, state, system, topology
 from kcm_devsystem.state import Entry
-from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import NobodyListens
 from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
+from tests.audit_rig import until
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually
 
 CORE, GATEWAY = f"core-{EU}-1", f"gateway-{EU}-1"
@@ -58,25 +58,17 @@ class Region(Living):
 
     async def provisioned(self):
         """What provisioning made that was not there."""
-        connection = Connection(self.context.operator_address(EU), "test-operator")
-        await connection.start()
-        try:
+        async with self.operator() as connection:
             before = {info.config.name for info in await connection.jetstream().streams_info()}
             await provision_region(connection, EU)
             after = {info.config.name for info in await connection.jetstream().streams_info()}
-        finally:
-            await connection.close()
         return after - before
 
     async def stored(self, hold_id):
         """Whether the region's stream has a message under the hold's place."""
-        connection = Connection(self.context.operator_address(EU), "test-operator")
-        await connection.start()
-        try:
+        async with self.operator() as connection:
             place = subjects.control_hold(EU, "tenant", hold_id)
             return await last(connection, subjects.CONTROL_STREAM, place) is not None
-        finally:
-            await connection.close()
 
     async def sign_again(self, *tenants):
         """The documented commands, as they were; they change nothing that is there."""
@@ -96,12 +88,8 @@ class Region(Living):
             hold = kills.make("tenant", tenant, "test")
             await kills.place(hold, admin.around.clock.elapsed() + 20)
         kept = self.directory / "state" / CORE / "holds" / f"{hold.id.hex()}.hold"
-        await eventually(lambda: _is(kept.exists()))
+        await until(kept.exists)
         return hold.id
-
-
-async def _is(value):
-    return value
 
 
 async def encrypt_once_served(app, tenant, plaintexts):

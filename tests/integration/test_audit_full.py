@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from pathlib import Path
 
 import pytest
 from kcm import Admin
 from kcm_auditor.journal.verify import verify
-from kcm_devsystem import system
 from kcm_devsystem.configs import config_file
 from kcm_runtime.audit.stream_size import audit_config
-from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import CORE_STREAMS, provision_region
 from kcm_runtime.nats.streams import StoreFull, last, put
 from kcm_schemas import subjects
@@ -21,7 +17,15 @@ from nats.js import errors as js_errors
 
 from tests.audit_rig import REGION, until
 from tests.integration.auditor_rig import Broker
-from tests.integration.living import EU, US, Living, decrypt, encrypt, eventually
+from tests.integration.living import (
+    EU,
+    US,
+    Living,
+    connected,
+    decrypt,
+    encrypt,
+    eventually,
+)
 
 ROOM = 256 * 1024
 CORE = f"core-{EU}-1"
@@ -30,11 +34,8 @@ CORE = f"core-{EU}-1"
 @pytest.fixture
 def small():
     """A system whose audit streams have hardly any room."""
-    directory = Path(tempfile.mkdtemp(prefix="kcm-test-")) / "system"
-    options = system.Options(directory, die_with_parent=True, cores=1, audit_bytes=ROOM)
-    made = Living(options, system.up(options))
-    yield made
-    system.down(directory, wipe=True)
+    with Living.started(cores=1, audit_bytes=ROOM) as made:
+        yield made
 
 
 async def region_of(living, name=EU):
@@ -75,11 +76,9 @@ async def test_full_refuses_data_and_not_kills_and_recovers_by_trimming(small):
         # A kill needs no room there: complete, stored in both regions, and dark.
         hold_id = await small.kill(killed)
         for region in (EU, US):
-            connection = Connection(small.context.operator_address(region), "test")
-            await connection.start()
-            subject = subjects.control_hold(region, "tenant", hold_id)
-            assert await last(connection, subjects.CONTROL_STREAM, subject) is not None
-            await connection.close()
+            async with small.operator(region) as connection:
+                subject = subjects.control_hold(region, "tenant", hold_id)
+                assert await last(connection, subjects.CONTROL_STREAM, subject) is not None
 
         # A Core that starts while it is full, and may trim what the Auditor has.
         small.sigkill(CORE)
@@ -125,10 +124,8 @@ async def broker(tmp_path):
 
 @pytest.fixture
 async def link(broker):
-    connection = Connection(broker.address, "test")
-    await connection.start()
-    yield connection
-    await connection.close()
+    async with connected(broker.address) as connection:
+        yield connection
 
 
 async def test_the_audit_stream_cannot_take_the_others_room(broker, link):

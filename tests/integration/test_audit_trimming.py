@@ -24,7 +24,7 @@ from kcm_schemas.roster import Role
 
 from tests.audit_rig import REGION, Emitting, event, until
 from tests.integration.auditor_rig import Rig, make_rig
-from tests.integration.living import eventually
+from tests.integration.living import connected, eventually
 
 assert heads.HEAD_S <= 10, "these tests wait for heads"
 
@@ -33,9 +33,7 @@ assert heads.HEAD_S <= 10, "these tests wait for heads"
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     with make_rig(tmp_path) as rig:
         rig.system.add("core", Role.CORE)
-        await rig.broker.start()
-        await rig.broker.provision()
-        rig.configure()
+        await rig.begin()
         yield rig
 
 
@@ -98,15 +96,11 @@ async def trim_to(rig: Rig, trimmer: Trimmer, through: int) -> None:
 
 
 async def head(rig: Rig) -> int:
-    connection = Connection(rig.broker.address, "test")
-    await connection.start()
-    try:
+    async with connected(rig.broker.address) as connection:
         entry = await last(
             connection, subjects.CONTROL_STREAM, subjects.control_head(REGION, "auditor")
         )
         return 0 if entry is None else rig.system.verifier.stream_head(entry.data).through
-    finally:
-        await connection.close()
 
 
 async def test_a_journal_put_back_behind_a_trim_and_made_good_from_an_archive(rig: Rig) -> None:

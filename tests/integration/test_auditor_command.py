@@ -27,9 +27,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     """A journal of three batches, and nobody running any more."""
     with make_rig(tmp_path) as rig:
-        await rig.broker.start()
-        await rig.broker.provision()
-        rig.configure()
+        await rig.begin()
         await rig.start_auditor()
         gw = Emitting(rig.system, "gw")
         for _ in range(3):

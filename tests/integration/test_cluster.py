@@ -17,7 +17,8 @@ from kcm_runtime.nats.streams import put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
-from tests.integration.living import eventually
+from tests.audit_rig import until
+from tests.integration.living import connected, eventually
 
 REGION = "eu-de"
 
@@ -58,9 +59,7 @@ def end(process):
 async def test_a_node_that_dies_is_left_for_another_and_nothing_stored_is_lost(cluster):
     plan, running = cluster
     await provisioned(plan)
-    connection = Connection(address_of(plan), "test")
-    await connection.start()
-    try:
+    async with connected(address_of(plan)) as connection:
         info = await connection.jetstream().stream_info(subjects.CONTROL_STREAM)
         assert info.config.num_replicas == 3
         subject = subjects.control_lease(REGION, "core-x", bytes(16))
@@ -77,15 +76,11 @@ async def test_a_node_that_dies_is_left_for_another_and_nothing_stored_is_lost(c
 
         await eventually(stored_again, within_s=30)
         assert connection.client.connected_url.port != port
-    finally:
-        await connection.close()
 
 
 async def test_who_leaves_a_node_goes_to_another_with_its_subscriptions(cluster):
     plan, _ = cluster
-    connection = Connection(address_of(plan), "test")
-    await connection.start()
-    try:
+    async with connected(address_of(plan)) as connection:
         heard, back = [], []
 
         async def hear(message):
@@ -96,18 +91,12 @@ async def test_who_leaves_a_node_goes_to_another_with_its_subscriptions(cluster)
         for number in range(3):
             port = connection.client.connected_url.port
             await connection.move()
-            await eventually(lambda number=number: _is(len(back) > number))
+            await until(lambda number=number: len(back) > number)
             assert back[-1] != port
         await connection.publish("kcm.test", b"once")
         await connection.flush()
-        await eventually(lambda: _is(heard))
+        await until(lambda: heard)
         assert heard == [b"once"]
-    finally:
-        await connection.close()
-
-
-async def _is(value):
-    return bool(value)
 
 
 async def test_a_compare_and_set_that_lost_is_a_conflict_however_it_is_said(cluster):

@@ -13,8 +13,9 @@ from kcm_devsystem.brokers import Account, Role, login_name
 from kcm_devsystem.configs import bus, to_toml
 from kcm_devsystem.topology import Topology
 from kcm_runtime.config import load
-from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
+
+from tests.integration.living import connected
 
 REGION = "eu-de"
 STREAMS = {
@@ -49,15 +50,11 @@ async def streams(plan: Topology) -> dict[str, int]:
     """Every stream of the region with its time of creation, in microseconds."""
     config = load(setup.ProvisionConfig, str(config_of(plan)))
     assert config.region_bus.user == login_name(Role.OPERATOR, Account.REGION)
-    connection = Connection(config.region_bus, "test")
-    await connection.start()
-    try:
+    async with connected(config.region_bus) as connection:
         return {
             info.config.name or "": round(info.created.timestamp() * 1e6) if info.created else 0
             for info in await connection.jetstream().streams_info()
         }
-    finally:
-        await connection.close()
 
 
 async def test_it_makes_what_is_missing_and_leaves_what_exists(brokers):

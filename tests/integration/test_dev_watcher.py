@@ -10,6 +10,7 @@ from kcm_devsystem import system
 from kcm_devsystem.errors import DevError
 from kcm_schemas.codes import KcmError
 
+from tests.audit_rig import until
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually
 
 CORE = f"core-{EU}-1"
@@ -53,7 +54,7 @@ async def test_what_dies_is_started_again_until_the_system_is_ended(watched):
     # Without the watcher, the next `up` starts what died, the watcher too.
     now = pids(watched.directory)
     os.kill(now["watcher"], signal.SIGKILL)
-    await eventually(lambda: _true("watcher" not in pids(watched.directory)))
+    await until(lambda: "watcher" not in pids(watched.directory))
     state = await asyncio.to_thread(system.up, watched.options)
     assert {entry.process.name for entry in state.entries} == before.keys()
     assert pids(watched.directory).keys() == before.keys()
@@ -70,7 +71,3 @@ def _running(pids):
     """Those of the pids that have not ended; a zombie has."""
     stats = [path for pid in pids if (path := Path(f"/proc/{pid}/stat")).exists()]
     return [one for one in stats if one.read_text().rpartition(")")[2].split()[0] != "Z"]
-
-
-async def _true(value):
-    return value

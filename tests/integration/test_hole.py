@@ -2,14 +2,10 @@
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from kcm import Admin
 from kcm._internal.kills import Kills
-from kcm_devsystem import system
-from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import acknowledged
 from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
@@ -24,11 +20,8 @@ STREAM = subjects.CONTROL_STREAM
 
 @pytest.fixture(scope="module")
 def region():
-    directory = Path(tempfile.mkdtemp(prefix="kcm-hole-")) / "system"
-    options = system.Options(directory, regions=(EU,), cores=2, die_with_parent=True)
-    made = Living(options, system.up(options))
-    yield made
-    system.down(directory, wipe=True)
+    with Living.started(regions=(EU,), cores=2) as made:
+        yield made
 
 
 async def bound(connection, messages):
@@ -64,9 +57,7 @@ async def test_a_hold_that_a_running_broker_loses_is_written_again_by_the_cores(
         secret = (await encrypt(app, dark, [b"dark"])).records
     hold = await region.kill(dark)
     place = subjects.control_hold(EU, "tenant", hold)
-    connection = Connection(region.context.operator_address(EU), "test-operator")
-    await connection.start()
-    try:
+    async with region.operator() as connection:
         before = await last(connection, STREAM, place)
         await bound(connection, await behind(connection, before.sequence))
         assert await last(connection, STREAM, place) is None
@@ -81,8 +72,6 @@ async def test_a_hold_that_a_running_broker_loses_is_written_again_by_the_cores(
 
         await eventually(again, within_s=90)
         assert (await last(connection, STREAM, place)).data == before.data
-    finally:
-        await connection.close()
     assert await complete(region, hold)
     for name in CORES:  # nobody but the stream knows any more
         region.sigkill(name)

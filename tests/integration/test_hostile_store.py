@@ -1,15 +1,11 @@
 """Somebody has the password of a broker: old records, an empty bucket, junk in the stream."""
 
 import os
-from contextlib import asynccontextmanager
 
 import pytest
 from kcm import Admin
 from kcm._internal import statements
-from kcm_devsystem.brokers import Account, Role, login_name
-from kcm_devsystem.topology import password_path
-from kcm_runtime.config import BusAddress
-from kcm_runtime.nats.connection import Connection
+from kcm_devsystem.brokers import Account
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
@@ -21,23 +17,6 @@ from tests.integration.living import EU, US, decrypt, encrypt, eventually
 GATEWAY = f"gateway-{EU}-1"
 REGISTRY = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 BOMB = (b"\xdc" + limits.ITEMS_MAX.to_bytes(2, "big")) * 1000
-
-
-@asynccontextmanager
-async def thief(living):
-    """The REGION account of a broker, as a Core's user."""
-    role, account = Role.CORE, Account.REGION
-    address = BusAddress(
-        url=living.context.app_address(EU).url,
-        user=login_name(role, account),
-        password_file=password_path(living.directory, EU, role, account),
-    )
-    connection = Connection(address, "thief")
-    await connection.start()
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def relink(living, tenant):
@@ -64,7 +43,7 @@ async def test_a_record_that_is_put_back_deceives_nobody(living):
     """With the old entry a Gateway that starts would not be reached by a kill of the new link."""
     tenant = await living.tenant(kind="softkey")
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
-    async with living.app() as app, thief(living) as bus:
+    async with living.app() as app, living.as_core(Account.REGION) as bus:
         old = await last(bus, REGISTRY, subject)
         link = await relink(living, tenant)
         new = await last(bus, REGISTRY, subject)
@@ -97,7 +76,7 @@ async def test_a_record_that_is_put_back_deceives_nobody(living):
 async def test_an_empty_bucket_is_no_empty_system(living):
     tenant = await living.tenant(kind="softkey")
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
-    async with living.app() as app, thief(living) as bus:
+    async with living.app() as app, living.as_core(Account.REGION) as bus:
         sealed = (await encrypt(app, tenant, [b"x"])).records
         good = await last(bus, REGISTRY, subject)
         await put(bus, subject, b"")  # as a delete marker is
@@ -119,7 +98,7 @@ async def test_junk_in_the_control_stream_delays_no_incarnation_and_goes(living)
     tenant = await living.tenant(kind="softkey")
     signature = Signature(signer=f"core-{EU}-1", signature=os.urandom(64))
     places = []
-    async with living.app() as app, thief(living) as bus:
+    async with living.app() as app, living.as_core(Account.REGION) as bus:
         for number in range(100):
             hold_id = os.urandom(limits.ID_SIZE)
             places.append(subjects.control_hold(EU, "tenant", hold_id))

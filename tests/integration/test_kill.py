@@ -6,6 +6,7 @@ import os
 import pytest
 from kcm import Admin
 from kcm._internal import statements
+from kcm_devsystem.brokers import Account
 from kcm_devsystem.identities import SYSTEM
 from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_runtime.nats.streams import last
@@ -27,15 +28,9 @@ async def is_dark(app, tenant, records, region=EU):
 
 
 async def stored_hold(living, region, hold_id, scope="tenant"):
-    from kcm_runtime.nats.connection import Connection
-
-    connection = Connection(living.context.operator_address(region), "test")
-    await connection.start()
-    try:
+    async with living.operator(region) as connection:
         subject = subjects.control_hold(region, scope, hold_id)
         return await last(connection, subjects.CONTROL_STREAM, subject)
-    finally:
-        await connection.close()
 
 
 async def test_a_kill_is_heard_everywhere_and_by_nobody_else(living):
@@ -61,7 +56,7 @@ async def test_a_kill_is_heard_everywhere_and_by_nobody_else(living):
 async def test_every_incarnation_sends_a_signed_receipt(living):
     tenant = await living.tenant(kind="softkey")
     verifier, seen = living.context.verifier(), {}
-    async with living.control(EU) as control:
+    async with living.as_core(Account.CONTROL) as control:
 
         async def on_receipt(message):
             receipt = verifier.receipt(message.data)
@@ -109,7 +104,7 @@ async def test_a_hold_that_nobody_may_sign_changes_nothing(living, tmp_path):
         mallory, scope="tenant", target=tenant, origin=EU, issued_ms=now_ms(), reason="",
         salt=os.urandom(16),
     )  # fmt: skip
-    async with living.app() as app, living.control() as control:
+    async with living.app() as app, living.as_core(Account.CONTROL) as control:
         sealed = (await encrypt(app, tenant, [b"x"])).records
         for raw in (forged, forged[:-1], b"", b"\xff" * 200):
             await control.publish(subjects.broadcast_hold(EU, "tenant", hold_id), raw)
@@ -123,7 +118,7 @@ async def test_a_hold_that_nobody_may_sign_changes_nothing(living, tmp_path):
 
 async def test_a_hold_replayed_after_its_lift_changes_nothing(living):
     tenant = await living.tenant(kind="softkey")
-    async with living.app() as app, living.control() as control:
+    async with living.app() as app, living.as_core(Account.CONTROL) as control:
         sealed = (await encrypt(app, tenant, [b"x"])).records
         hold_id = await living.kill(tenant)
         held = await stored_hold(living, EU, hold_id)
@@ -134,13 +129,10 @@ async def test_a_hold_replayed_after_its_lift_changes_nothing(living):
         assert status.lifted
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
         # Written over the lift in the stream, it is joined again and the lift is written back.
-        from kcm_runtime.nats.connection import Connection
         from kcm_runtime.nats.streams import put
 
-        connection = Connection(living.context.operator_address(EU), "thief")
-        await connection.start()
-        await put(connection, subjects.control_hold(EU, "tenant", hold_id), held.data)
-        await connection.close()
+        async with living.operator() as connection:
+            await put(connection, subjects.control_hold(EU, "tenant", hold_id), held.data)
 
         async def healed():
             return (await stored_hold(living, EU, hold_id)).data != held.data

@@ -8,13 +8,14 @@ from contextlib import suppress
 import pytest
 from kcm import Admin
 from kcm.errors import Conflict
+from kcm_devsystem.brokers import Account
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, read_signed
 
 from tests.integration.living import EU, decrypt, encrypt, eventually
-from tests.integration.test_hostile_store import REGISTRY, relink, thief
+from tests.integration.test_hostile_store import REGISTRY, relink
 
 ONE, TWO = f"core-{EU}-1", f"core-{EU}-2"
 
@@ -46,7 +47,7 @@ async def set_back(living, tenant):
     """Bucket and second store go back to before a tenant's last record; returns that one."""
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
     newest = max(second_store(living, tenant).iterdir())
-    async with thief(living) as bus:
+    async with living.as_core(Account.REGION) as bus:
         new = (await last(bus, REGISTRY, subject)).data
         newest.unlink()
         await put(bus, subject, min(second_store(living, tenant).iterdir()).read_bytes())
@@ -92,7 +93,7 @@ async def test_both_stores_set_back_are_repaired_by_the_core_that_remembers(leav
     await living.restart(TWO)
 
     async def repaired():
-        async with thief(living) as bus:
+        async with living.as_core(Account.REGION) as bus:
             found = await last(bus, REGISTRY, subject)
         return found is not None and found.data == new and await remembers(living, ONE, TWO)
 
@@ -171,7 +172,7 @@ async def test_an_answer_that_is_played_once_more_is_not_believed(leaving):
     living = leaving
     await living.tenant(kind="softkey")
     heard = []
-    async with thief(living) as bus:
+    async with living.as_core(Account.REGION) as bus:
 
         async def overhear(message):
             with suppress(KcmError):

@@ -14,6 +14,7 @@ from kcm._internal.kills import Kills
 from kcm.cli.main import run
 from kcm.errors import ServiceError
 from kcm_devsystem import system
+from kcm_devsystem.brokers import Account
 from kcm_devsystem.identities import SYSTEM, Trust
 from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_schemas import subjects
@@ -106,7 +107,7 @@ async def killed(app, tenant, records):
 async def steal(living, bob, hold):
     """Try a lift with the stolen key of a retired operator, in every way; it counts nowhere."""
     forged = statements.lift(bob, hold.raw, issued_ms=now_ms(), reason="stolen")
-    async with living.control(US) as control, Admin.open(living.context) as admin:
+    async with living.as_core(Account.CONTROL, US) as control, Admin.open(living.context) as admin:
         with pytest.raises(ServiceError):
             await admin.put_hold(EU, forged)
         await control.publish(subjects.broadcast_hold(US, "tenant", hold.id), forged)

@@ -6,12 +6,10 @@ the refusal says what is gone and the documented commands bring it back.
 """
 
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from kcm_devsystem import processes, system, topology
+from kcm_devsystem import processes, topology
 from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.configs import bus
 from kcm_runtime.clock import SystemClock
@@ -133,11 +131,8 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def region():
-    directory = Path(tempfile.mkdtemp(prefix="kcm-disks-")) / "system"
-    options = system.Options(directory, regions=(EU,), cores=1, die_with_parent=True)
-    made = Region(options, system.up(options))
-    yield made
-    system.down(directory, wipe=True)
+    with Region.started(regions=(EU,), cores=1) as made:
+        yield made
 
 
 @pytest.mark.timeout(90)
@@ -236,24 +231,20 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
 
 async def _empty_keys(region):
     """A purge is refused; a stream can still be deleted, and made again as it was."""
-    connection = Connection(region.context.operator_address(EU), "test-operator")
-    await connection.start()
-    broker, stream = connection.jetstream(), subjects.bucket_stream(subjects.KEYS_BUCKET)
-    with pytest.raises(APIError, match="purge not permitted"):
-        await broker.purge_stream(stream)
-    config = (await broker.stream_info(stream)).config
-    await broker.delete_stream(stream)
-    await broker.add_stream(config)
-    await connection.close()
+    async with region.operator() as connection:
+        broker, stream = connection.jetstream(), subjects.bucket_stream(subjects.KEYS_BUCKET)
+        with pytest.raises(APIError, match="purge not permitted"):
+            await broker.purge_stream(stream)
+        config = (await broker.stream_info(stream)).config
+        await broker.delete_stream(stream)
+        await broker.add_stream(config)
 
 
 async def _garble_keys(region):
-    connection = Connection(region.context.operator_address(EU), "test-operator")
-    await connection.start()
-    bucket = await connection.jetstream().key_value(subjects.KEYS_BUCKET)
-    for key in await bucket.keys():
-        await bucket.put(key, b"\xc1 something else")
-    await connection.close()
+    async with region.operator() as connection:
+        bucket = await connection.jetstream().key_value(subjects.KEYS_BUCKET)
+        for key in await bucket.keys():
+            await bucket.put(key, b"\xc1 something else")
 
 
 @pytest.mark.timeout(90)

@@ -17,6 +17,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
 from kcm_schemas.subjects import admin as admin_subject
 
+from tests.audit_rig import until
 from tests.integration.living import EU, US, decrypt, encrypt, eventually
 
 CORE, GATEWAY = f"core-{EU}-1", f"gateway-{EU}-1"
@@ -78,27 +79,25 @@ async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(fragile):
     tenant = await fragile.tenant(kind="softkey")
     async with fragile.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        operator = Connection(fragile.context.operator_address(EU), "vandal")
-        await operator.start()
-        broker = operator.jetstream()
-        bucket = bucket_stream(REGISTRY_BUCKET)
-        stored = [await broker.get_msg(bucket, seq=n) for n in await _sequences(broker, bucket)]
-        await broker.delete_stream(bucket)
-        fragile.sigkill(CORE)
-        core = await fragile.begin(CORE)
-        log = fragile.directory / "log" / f"{CORE}.log"
-        said = f"the broker has no stream {bucket}: provision the region, or restore its backup"
-        await eventually(lambda: _true(f"waiting at the start: {said}" in log.read_text()))
-        with pytest.raises(KcmError) as info:
-            await encrypt(app, tenant, [b"y"] * 1000)
-        assert info.value.retryable
-        assert processes.is_running(core.process)
-        # The backup is restored, and nobody has to start anything.
-        await provision_region(operator, EU)
-        for message in stored:
-            await put(operator, message.subject, message.data)
-        await fragile.serves(core)
-        await operator.close()
+        async with fragile.operator() as operator:
+            broker = operator.jetstream()
+            bucket = bucket_stream(REGISTRY_BUCKET)
+            stored = [await broker.get_msg(bucket, seq=n) for n in await _sequences(broker, bucket)]
+            await broker.delete_stream(bucket)
+            fragile.sigkill(CORE)
+            core = await fragile.begin(CORE)
+            log = fragile.directory / "log" / f"{CORE}.log"
+            said = f"the broker has no stream {bucket}: provision the region, or restore its backup"
+            await until(lambda: f"waiting at the start: {said}" in log.read_text())
+            with pytest.raises(KcmError) as info:
+                await encrypt(app, tenant, [b"y"] * 1000)
+            assert info.value.retryable
+            assert processes.is_running(core.process)
+            # The backup is restored, and nobody has to start anything.
+            await provision_region(operator, EU)
+            for message in stored:
+                await put(operator, message.subject, message.data)
+            await fragile.serves(core)
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
 
 
@@ -108,16 +107,14 @@ async def _sequences(broker, stream):
 
 
 async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(fragile):
-    operator = Connection(fragile.context.operator_address(EU), "vandal")
-    await operator.start()
-    broker = operator.jetstream()
-    config = (await broker.stream_info(CONTROL_STREAM)).config
-    await broker.update_stream(replace(config, max_msgs=1))
-    fragile.sigkill(CORE)
-    with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
-        await fragile.restart(CORE)
-    await provision_region(operator, EU)
-    await operator.close()
+    async with fragile.operator() as operator:
+        broker = operator.jetstream()
+        config = (await broker.stream_info(CONTROL_STREAM)).config
+        await broker.update_stream(replace(config, max_msgs=1))
+        fragile.sigkill(CORE)
+        with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
+            await fragile.restart(CORE)
+        await provision_region(operator, EU)
     await fragile.restart(CORE)
 
 
@@ -125,13 +122,11 @@ async def test_wrapped_keys_come_back_from_the_second_store(fragile):
     tenant = await fragile.tenant(kind="softkey")
     async with fragile.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        operator = Connection(fragile.context.operator_address(EU), "vandal")
-        await operator.start()
-        broker = operator.jetstream()
-        config = (await broker.stream_info("KV_kcm-keys")).config
-        await broker.delete_stream("KV_kcm-keys")
-        await broker.add_stream(config)
-        await operator.close()
+        async with fragile.operator() as operator:
+            broker = operator.jetstream()
+            config = (await broker.stream_info("KV_kcm-keys")).config
+            await broker.delete_stream("KV_kcm-keys")
+            await broker.add_stream(config)
         fragile.sigkill(CORE)
         await fragile.restart(CORE)
 
@@ -153,24 +148,18 @@ async def test_a_hold_outlives_the_stream_and_everybody_who_knew_it(fragile):
             hold = kills.make("tenant", tenant, "test")
             await kills.place(hold, admin.around.clock.elapsed() + 20)
         kept = fragile.directory / "state" / CORE / "holds"
-        await eventually(lambda: _true(any(kept.iterdir())))
+        await until(lambda: any(kept.iterdir()))
         # The other region, which was told too, is gone as well.
         for name in (CORE, GATEWAY, f"core-{US}-1"):
             fragile.sigkill(name)
-        operator = Connection(fragile.context.operator_address(EU), "vandal")
-        await operator.start()
-        broker = operator.jetstream()
-        config = (await broker.stream_info(CONTROL_STREAM)).config
-        await broker.delete_stream(CONTROL_STREAM)
-        await broker.add_stream(config)
-        await operator.close()
+        async with fragile.operator() as operator:
+            broker = operator.jetstream()
+            config = (await broker.stream_info(CONTROL_STREAM)).config
+            await broker.delete_stream(CONTROL_STREAM)
+            await broker.add_stream(config)
         for name in (CORE, GATEWAY):
             await fragile.restart(name)
         assert await _codes(app, tenant, sealed) == {Code.TENANT_KILLED}
-
-
-async def _true(value):
-    return value
 
 
 async def test_a_root_key_that_cannot_be_reached_seals_and_comes_back(fragile):

@@ -8,13 +8,12 @@ import pytest
 from kcm_runtime.audit.stream_chain import Place
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.nats.client import ReadingClient
-from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.stream_follower import SequentialFollower
 from kcm_runtime.nats.streams import ControlLog
 from kcm_schemas import subjects
 
 from tests.integration.auditor_rig import make_rig
-from tests.integration.living import eventually
+from tests.integration.living import connected, eventually
 
 CONNECT = (
     b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"user":"u","pass":"pw",'
@@ -58,12 +57,8 @@ def rig(tmp_path):
 async def region(rig):
     await rig.broker.start()
     await rig.broker.provision()
-    connection = Connection(rig.broker.address, "core")
-    await connection.start()
-    try:
+    async with connected(rig.broker.address, "core") as connection:
         yield connection
-    finally:
-        await connection.close()
 
 
 async def send(rig, subject, header, body=b"x"):

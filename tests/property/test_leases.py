@@ -3,8 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_killswitch.model.control_lease import EXPIRED, FOREVER, ControlLease
+from kcm_killswitch.model.control_lease import EXPIRED, ControlLease
 from kcm_killswitch.model.peer_leases import PeerLeases
+
+from tests.fakes.knowing import leased
 
 
 def test_a_lease_starts_expired():
@@ -68,41 +70,6 @@ def test_the_moment_of_a_sequence_is_never_later_than_its_own_write(steps):
     for asked in range(sequence + 2):
         known = [t0 for t0, s0 in writes if s0 <= asked]
         assert lease.moment(asked) == (known[-1] if known else None)
-
-
-def leased(*writes):
-    lease = ControlLease(10)
-    for t0, sequence in writes:
-        lease.wrote(t0, lease.seen, sequence)
-    lease.delivered(writes[-1][1])
-    return lease
-
-
-def test_a_peer_lease_is_dated_by_the_readers_own_clock():
-    peer_leases, lease = PeerLeases(), leased((100.0, 5), (103.0, 8))
-    peer_leases.learn("us", 7)
-    assert peer_leases.until("all", ["us"], lease, 60) == 160.0
-    peer_leases.learn("us", 8)
-    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
-    peer_leases.learn("us", 5)
-    assert peer_leases.until("all", ["us"], lease, 60) == 163.0
-
-
-def test_a_peer_lease_from_before_the_first_own_write_is_worth_nothing():
-    peer_leases, lease = PeerLeases(), leased((100.0, 5))
-    peer_leases.learn("us", 4)
-    assert peer_leases.until("all", ["us"], lease, 60) == EXPIRED
-
-
-def test_policies():
-    peer_leases, lease = PeerLeases(), leased((100.0, 5), (110.0, 9))
-    peer_leases.learn("b", 9)
-    assert peer_leases.until("all", ["b", "c"], lease, 60) == EXPIRED
-    assert peer_leases.until("majority", ["b", "c"], lease, 60) == 170.0
-    assert peer_leases.until("local", ["b", "c"], lease, 60) == FOREVER
-    assert peer_leases.until("all", [], lease, 60) == FOREVER
-    peer_leases.learn("c", 5)
-    assert peer_leases.until("all", ["b", "c"], lease, 60) == 160.0
 
 
 @given(st.integers(3, 9), st.data())

@@ -54,26 +54,16 @@ class SimLog:
 
     async def last(self, subject: str) -> Entry | None:
         """As the port says."""
-        self._check()
-        stream = self._stream
-        await asyncio.sleep(stream.delay())
-        if not stream.reachable(self._connection):
-            await asyncio.sleep(ANSWER_S)
-            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
-        found = stream.look(self._connection, subject)
-        await asyncio.sleep(stream.delay())
+        await self._arrive()
+        found = self._stream.look(self._connection, subject)
+        await asyncio.sleep(self._stream.delay())
         return found
 
     async def leading(self) -> StreamLeader:
         """As the port says."""
-        self._check()
-        stream = self._stream
-        await asyncio.sleep(stream.delay())
-        if not stream.reachable(self._connection):
-            await asyncio.sleep(ANSWER_S)
-            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
-        found = stream.leading(self._connection)
-        await asyncio.sleep(stream.delay())
+        await self._arrive()
+        found = self._stream.leading(self._connection)
+        await asyncio.sleep(self._stream.delay())
         return found
 
     def follow(self, follower: LogFollower) -> SimFollowing:
@@ -81,6 +71,14 @@ class SimLog:
         made = SimFollowing(self._stream, self._connection, follower, self._variant)
         self.following = self.following or made
         return made
+
+    async def _arrive(self) -> None:
+        """Wait until a question is at the store; without a way to it there is no answer."""
+        self._check()
+        await asyncio.sleep(self._stream.delay())
+        if not self._stream.reachable(self._connection):
+            await asyncio.sleep(ANSWER_S)
+            raise KcmError(Code.UNAVAILABLE, _NO_ANSWER)
 
     def _check(self) -> None:
         if not self._connection.connected:

@@ -4,16 +4,11 @@ import asyncio
 import gc
 import hashlib
 import itertools
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.simulation.loop import Runaway, SimLoop, Stuck
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.simulation.other_process import output
 
 
 @pytest.fixture
@@ -247,17 +242,6 @@ print(trace(int(sys.argv[1])))
 
 
 def test_the_same_seed_has_the_same_trace_in_another_process():
-    def run(seed, hashing):
-        done = subprocess.run(
-            [sys.executable, "-c", SCENARIO, str(seed)],
-            env={**os.environ, "PYTHONHASHSEED": hashing},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    assert run(1, "1") == run(1, "2")
-    assert run(1, "1") != run(2, "1")
-    assert len(run(1, "3")) == len(hashlib.sha256().hexdigest())
+    assert output(SCENARIO, 1, "1") == output(SCENARIO, 1, "2")
+    assert output(SCENARIO, 1, "1") != output(SCENARIO, 2, "1")
+    assert len(output(SCENARIO, 1, "3")) == len(hashlib.sha256().hexdigest())

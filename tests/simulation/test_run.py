@@ -1,16 +1,10 @@
 """Whole runs: they hold, they are the same for the same seed, and they notice what is broken."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from tests.simulation.drawing import draw
+from tests.simulation.other_process import output
 from tests.simulation.run import Run, run
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TRACE = """
 import hashlib, sys
@@ -37,19 +31,8 @@ def test_a_run_holds(seed):
 
 
 def test_a_seed_is_the_whole_run():
-    def trace(seed, hashing):
-        done = subprocess.run(
-            [sys.executable, "-c", TRACE, str(seed)],
-            env={**os.environ, "PYTHONHASHSEED": hashing},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
-    assert trace(5, "1") == trace(5, "2")
-    assert trace(5, "1") != trace(6, "1")
+    assert output(TRACE, 5, "1") == output(TRACE, 5, "2")
+    assert output(TRACE, 5, "1") != output(TRACE, 6, "1")
 
 
 def test_a_plan_is_data():

@@ -20,6 +20,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.audit_rig import Emitting, FakeClock, System, event
+from tests.unit.journal_rig import with_auditor
 
 CREATED = 7
 NAME = "2026-01-01T00:00:00+00:00"
@@ -120,10 +121,8 @@ def incarnation(
 
 def with_two_auditors(path: Path) -> System:
     """A region with a Gateway, a Core and two Auditors."""
-    system = System(path)
-    system.add("gw", Role.GATEWAY)
+    system = with_auditor(path)
     system.add("core", Role.CORE)
-    system.add("auditor", Role.AUDITOR)
     system.add("other", Role.AUDITOR)
     return system
 

@@ -112,19 +112,8 @@ def entry(raw: bytes, who: str = "core-eu", region: str = "eu") -> bytes:
 
 def lease_of(me: InstanceContext) -> Lease:
     """An incarnation's lease entry."""
-    return Lease(
-        instance=me.name,
-        incarnation=me.incarnation,
-        role=me.role,
-        region=me.region,
-        nonce=trust_rig.ID,
-        first=0,
-        lease_ms=10_000,
-        holds=bytes(32),
-        registry=[bytes(16)] * 16,
-        roster=1,
-        ended=False,
-    )
+    lease = trust_rig.lease(me.name, me.role, me.region)
+    return lease.model_copy(update={"incarnation": me.incarnation})
 
 
 class Switch:

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from kcm_gateway.keys.lease import Lease
 from kcm_gateway.keys.pool import KeyPool
 from kcm_keymem.random import SystemKeyRandomness
@@ -75,6 +74,11 @@ class Rig:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
 
+    async def end(self):
+        self.core.gate.set()
+        await self.quiet()
+        self.purge()
+
 
 def taken(segments):
     """Each key with its wrapped form, as they are used."""
@@ -84,9 +88,3 @@ def taken(segments):
             for key, (blob,) in zip(keys.each, segment.blobs(), strict=True):
                 out.append((bytes(key), bytes(blob)))
     return out
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code

@@ -11,6 +11,7 @@ from kcm_auditor.journal.format import (
 )
 from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
+from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
 
@@ -45,3 +46,11 @@ def segments(directory: Path) -> list[Path]:
 
 def change(path: Path, how: Callable[[list[bytes]], list[bytes]]) -> None:
     path.write_bytes(b"".join(how(path.read_bytes().splitlines(keepends=True))))
+
+
+def with_auditor(path: Path) -> System:
+    """A region with a Gateway and an Auditor."""
+    system = System(path)
+    system.add("gw", Role.GATEWAY)
+    system.add("auditor", Role.AUDITOR)
+    return system

@@ -1,8 +1,6 @@
 """Records of wrapped keys, as they are in the two stores of a rig's region."""
 
-import pytest
 from kcm_schemas import subjects
-from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
 
 from tests.unit import trust_rig
@@ -18,12 +16,6 @@ def keys(revision=1, region="eu", **changes):
 def files(world):
     found = (path for path in world.directory.rglob("*") if path.is_file())
     return sorted(str(path.relative_to(world.directory)) for path in found)
-
-
-async def refused(awaitable, code):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    assert info.value.code is code
 
 
 def lay(world, record, signer="core-eu", subject=SUBJECT):

@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 
 from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.host import Host
@@ -15,6 +17,7 @@ from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier
 
@@ -85,6 +88,15 @@ class Messages:
 
     async def flush(self):
         pass
+
+
+def with_tenant():
+    """What a replica knows of a region that has a tenant."""
+    made = ReplicaState.empty("eu", Timing())
+    made.registry.put(
+        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local")
+    )
+    return made
 
 
 def member(verifier=VERIFIER, name="core-eu"):

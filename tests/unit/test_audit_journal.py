@@ -23,18 +23,14 @@ from kcm_auditor.journal.segments import JournalError
 from kcm_auditor.journal.verify import verify
 from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
-from kcm_schemas.roster import Role
 
 from tests.audit_rig import FakeClock, System, until
-from tests.unit.journal_rig import change, fill, opened, segments
+from tests.unit.journal_rig import change, fill, opened, segments, with_auditor
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> System:
-    system = System(tmp_path)
-    system.add("gw", Role.GATEWAY)
-    system.add("auditor", Role.AUDITOR)
-    return system
+    return with_auditor(tmp_path)
 
 
 @pytest.fixture

@@ -25,15 +25,12 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.audit_rig import Emitting, System, event
-from tests.unit.journal_rig import change, fill, opened, segments
+from tests.unit.journal_rig import change, fill, opened, segments, with_auditor
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> System:
-    system = System(tmp_path)
-    system.add("gw", Role.GATEWAY)
-    system.add("auditor", Role.AUDITOR)
-    return system
+    return with_auditor(tmp_path)
 
 
 @pytest.fixture

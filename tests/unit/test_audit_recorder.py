@@ -20,6 +20,7 @@ from kcm_schemas.auditor import TAIL_BYTES_MAX
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
+from tests.unit.journal_rig import with_auditor
 
 
 @dataclass
@@ -56,9 +57,7 @@ def build(system: System, clock: FakeClock) -> Recorder:
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    system = System(tmp_path)
-    system.add("gw", Role.GATEWAY)
-    system.add("auditor", Role.AUDITOR)
+    system = with_auditor(tmp_path)
     clock = FakeClock()
     recorder = build(system, clock)
     recorder.open()

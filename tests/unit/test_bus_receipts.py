@@ -8,28 +8,22 @@ from kcm_killswitch.coordinator.receipt_collector import UNREAD_MAX
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.coordinator.results import Results
 from kcm_killswitch.model.completeness import RegionFacts
-from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Incarnation, Receipt
-from kcm_schemas.registry import Tenant
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 
 from tests.fakes.bus import Bus, Message
-from tests.unit.rush_rig import HELD, HOLD, Counting, Switch
+from tests.unit.rush_rig import HELD, HOLD, Counting, Switch, with_tenant
 from tests.unit.trust_rig import roster
 from tests.vectors.families.messages import identity
 
 
 @pytest.fixture
 def state():
-    made = ReplicaState.empty("eu", Timing())
-    made.registry.put(
-        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local")
-    )
-    return made
+    return with_tenant()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import HoldApplier
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode
@@ -13,7 +11,7 @@ from kcm_schemas.registry import Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from tests.unit.rush_rig import HELD, HOLD, PLACE, Counting, Switch, host
+from tests.unit.rush_rig import HELD, HOLD, PLACE, Counting, Switch, host, with_tenant
 from tests.unit.trust_rig import lift, roster
 from tests.vectors.families.messages import identity
 
@@ -22,11 +20,7 @@ LIFTED = encode(identity("security").sign(Kind.LIFT, lift(HOLD, "security")))
 
 @pytest.fixture
 def state():
-    made = ReplicaState.empty("eu", Timing())
-    made.registry.put(
-        Tenant(tenant="acme", revision=1, link="l", regions=["eu"], region_quorum="local")
-    )
-    return made
+    return with_tenant()
 
 
 @pytest.fixture

@@ -12,11 +12,6 @@ from tests.fakes.client import NOW_MS
 from tests.unit.operator_rig import Desk
 
 
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
 def followed(**changes: int) -> FollowedRegion:
     fields: dict[str, object] = {
         "region": "eu", "reachable": True, "position": 900, "first": 513, "used": 10 << 20,

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -17,11 +16,6 @@ from kcm_schemas.signed import Kind
 
 from tests.fakes.client import NOW_MS, FakeSystem
 from tests.unit.operator_rig import Desk
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 class Journal:

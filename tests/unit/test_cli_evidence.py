@@ -85,11 +85,6 @@ class Core:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
 def core(desk: Desk, tmp_path: Path) -> Core:
     return Core(desk, tmp_path)
 

@@ -1,23 +1,11 @@
 """`kcm hold` and `kcm lift`: listed, shown, waited for and lifted."""
 
 import json
-from pathlib import Path
 
-import pytest
 from kcm.exit_codes import Exit
 
 from tests.fakes.client import NOW_MS
 from tests.unit.operator_rig import Cores, Desk, unknown
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
-def cores(desk: Desk) -> Cores:
-    return Cores(desk.system)
 
 
 def test_holds_are_listed_shown_and_lifted(desk: Desk, cores: Cores) -> None:

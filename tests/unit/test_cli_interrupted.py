@@ -26,11 +26,6 @@ SIGNALS = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
 def cores(desk: Desk) -> Cores:
     return Cores(desk.system, looks=10**6)
 

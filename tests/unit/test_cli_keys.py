@@ -1,9 +1,7 @@
 """``kcm l1 status``: how many root keys each Core has in use, and who was unloaded for it."""
 
 import json
-from pathlib import Path
 
-import pytest
 from kcm.exit_codes import Exit
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.admin.requests import AdminRequest, Empty
@@ -16,11 +14,6 @@ FIELDS: dict[str, object] = {
     "state": "free", "since_ms": 0, "in_use": 3, "most": 600, "unloaded": 0, "unloaded_all": 0,
     "unloaded_ms": 0,
 }  # fmt: skip
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 def answers(desk: Desk, **changes: object) -> None:

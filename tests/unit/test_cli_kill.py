@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -15,16 +14,6 @@ from kcm_schemas.codes import Code, KcmError
 from tests.fakes.client import REGIONS
 from tests.fakes.terminal import stdout_on_terminal
 from tests.unit.operator_rig import Cores, Desk
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
-def cores(desk: Desk) -> Cores:
-    return Cores(desk.system)
 
 
 def test_a_kill_ends_well_only_when_it_is_complete(desk: Desk, cores: Cores) -> None:

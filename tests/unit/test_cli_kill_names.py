@@ -1,7 +1,6 @@
 """Names of what an operator kills: checked, and similar ones suggested."""
 
 import json
-from pathlib import Path
 
 import pytest
 from kcm._internal.pages import just_before
@@ -12,16 +11,6 @@ from kcm_schemas.admin.tenants import TenantListQuery, TenantPage
 from kcm_schemas.codec import Message, decode
 
 from tests.unit.operator_rig import Cores, Desk, row
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
-def cores(desk: Desk) -> Cores:
-    return Cores(desk.system)
 
 
 def test_a_mistyped_name_is_not_killed(desk: Desk, cores: Cores) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -11,11 +10,6 @@ from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.operator_rig import Cores, Desk, row
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 @pytest.fixture

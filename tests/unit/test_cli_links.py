@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -13,11 +12,6 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import REGIONS
 from tests.unit.operator_rig import Desk, keep
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 def test_a_link_with_another_uri_is_told_with_the_way_to_another_key(desk: Desk) -> None:

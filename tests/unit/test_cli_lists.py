@@ -1,7 +1,6 @@
 """Lists of tenants, services and links: tables, JSON and pages."""
 
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -20,11 +19,6 @@ from kcm_schemas.admin.tenants import (
 from kcm_schemas.codec import Message, decode
 
 from tests.unit.operator_rig import Desk, row, view
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 def cut(names: list[str], request: AdminRequest) -> tuple[list[str], bool]:

@@ -1,7 +1,6 @@
 """`kcm tenant relink`: a tenant moved to another root key in all of its regions."""
 
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -9,11 +8,6 @@ from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message
 
 from tests.unit.operator_rig import Desk, keep, row, unknown
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 def test_a_tenant_is_moved_by_the_next_revision_of_its_record(desk: Desk) -> None:

@@ -15,11 +15,6 @@ from tests.unit.operator_rig import Cores, Desk
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
-
-
-@pytest.fixture
 def cores(desk: Desk) -> Cores:
     return Cores(desk.system, looks=1)
 

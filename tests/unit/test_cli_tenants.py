@@ -1,7 +1,6 @@
 """`kcm tenant create` and `kcm service create`: signed, sent to each region, reported by region."""
 
 import json
-from pathlib import Path
 
 import pytest
 from kcm.exit_codes import Exit
@@ -10,11 +9,6 @@ from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.operator_rig import Desk, keep, row, unknown
-
-
-@pytest.fixture
-def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    return Desk(tmp_path, capsys)
 
 
 def test_a_tenant_is_the_same_record_in_each_of_its_regions(desk: Desk) -> None:

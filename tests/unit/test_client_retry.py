@@ -13,52 +13,42 @@ from kcm.errors import (
 from kcm_schemas.codes import Code, KcmError
 
 
+class Cores:
+    """The first one that is asked answers after a time, if at all; all others fail."""
+
+    def __init__(self, failure: KcmError, first_s: float = 3600) -> None:
+        self.failure, self.first_s = failure, first_s
+        self.asked = 0
+
+    async def __call__(self) -> str:
+        self.asked += 1
+        if self.asked == 1:
+            await asyncio.sleep(self.first_s)
+            return "done"
+        raise self.failure
+
+
 async def test_two_cores_in_each_others_way_are_no_conflict() -> None:
     """The first Core is slow; the second one finds that somebody else wrote, and says so first."""
-    asked = 0
-
-    async def ask() -> str:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            await asyncio.sleep(0.1)
-            return "done"
-        raise Conflict("somebody else changed this")
-
-    assert await repeated(ask, again_s=0.02) == "done"
-    assert asked > 1
+    cores = Cores(Conflict("somebody else changed this"), first_s=0.1)
+    assert await repeated(cores, again_s=0.02) == "done"
+    assert cores.asked > 1
 
 
 async def test_a_conflict_is_told_when_nobody_else_says_better() -> None:
-    asked = 0
-
-    async def ask() -> str:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            await asyncio.sleep(3600)
-        raise Conflict("another record has this name")
-
+    cores = Cores(Conflict("another record has this name"))
     with pytest.raises(Conflict):
-        await repeated(ask, again_s=0.01)
-    assert asked == 1 + REPEATS_MAX
+        await repeated(cores, again_s=0.01)
+    assert cores.asked == 1 + REPEATS_MAX
 
 
 @pytest.mark.parametrize("code", [Code.FORBIDDEN, Code.UNAVAILABLE, Code.BUSY])
 async def test_any_other_failure_ends_the_attempt(code: Code) -> None:
-    asked = 0
-
-    async def ask() -> str:
-        nonlocal asked
-        asked += 1
-        if asked == 1:
-            await asyncio.sleep(3600)
-        raise error_for(code)
-
+    cores = Cores(error_for(code))
     with pytest.raises(KcmError) as info:
-        await repeated(ask, again_s=0.01)
+        await repeated(cores, again_s=0.01)
     assert info.value.code is code
-    assert asked == 2
+    assert cores.asked == 2
 
 
 async def test_failures_that_come_together_are_told_once_and_to_nobody_else() -> None:

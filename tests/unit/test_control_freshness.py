@@ -14,6 +14,8 @@ from kcm_killswitch.model.log_position import MARKS_KEPT, NOWHERE, LogPosition, 
 from kcm_killswitch.model.peer_leases import PeerLeases, durable_majority, needed_others
 from kcm_killswitch.model.timing import Timing
 
+from tests.fakes.knowing import leased
+
 KEY = AttestedKey(Target("link", 1, "7"), "arn:me")
 
 
@@ -23,15 +25,6 @@ def nonce(number):
 
 def mark(sequence, of=None):
     return LogPosition(sequence, nonce(of or sequence))
-
-
-def leased(*writes, length=10.0):
-    """Own writes ``(t0, sequence)``, acknowledged and delivered."""
-    lease = ControlLease(length)
-    for t0, sequence in writes:
-        assert lease.wrote(t0, lease.seen, sequence)
-    lease.delivered(writes[-1][1])
-    return lease
 
 
 class Incarnation:

@@ -20,12 +20,7 @@ from kcm_schemas.signed import Kind
 
 from tests.unit import trust_rig
 from tests.unit.admin_requests import FIRST_PAGE, KINDS, ask, put, put_all, request, said
-from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, signed
 
 
 async def test_a_refusal_says_what_is_there_by_name(world):

@@ -18,13 +18,8 @@ from kcm_schemas.codes import Code
 from kcm_schemas.registry import Service
 
 from tests.unit.admin_requests import FIRST_PAGE, ask, page, put, put_all, request
-from tests.unit.core_rig import LINK, TENANT, World
+from tests.unit.core_rig import LINK, TENANT
 from tests.unit.trust_rig import hold
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 async def test_links_are_listed_with_how_many_tenants_they_open(world):

@@ -10,13 +10,7 @@ from kcm_core.keys.file_store import FileKeyStore, Stored
 from kcm_runtime.files.atomic import sync_directory
 from kcm_schemas.codes import Code, KcmError
 
-from tests.unit.core_rig import World
 from tests.unit.keystore_records import keys
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 def test_writers_at_the_same_moment_do_not_touch_each_others_file(tmp_path):

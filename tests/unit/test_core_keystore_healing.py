@@ -8,13 +8,8 @@ from kcm_core.keys.file_store import FileKeyStore
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
 
-from tests.unit.core_rig import World, signed
+from tests.unit.core_rig import signed
 from tests.unit.keystore_records import SUBJECT, files, keys, lay, only_file
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 async def test_a_bucket_that_was_rolled_back_is_brought_up_again(world):

@@ -11,12 +11,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 
 from tests.unit.admin_requests import ask, put, request
-from tests.unit.core_rig import LINK, URI, World, signed
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+from tests.unit.core_rig import LINK, URI, signed
 
 
 async def linked(core, link=LINK):

@@ -6,19 +6,9 @@ import pytest
 from kcm_core.providers.state import L1State
 from kcm_schemas.codes import Code, KcmError
 
-from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, World
+from tests.unit.core_rig import LINK, SERVICE, TENANT, URI
+from tests.unit.refusals import refused
 from tests.unit.trust_rig import hold
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 def kinds(core):

@@ -8,11 +8,12 @@ from kcm_core.keys.loader import WAITING_MAX
 from kcm_core.providers.state import L1State
 from kcm_core.unsealer.port import UnsealResult
 from kcm_killswitch.model.hold_set import HoldState
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import Code
 from kcm_schemas.registry import Link
 
 from tests.audit_rig import until
-from tests.unit.core_rig import LINK, TENANT, URI, World
+from tests.unit.core_rig import LINK, TENANT, URI
+from tests.unit.refusals import refused
 from tests.unit.trust_rig import hold
 
 
@@ -31,17 +32,6 @@ class Gate:
     async def reached(self):
         """Until one more operation is under way."""
         await self.entered.acquire()
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 def unwraps(world):

@@ -13,7 +13,7 @@ from kcm_schemas.signed import Kind
 
 from tests.audit_rig import until
 from tests.unit.admin_requests import put
-from tests.unit.core_rig import VERIFIER, World, signed
+from tests.unit.core_rig import VERIFIER, signed
 from tests.unit.registry_rig import (
     NEWER,
     TENANT_KEY,
@@ -27,15 +27,7 @@ from tests.unit.registry_rig import (
     shown,
 )
 
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _asked_again_at_once(monkeypatch):
-    monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
+pytestmark = pytest.mark.usefixtures("recovery_at_once")
 
 
 async def test_who_knows_the_same_as_a_core_with_memory_serves_without_hands(world):

@@ -16,7 +16,7 @@ from kcm_trust.verify import Untrusted
 
 from tests.fakes.bus import nothing
 from tests.unit.admin_requests import put
-from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, World, signed
+from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, signed
 from tests.unit.registry_rig import (
     NEWER,
     TENANT_KEY,
@@ -27,11 +27,6 @@ from tests.unit.registry_rig import (
     word,
 )
 from tests.unit.roster_changes import signed_roster, without
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 async def test_what_no_core_accepted_counts_nowhere(world):

@@ -17,7 +17,7 @@ from kcm_schemas.signed import Kind
 
 from tests.audit_rig import until
 from tests.unit.admin_requests import ask, put, request
-from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, World, signed
+from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, VERIFIER, signed
 from tests.unit.registry_rig import (
     FULL,
     NEWER,
@@ -32,15 +32,7 @@ from tests.unit.registry_rig import (
     shown,
 )
 
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _asked_again_at_once(monkeypatch):
-    monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
+pytestmark = pytest.mark.usefixtures("recovery_at_once")
 
 
 def test_an_incarnation_without_memory_believes_nothing_until_it_remembers():

@@ -10,7 +10,7 @@ from kcm_schemas.codes import Code
 
 from tests.audit_rig import until
 from tests.unit.admin_requests import put, put_all
-from tests.unit.core_rig import LINK, World
+from tests.unit.core_rig import LINK
 from tests.unit.registry_rig import (
     BUCKET,
     FULL,
@@ -24,15 +24,7 @@ from tests.unit.registry_rig import (
     served,
 )
 
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _asked_again_at_once(monkeypatch):
-    monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
+pytestmark = pytest.mark.usefixtures("recovery_at_once")
 
 
 def _raise(error):

@@ -8,17 +8,12 @@ from kcm_killswitch.model.registry import rank_of
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.admin_requests import put, said
-from tests.unit.core_rig import LINK, SERVICE, TENANT, URI, World
+from tests.unit.core_rig import LINK, SERVICE, TENANT, URI
 from tests.unit.trust_rig import hold
 
 NEW_URI = "softkey:/keys/acme-new"
 NEW = LINK.model_copy(update={"link": "acme-new", "uri": NEW_URI})
 MOVED = TENANT.model_copy(update={"link": "acme-new", "revision": 2})
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 async def made(world, name="core-eu"):

@@ -23,14 +23,9 @@ from kcm_trust.statements import lift
 
 from tests.unit import core_rig, trust_rig
 from tests.unit.admin_requests import ask, request
-from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, World, entry, signed
+from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, entry, signed
 from tests.unit.roster_changes import signed_roster, without
 from tests.vectors.families.messages import identity
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 @pytest.fixture

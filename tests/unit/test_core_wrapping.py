@@ -13,14 +13,10 @@ from kcm_schemas.registry import Service
 from kcm_schemas.signed import Kind
 from kcm_schemas.vault import CoreRequest
 
-from tests.unit.core_rig import BLOB, KEY, LINK, SERVICE, TENANT, URI, World, entry, signed
+from tests.unit.core_rig import BLOB, KEY, LINK, SERVICE, TENANT, URI, entry, signed
+from tests.unit.refusals import refused
 
 SUBJECT = subjects.core("eu", "unwrap", "acme", "crm")
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
 
 
 @pytest.fixture
@@ -45,12 +41,6 @@ async def unwrap(core, blobs, *, version=1, client=None, service="crm", tenant="
     client = client or core.client()
     lease, bad = await client.unwrap(tenant, service, "record", version, blobs, out)
     return lease, bad, out.tobytes()
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 class Wire:

@@ -12,13 +12,9 @@ from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.vault import CoreRequest
 
-from tests.unit.core_rig import URI, World
-from tests.unit.test_core_wrapping import Wire, fresh, refusals, refused, unwrap, wrapped
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+from tests.unit.core_rig import URI
+from tests.unit.refusals import refused
+from tests.unit.test_core_wrapping import Wire, fresh, refusals, unwrap, wrapped
 
 
 @pytest.fixture

@@ -6,13 +6,9 @@ from kcm_schemas.codes import Code
 from kcm_sealing.session import LIFETIME_MAX_MS
 
 from tests.fakes.bus import Clock
-from tests.unit.core_rig import LINK, SERVICE, TENANT, World
-from tests.unit.test_core_wrapping import refused, unwrap, wrapped
-
-
-@pytest.fixture
-def world(tmp_path):
-    return World(tmp_path)
+from tests.unit.core_rig import LINK, SERVICE, TENANT
+from tests.unit.refusals import refused
+from tests.unit.test_core_wrapping import unwrap, wrapped
 
 
 @pytest.fixture

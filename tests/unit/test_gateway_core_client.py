@@ -6,15 +6,13 @@ import pytest
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import Failure, decode_reply
+from kcm_schemas.data import decode_reply
 from kcm_schemas.vault import CoreReply, CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
+from tests.fakes.client import failure
 from tests.unit.core_rig import KEY, World
-
-
-def failure(code, detail=""):
-    return encode(Failure(v=1, error=code, detail=detail))
+from tests.unit.refusals import refusal, refused
 
 
 class Broker:
@@ -59,12 +57,6 @@ async def wrap(client):
     return await client.wrap("acme", "crm", "record", fresh())
 
 
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value
-
-
 async def test_one_session_serves_until_half_its_life_is_over(core, broker, client):
     for _ in range(3):
         await wrap(client)
@@ -83,7 +75,7 @@ async def test_an_unknown_session_is_made_anew_once(core, broker, client):
     await wrap(client)
     assert len(set(broker.sessions)) == 2
     broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
-    assert (await refused(wrap(client))).code is Code.UNKNOWN_SESSION
+    assert await refused(wrap(client)) is Code.UNKNOWN_SESSION
     assert len(broker.sessions) == 5
 
 
@@ -122,7 +114,7 @@ LIES = [flipped, renamed, shortened]
 @pytest.mark.parametrize("lie", LIES)
 async def test_an_answer_that_is_not_the_cores_is_not_used(broker, client, lie):
     broker.lies = lie
-    assert (await refused(wrap(client))).code is Code.UNAVAILABLE
+    assert await refused(wrap(client)) is Code.UNAVAILABLE
 
 
 async def test_an_answer_to_another_request_is_not_used(broker, client):
@@ -134,18 +126,18 @@ async def test_an_answer_to_another_request_is_not_used(broker, client):
 
     broker.lies = swapped
     await wrap(client)
-    assert (await refused(wrap(client))).code is Code.UNAVAILABLE
+    assert await refused(wrap(client)) is Code.UNAVAILABLE
 
 
 @pytest.mark.parametrize("answer", [b"", b"\xc1", b"\x80", b"x" * 100])
 async def test_rubbish_is_an_error_with_a_code(broker, client, answer):
     broker.lies = lambda body, _: answer
-    assert (await refused(wrap(client))).code is Code.MALFORMED
+    assert await refused(wrap(client)) is Code.MALFORMED
 
 
 async def test_a_forged_refusal_writes_nothing_to_a_terminal(broker, client):
     broker.lies = lambda body, _: failure(Code.BUSY, "\x1b[2J\nroot key deleted\u202e")
-    error = await refused(wrap(client))
+    error = await refusal(wrap(client))
     assert error.code is Code.BUSY
     assert str(error).isprintable()
     assert "deleted" not in str(error)

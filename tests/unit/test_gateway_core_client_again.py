@@ -12,8 +12,10 @@ from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.vault import CoreRequest
 from kcm_sealing.session import LIFETIME_MAX_MS
 
+from tests.fakes.client import failure
 from tests.unit.core_rig import World, instance_context, lease_of
-from tests.unit.test_gateway_core_client import Broker, failure, fresh, refused, wrap
+from tests.unit.refusals import refusal, refused
+from tests.unit.test_gateway_core_client import Broker, fresh, wrap
 
 LONG_S = 3600.0
 
@@ -71,7 +73,7 @@ async def test_when_the_second_is_no_better_the_error_says_why_and_can_be_retrie
 ):
     await wrap(client)
     own_lease(core, 0.0005)
-    error = await refused(wrap(client))
+    error = await refusal(wrap(client))
     assert error.code is Code.UNAVAILABLE
     assert error.code in RETRYABLE
     assert "own lease is about to end" in error.detail
@@ -91,7 +93,7 @@ async def test_an_answer_that_was_held_up_for_most_of_its_lease_is_asked_for_onc
     lease, _ = await wrap(client)
     assert core.world.clock.now - lease.sent == 1.0
     delays = iter([10.0, 10.0])
-    assert (await refused(wrap(client))).code is Code.DEADLINE_EXCEEDED
+    assert await refused(wrap(client)) is Code.DEADLINE_EXCEEDED
     assert len(broker.bodies) == 4
 
 
@@ -119,7 +121,7 @@ async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_a
     broker.lies = late
     out = memoryview(bytearray(64))
     unwrapping = client.unwrap("acme", "crm", "record", 1, blobs, out)
-    assert (await refused(unwrapping)).code in RETRYABLE
+    assert await refused(unwrapping) in RETRYABLE
     assert seen == [False, False]
     assert not any(out)
     with lent[0].use() as view:
@@ -153,7 +155,7 @@ async def test_a_broker_that_stays_away_is_an_error_within_a_bound(core):
         asked.append(core.world.clock.now)
         raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
 
-    error = await refused(wrap(client_of(core, away)))
+    error = await refusal(wrap(client_of(core, away)))
     assert type(error) is KcmError
     assert (error.code, error.detail) == (Code.UNAVAILABLE, "no instance serves this at the moment")
     assert core.world.clock.now - began <= AWAY_S
@@ -170,14 +172,14 @@ async def test_what_took_its_time_is_not_asked_again(core, code):
         asked.append(body)
         raise KcmError(code)
 
-    assert (await refused(wrap(client_of(core, slow)))).code is code
+    assert await refused(wrap(client_of(core, slow))) is code
     assert len(asked) == 1
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.BUSY, Code.TENANT_UNAVAILABLE])
 async def test_a_cores_refusal_is_the_callers_to_retry(broker, client, code):
     broker.lies = lambda body, answer: failure(code)
-    assert (await refused(wrap(client))).code is code
+    assert await refused(wrap(client)) is code
     assert len(broker.bodies) == 1
 
 
@@ -212,7 +214,7 @@ async def test_a_session_is_replaced_when_the_wall_clock_was_set(core, broker, s
     client = client_of(core, broker, clock=clock)
     clock.offset = step_s
     broker.lies = lambda body, answer: failure(Code.BUSY)  # the Core's clock is another matter
-    await refused(wrap(client))
+    await refusal(wrap(client))
     clock.offset = 0.0
     broker.lies = lambda body, answer: answer
     asked = len(broker.bodies)
@@ -239,7 +241,7 @@ async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker):
 
 async def test_a_session_that_no_core_takes_is_told_with_what_to_compare(broker, client):
     broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
-    error = await refused(wrap(client))
+    error = await refusal(wrap(client))
     assert error.code is Code.UNKNOWN_SESSION
     assert "clocks" in error.detail
     assert len(broker.bodies) == 2

@@ -13,6 +13,7 @@ from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, Encrypt
 
 from tests.fakes.bus import Clock
 from tests.unit.core_rig import instance_context
+from tests.unit.refusals import refused
 
 ENCRYPT = subjects.gateway("eu", "encrypt", "acme", "crm")
 DECRYPT = subjects.gateway("eu", "decrypt", "acme", "crm")
@@ -80,12 +81,6 @@ def ask(service, *, ahead_ms=5000, count=2, kind=EncryptRequest):
             )
         )
     return encode(kind(v=1, deadline_ms=deadline, records=[b"x"] * count, contexts=[]))
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 async def test_both_operations_are_served_and_recorded(service):

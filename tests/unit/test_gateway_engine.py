@@ -14,6 +14,7 @@ from kcm_schemas.results import BatchFailed
 
 from tests.unit.core_rig import TENANT
 from tests.unit.gateway_rig import Rig
+from tests.unit.refusals import refused
 from tests.unit.trust_rig import hold
 
 PLAINS = [b"", b"a", b"b" * 100, b"c" * 5000]
@@ -24,12 +25,6 @@ async def rig(tmp_path):
     made = await Rig.make(tmp_path)
     yield made
     made.engine.close()
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 @pytest.mark.parametrize("scope", ["record", "batch"])

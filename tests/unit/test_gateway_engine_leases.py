@@ -5,9 +5,10 @@ import asyncio
 import pytest
 from kcm_gateway import pieces as pieces_module
 from kcm_schemas import record
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import Code
 
 from tests.unit.gateway_rig import Rig
+from tests.unit.refusals import refusal, refused
 from tests.unit.test_gateway_core_client_again import LONG_S, own_lease
 
 LEASE_S = 10.0
@@ -19,12 +20,6 @@ async def rig(tmp_path):
     made = await Rig.make(tmp_path)
     yield made
     made.engine.close()
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value
 
 
 class Pausing:
@@ -79,7 +74,7 @@ async def test_who_is_paused_each_time_has_no_output(rig, operation):
     sealed = (await rig.engine.encrypt("acme", "crm", PLAINS)).values
     pausing = Pausing(rig, 100)
     argument = PLAINS if operation == "encrypt" else sealed
-    error = await refused(getattr(rig.engine, operation)("acme", "crm", argument))
+    error = await refusal(getattr(rig.engine, operation)("acme", "crm", argument))
     assert error.code is Code.DEADLINE_EXCEEDED
     assert pausing.times == 98
 
@@ -96,7 +91,7 @@ async def test_what_a_kill_overtakes_in_a_pause_is_not_done_once_more(rig, opera
 
     Pausing(rig, 1, during=during)
     argument = PLAINS if operation == "encrypt" else sealed
-    error = await refused(getattr(rig.engine, operation)("acme", "crm", argument))
+    error = await refusal(getattr(rig.engine, operation)("acme", "crm", argument))
     assert error.code is (Code.TENANT_UNAVAILABLE if lifted else Code.TENANT_KILLED)
     await rig.quiet()
     assert rig.live_keys() == []
@@ -118,7 +113,7 @@ async def test_a_kill_while_it_is_done_once_more_has_no_output_either(rig, opera
     rig.kill()
     rig.lift()
     rig.wire.gate.set()
-    assert (await refused(working)).code is Code.TENANT_UNAVAILABLE
+    assert await refused(working) is Code.TENANT_UNAVAILABLE
     await rig.quiet()
     assert rig.live_keys() == []
 
@@ -171,7 +166,7 @@ async def test_when_no_core_has_a_lease_that_lasts_everybody_is_told(rig, operat
     own_lease(rig.core, 0.02)
     argument = [b"x"] if operation == "encrypt" else sealed
     work = getattr(rig.engine, operation)
-    errors = [await refused(work("acme", "crm", argument)) for _ in range(3)]
+    errors = [await refusal(work("acme", "crm", argument)) for _ in range(3)]
     assert {error.code for error in errors} == {Code.UNAVAILABLE}
     assert all("lease is about to end" in error.detail for error in errors)
     assert len(rig.wire.asked) == 2 * 3

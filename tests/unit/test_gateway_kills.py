@@ -6,11 +6,12 @@ import pytest
 from kcm_gateway import pieces as pieces_module
 from kcm_gateway.keys.lookup import REQUESTS_MAX
 from kcm_schemas import record
-from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.codes import Code
 from kcm_schemas.registry import Tenant
 
 from tests.unit.core_rig import TENANT
 from tests.unit.gateway_rig import Rig
+from tests.unit.refusals import refused
 from tests.unit.trust_rig import hold
 
 
@@ -19,12 +20,6 @@ async def rig(tmp_path):
     made = await Rig.make(tmp_path)
     yield made
     made.engine.close()
-
-
-async def refused(awaitable):
-    with pytest.raises(KcmError) as info:
-        await awaitable
-    return info.value.code
 
 
 def same(permits):

@@ -8,16 +8,15 @@ from kcm_keymem.arena import Purged
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
-from tests.unit.gateway_pool_rig import Rig, refused, taken
+from tests.unit.gateway_pool_rig import Rig, taken
+from tests.unit.refusals import refused
 
 
 @pytest.fixture
 async def rig():
     made = Rig()
     yield made
-    made.core.gate.set()
-    await made.quiet()
-    made.purge()
+    await made.end()
 
 
 async def test_no_key_leaves_the_pool_twice_whatever_becomes_of_it(rig):

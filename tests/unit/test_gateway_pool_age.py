@@ -9,16 +9,15 @@ from kcm_schemas import limits
 from kcm_schemas.codes import Code
 
 from tests.fakes.virtual import VirtualClock, in_virtual_time, let_pass
-from tests.unit.gateway_pool_rig import LEASE_S, Rig, refused, taken
+from tests.unit.gateway_pool_rig import LEASE_S, Rig, taken
+from tests.unit.refusals import refused
 
 
 @pytest.fixture
 async def rig():
     made = Rig()
     yield made
-    made.core.gate.set()
-    await made.quiet()
-    made.purge()
+    await made.end()
 
 
 async def test_keys_end_with_their_lease_counted_from_the_sending(rig):

@@ -13,7 +13,5 @@ from tests.integration.auditor_rig import Rig, make_rig
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     with make_rig(tmp_path) as rig:
-        await rig.broker.start()
-        await rig.broker.provision()
-        rig.configure()
+        await rig.begin()
         yield rig

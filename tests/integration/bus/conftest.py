@@ -1,9 +1,9 @@
 """A real broker for each test, and a connection to it."""
 
 import pytest
-from kcm_runtime.nats.connection import Connection
 
 from tests.integration.bus.broker import running
+from tests.integration.living import connected
 
 
 @pytest.fixture
@@ -14,7 +14,5 @@ def broker(tmp_path):
 
 @pytest.fixture
 async def link(broker):
-    connection = Connection(broker.address(), "test")
-    await connection.start()
-    yield connection
-    await connection.close()
+    async with connected(broker.address()) as connection:
+        yield connection

@@ -12,6 +12,7 @@ from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
+from tests.audit_rig import until
 from tests.integration.bus.broker import REGION, SUBJECT
 from tests.integration.living import eventually
 
@@ -129,14 +130,10 @@ async def test_a_lease_record_that_expires_goes_without_a_word(link):
 
     await eventually(gone)
     await put(link, SUBJECT[subjects.CONTROL_STREAM], b"after", expected=0)
-    await eventually(lambda: _is(len(heard) == 2))
+    await until(lambda: len(heard) == 2)
     assert heard == [b"lease", b"after"]
     await put(link, lease, b"again", expected=0)
     await follower.close()
-
-
-async def _is(value):
-    return value
 
 
 async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(broker, link):

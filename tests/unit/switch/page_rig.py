@@ -5,7 +5,7 @@ from kcm_schemas import subjects
 from kcm_trust.statements import lift, lifts
 
 from tests.unit.switch import statements
-from tests.unit.switch.statements import hold
+from tests.unit.switch.statements import at, hold
 from tests.vectors.families.messages import identity
 
 KEYS = {"scope": "link", "target": "acme-root", "cause": "l1"}
@@ -37,10 +37,6 @@ def some(count=3, prefix=0, **changes):
 def page(holds, signer="core-eu-1", cause="l1", origin="eu"):
     them = id_set.of(one.id for one in holds)
     return lifts(identity(signer), cause=cause, origin=origin, issued_ms=9, ids=them)
-
-
-def at(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
 
 
 def page_at(signer="core-eu-1", cause="l1", prefix=0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Final
 
+from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Hold
 from kcm_schemas.registry import Link, Tenant
@@ -103,3 +104,8 @@ def held(one: Hold, signer: str = "security") -> bytes:
 
 def lifted(one: Hold, signer: str = "security") -> bytes:
     return lift(identity(signer), held(one, signer), issued_ms=9, reason="over")
+
+
+def at(one: Hold, region: str = "eu") -> str:
+    """Where a hold is stored."""
+    return subjects.control_hold(region, one.scope, one.id)

@@ -8,12 +8,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.virtual import let_pass, settled, until
 from tests.unit.switch.gateway_incarnation import pair
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
-
-
-def place(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
-
+from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 
 # While an incarnation catches up
 
@@ -21,7 +16,7 @@ def place(one, region="eu"):
 async def test_a_kill_that_is_broadcast_while_an_incarnation_catches_up_is_heard(system):
     stream = system.streams["eu"]
     for number in range(50):
-        stream.store(place(hold(target=f"t{number}")), held(hold(target=f"t{number}")))
+        stream.store(at(hold(target=f"t{number}")), held(hold(target=f"t{number}")))
     incarnation = system.incarnation("gw-eu-1")
     one = hold()
     incarnation.follower.paused = True
@@ -48,7 +43,7 @@ async def test_a_kill_stored_while_an_incarnation_catches_up_is_known_before_its
 
     async def just_before(operation, subject):
         if operation == "put" and not stored:
-            stored.append(stream.store(place(one), held(one)))
+            stored.append(stream.store(at(one), held(one)))
 
     incarnation.log.before = just_before
     incarnation.on_purge = lambda _: not incarnation.live() or pytest.fail("it had a lease already")
@@ -68,11 +63,11 @@ async def test_stale_messages_replayed_after_a_lift_kill_nobody(system):
         await system.wire.join("outside").publish(
             subjects.broadcast_hold("eu", "tenant", one.id), held(one)
         )
-        core.stream.store(place(one), held(one))
+        core.stream.store(at(one), held(one))
         await settled()
     assert not gateway.revocations.killed("acme")
     assert (len(gateway.purged), len(core.purged)) == purged
-    await until(lambda: core.stream.entries[place(one)].data == lifted(one))
+    await until(lambda: core.stream.entries[at(one)].data == lifted(one))
     assert len((await gateway.engine.encrypt("acme", "crm", [b"x"])).values) == 1
 
 
@@ -93,7 +88,7 @@ async def test_an_issuer_that_dies_between_broadcast_and_acknowledgement_loses_n
     await until(lambda: other.revocations.killed("acme"))
     placing.cancel()
     await issuer.crash()
-    await until(lambda: place(one) in other.stream.entries)
+    await until(lambda: at(one) in other.stream.entries)
     late = system.incarnation("gw-eu-1")
     await late.start()
     assert late.revocations.killed("acme")
@@ -130,7 +125,7 @@ async def test_a_crash_right_after_the_purge_loses_nothing(system):
     await until(lambda: core.purged and other.purged)
     await core.crash()
     again = system.core("core-eu-1")
-    await until(lambda: place(one) in core.stream.entries)
+    await until(lambda: at(one) in core.stream.entries)
     await again.start(regions=False, watch=False)
     assert again.revocations.killed("acme")
 

@@ -8,8 +8,8 @@ from kcm_schemas import limits
 from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.page_rig import at, data, page, page_at
-from tests.unit.switch.statements import held, hold
+from tests.unit.switch.page_rig import data, page, page_at
+from tests.unit.switch.statements import at, held, hold
 from tests.vectors.families.messages import identity
 
 KEEP_S = 100.0

@@ -8,11 +8,7 @@ from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.virtual import settled, until
 from tests.fakes.wire import Message
-from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, tenant
-
-
-def place(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
+from tests.unit.switch.statements import LINK, VERIFIER, at, held, hold, lifted, tenant
 
 
 def broadcast(one, raw=None):
@@ -60,7 +56,7 @@ async def test_a_hold_that_every_broadcast_lost_arrives_through_the_stream(syste
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.stream.store(place(one), held(one))
+    incarnation.stream.store(at(one), held(one))
     await settled()
     assert incarnation.purged == ["acme"]
     assert [receipt.hold_id for receipt in receipts(system)] == [one.id]
@@ -68,7 +64,7 @@ async def test_a_hold_that_every_broadcast_lost_arrives_through_the_stream(syste
 
 async def test_an_incarnation_that_was_down_learns_the_hold_before_it_has_a_lease(system):
     one = hold()
-    system.streams["eu"].store(place(one), held(one))
+    system.streams["eu"].store(at(one), held(one))
     incarnation = system.incarnation("gw-eu-1")
     incarnation.on_purge = lambda _: not incarnation.live() or pytest.fail("it had a lease already")
     await incarnation.start()
@@ -81,10 +77,10 @@ async def test_a_core_that_hears_a_broadcast_makes_it_durable(system):
     await incarnation.start()
     one = hold()
     await tell(system, one)
-    await until(lambda: place(one) in incarnation.stream.entries)
+    await until(lambda: at(one) in incarnation.stream.entries)
     await until(
         lambda: (
-            incarnation.switch.durable_at(one.id) == incarnation.stream.entries[place(one)].sequence
+            incarnation.switch.durable_at(one.id) == incarnation.stream.entries[at(one)].sequence
         )
     )
 
@@ -104,7 +100,7 @@ async def test_a_write_whose_acknowledgement_is_lost_is_found_and_not_repeated_f
     incarnation.log.acks_to_lose = 1
     await tell(system, one)
     await until(lambda: incarnation.switch.durable_at(one.id))
-    assert incarnation.log.puts.count(place(one)) == 1
+    assert incarnation.log.puts.count(at(one)) == 1
 
 
 async def test_two_cores_that_write_a_hold_and_its_lift_agree_on_the_lift(system):
@@ -114,7 +110,7 @@ async def test_two_cores_that_write_a_hold_and_its_lift_agree_on_the_lift(system
     cores[0].switch.learn(held(one))
     cores[1].switch.learn(lifted(one))
     await until(lambda: all(core.switch.all_durable for core in cores))
-    assert system.streams["eu"].entries[place(one)].data == lifted(one)
+    assert system.streams["eu"].entries[at(one)].data == lifted(one)
     await until(lambda: not any(core.revocations.killed("acme") for core in cores))
 
 
@@ -125,8 +121,8 @@ async def test_a_hold_that_an_older_state_overwrote_is_written_again(system):
     incarnation.switch.learn(lifted(one))
     await until(lambda: incarnation.switch.durable_at(one.id))
     for rubbish in (held(one), b"", b"\xff" * 9, held(hold(target="other"))):
-        incarnation.stream.store(place(one), rubbish)
-        await until(lambda: incarnation.stream.entries[place(one)].data == lifted(one))
+        incarnation.stream.store(at(one), rubbish)
+        await until(lambda: incarnation.stream.entries[at(one)].data == lifted(one))
     assert not incarnation.revocations.killed("acme")
 
 
@@ -145,7 +141,7 @@ async def test_holds_above_the_anchor_are_looked_up_again_after_a_resume(system)
     assert place_of_early < anchor < incarnation.switch.durable_at(late.id)
     kept = {s: e for s, e in incarnation.stream.entries.items() if e.sequence <= anchor}
     incarnation.stream.go_back((kept, anchor))
-    await until(lambda: place(late) in incarnation.stream.entries)
+    await until(lambda: at(late) in incarnation.stream.entries)
     await until(lambda: incarnation.switch.durable_at(late.id))
     assert incarnation.switch.durable_at(early.id) == place_of_early
 
@@ -155,15 +151,15 @@ async def test_a_hold_that_was_acknowledged_and_is_not_there_is_not_durable(syst
     incarnation = system.incarnation("core-eu-1")
     await incarnation.start()
     one = hold()
-    incarnation.stream.forgets.add(place(one))
+    incarnation.stream.forgets.add(at(one))
     await tell(system, one)
-    await until(lambda: incarnation.log.puts.count(place(one)) >= 3)
+    await until(lambda: incarnation.log.puts.count(at(one)) >= 3)
     assert incarnation.switch.durable_at(one.id) == 0
     assert not incarnation.switch.all_durable
     assert incarnation.count("hold.durable") == 0
     incarnation.stream.forgets.clear()  # somebody restarted it
     await until(lambda: incarnation.switch.durable_at(one.id))
-    assert incarnation.switch.durable_at(one.id) == incarnation.stream.entries[place(one)].sequence
+    assert incarnation.switch.durable_at(one.id) == incarnation.stream.entries[at(one)].sequence
     (said,) = (fields for kind, fields in incarnation.events if kind == "hold.durable")
     assert (said["tenant"], said["hold"], said["target"]) == ("acme", one.id, "tenant acme")
 
@@ -213,13 +209,13 @@ async def test_a_forged_hold_has_no_effect_and_is_recorded(system):
     await incarnation.start()
     one = hold()
     await tell(system, one, held(one, "gw-eu-1"))
-    incarnation.stream.store(place(one), held(one, "core-eu-2"))
+    incarnation.stream.store(at(one), held(one, "core-eu-2"))
     await settled()
     assert incarnation.purged == []
     assert not incarnation.revocations.killed("acme")
     assert incarnation.count("trust.refused") == 2, "each for its own reason"
     for _ in range(5):
-        incarnation.stream.store(place(one), held(one, "core-eu-2"))
+        incarnation.stream.store(at(one), held(one, "core-eu-2"))
         await settled()
     await incarnation.close()
     told = [fields["count"] for kind, fields in incarnation.events if kind == "trust.refused"]

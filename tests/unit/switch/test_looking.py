@@ -9,10 +9,10 @@ from kcm_runtime.audit.pacing import EVERY_S
 from kcm_schemas import subjects
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.looking_rig import repaired, repairs
-from tests.unit.switch.page_rig import at, data, page, page_at, some
-from tests.unit.switch.roster_rig import listing, rosters, signed, without
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
+from tests.unit.switch.looking_rig import repaired, repairs, with_page_roster_and_list
+from tests.unit.switch.page_rig import data, some
+from tests.unit.switch.roster_rig import rosters
+from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 from tests.unit.switch.test_completing import kill, system_of
 
 WITHIN_S = 2 * LOOK_S + 1
@@ -115,24 +115,12 @@ async def test_an_older_state_in_its_place_is_replaced_by_what_is_known(system, 
 
 
 async def test_a_page_the_roster_and_a_list_come_back_too(system, core):
-    await core.start()
-    them = some()
-    core.switch.learn(page(them))
-    endorsements = listing(held(hold()))
-    core.me.rosters.take(signed(without("security-2", endorsements)))
-    core.me.rosters.take_list("security-2", endorsements.raw())
-    places = [
-        page_at(),
-        subjects.control_roster("eu"),
-        subjects.control_endorsements("eu", "security-2", 0),
-    ]
-    await until(lambda: all(data(core, place) for place in places))
-    was = {place: data(core, place) for place in places}
-    for place in places:
+    was = await with_page_roster_and_list(core, some())
+    for place in was:
         core.stream.expire(place)
-    await until(lambda: all(data(core, place) == was[place] for place in places), WITHIN_S)
+    await until(lambda: all(data(core, place) == was[place] for place in was), WITHIN_S)
     await until(lambda: len(repaired(core)) == 3)
-    assert {one["detail"].split(": ")[1] for one in repaired(core)} == set(places)
+    assert {one["detail"].split(": ")[1] for one in repaired(core)} == set(was)
     assert core.switch.holds.pages.has(Place("l1", "eu", "core-eu-1", 0))
 
 

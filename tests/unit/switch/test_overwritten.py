@@ -6,10 +6,10 @@ from kcm_schemas import subjects
 from kcm_schemas.codes import Code
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.looking_rig import repaired, repairs
-from tests.unit.switch.page_rig import at, data, page, page_at, some
-from tests.unit.switch.roster_rig import FIRST, listing, rosters, signed, without
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
+from tests.unit.switch.looking_rig import repaired, repairs, with_page_roster_and_list
+from tests.unit.switch.page_rig import data, page, some
+from tests.unit.switch.roster_rig import FIRST, rosters, signed
+from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 
 
 class Overwrites:
@@ -81,29 +81,18 @@ async def test_whoever_writes_over_a_hold_at_once_does_not_hide_that_it_was_stor
 
 
 async def test_what_is_written_over_a_page_the_roster_or_a_list_is_recorded_too(core):
-    await core.start()
     them = some()
-    core.switch.learn(page(them))
-    endorsements = listing(held(hold()))
-    core.me.rosters.take(signed(without("security-2", endorsements)))
-    core.me.rosters.take_list("security-2", endorsements.raw())
-    places = [
-        page_at(),
-        subjects.control_roster("eu"),
-        subjects.control_endorsements("eu", "security-2", 0),
-    ]
-    await until(lambda: all(data(core, place) for place in places))
-    was = {place: data(core, place) for place in places}
+    was = await with_page_roster_and_list(core, them)
     await let_pass(1)  # everything is delivered
     assert repaired(core) == []
     lies = [b"garbage", signed(FIRST), page(them[:1])]
     for lie in lies:
-        for place in places:
+        for place in was:
             core.stream.store(place, lie)
             await until(lambda place=place: data(core, place) == was[place])
     await let_pass(EVERY_S + 1)
     assert {one["code"] for one in repaired(core)} == {Code.TAMPERED}
-    assert repairs(core) == len(lies) * len(places)
+    assert repairs(core) == len(lies) * len(was)
     assert len(repaired(core)) <= 4
 
 

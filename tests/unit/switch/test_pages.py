@@ -8,19 +8,9 @@ from kcm_killswitch.model.lift_pages import FORMS_MAX, Place
 from kcm_trust.statements import lifts
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.page_rig import at, data, held, lifted, page, page_at, put, some
-from tests.unit.switch.roster_rig import (
-    rosters,
-)
-from tests.unit.switch.statements import LINK, hold, tenant
+from tests.unit.switch.page_rig import data, held, lifted, page, page_at, put, some
+from tests.unit.switch.statements import LINK, at, hold, tenant
 from tests.vectors.families.messages import identity
-
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
 
 
 async def test_a_page_takes_the_place_of_what_it_ends(system, incarnation):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.page_rig import at, data, held, lifted, page, put, some
+from tests.unit.switch.page_rig import data, held, lifted, page, put, some
 from tests.unit.switch.roster_rig import (
     listing,
     removed,
@@ -13,14 +13,7 @@ from tests.unit.switch.roster_rig import (
     signed,
     without,
 )
-from tests.unit.switch.statements import LINK, tenant
-
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
+from tests.unit.switch.statements import LINK, at, tenant
 
 
 async def test_a_page_of_somebody_removed_brings_its_holds_back(system, incarnation):

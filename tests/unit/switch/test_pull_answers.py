@@ -11,28 +11,28 @@ from kcm_schemas.control import PullReply, PullRequest
 from kcm_schemas.signed import Kind
 
 from tests.fakes.virtual import let_pass, settled
-from tests.unit.switch.region_rig import place
-from tests.unit.switch.statements import VERIFIER, held, hold, signed
+from tests.unit.switch.statements import VERIFIER, at, held, hold, signed
+
+PULL = PullRequest(
+    region="eu",
+    nonce=b"n" * 16,
+    after=bytes(16),
+    parts=bytes(limits.PARTS_SIZE),
+    pages=bytes(limits.PAGES_SIZE),
+    hold_id=bytes(16),
+)
 
 
 async def test_a_pull_is_answered_behind_an_own_record_that_began_after_it_arrived(system):
     us = system.core("core-us-1")
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
     us.follower.paused = True
     one = hold(origin="us")
-    us.stream.store(place(one, "us"), held(one))
+    us.stream.store(at(one, "us"), held(one))
     before = us.stream.sequence
     asking = asyncio.create_task(
-        member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), 4.0)
+        member.request(subjects.pull("us", "eu"), signed(Kind.PULL, PULL, "core-eu-1"), 4.0)
     )
     await let_pass(1)
     assert not asking.done()
@@ -47,16 +47,8 @@ async def test_a_pull_that_nobody_may_sign_is_not_answered(system, who):
     us = system.core("core-us-1")
     await us.start(watch=False)
     member = system.wire.join(who)
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
     with pytest.raises(KcmError):
-        await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, request, who), 1.0)
+        await member.request(subjects.pull("us", "eu"), signed(Kind.PULL, PULL, who), 1.0)
 
 
 async def test_an_answer_goes_to_an_inbox_only(system):
@@ -64,17 +56,9 @@ async def test_an_answer_goes_to_an_inbox_only(system):
     us = system.core("core-us-1")
     await us.start(watch=False)
     member = system.wire.join("core-eu-1")
-    request = PullRequest(
-        region="eu",
-        nonce=b"n" * 16,
-        after=bytes(16),
-        parts=bytes(limits.PARTS_SIZE),
-        pages=bytes(limits.PAGES_SIZE),
-        hold_id=bytes(16),
-    )
     target = subjects.broadcast_hold("us", "tenant", bytes(16))
     system.wire.sent.clear()
-    await member.publish(subjects.pull("us", "eu"), signed(Kind.PULL, request, "core-eu-1"), target)
+    await member.publish(subjects.pull("us", "eu"), signed(Kind.PULL, PULL, "core-eu-1"), target)
     await settled()
     assert [m.subject for m in system.wire.sent if m.subject == target] == []
 

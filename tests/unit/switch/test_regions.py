@@ -13,8 +13,7 @@ from kcm_schemas.signed import Kind
 from kcm_trust.statements import lift
 
 from tests.fakes.virtual import let_pass, until
-from tests.unit.switch.region_rig import place
-from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, signed, tenant
+from tests.unit.switch.statements import LINK, VERIFIER, at, held, hold, lifted, signed, tenant
 from tests.vectors.families.messages import identity
 
 
@@ -53,7 +52,7 @@ async def test_a_region_learns_from_another_what_every_broadcast_lost(system):
     us.switch.learn(held(one))
     await eu.start(watch=False)
     assert eu.revocations.killed("acme")
-    await until(lambda: place(one) in eu.stream.entries)
+    await until(lambda: at(one) in eu.stream.entries)
     await until(lambda: eu.freshness.knows("us") and us.freshness.knows("eu"))
 
 
@@ -74,7 +73,7 @@ async def test_there_is_no_peer_lease_before_everything_learned_is_durable_here(
     assert peer_leases(eu.stream) == []
     stuck = False
     await until(lambda: peer_leases(eu.stream))
-    stored = eu.stream.entries[place(one)].sequence
+    stored = eu.stream.entries[at(one)].sequence
     assert all(stored < peer_lease.sequence for peer_lease in peer_leases(eu.stream))
 
 
@@ -299,7 +298,7 @@ async def test_a_lift_is_pulled_as_a_hold_is(system):
     await until(lambda: us.revocations.killed("acme"), 20)
     us.switch.learn(lifted(one))
     await until(lambda: not eu.revocations.killed("acme"), 20)
-    await until(lambda: eu.stream.entries[place(one)].data == lifted(one))
+    await until(lambda: eu.stream.entries[at(one)].data == lifted(one))
 
 
 async def test_kills_that_come_all_the_time_end_no_peer_leases_of_other_tenants(system):

@@ -8,20 +8,22 @@ from kcm_schemas import subjects
 from kcm_schemas.l1 import L1State
 
 from tests.fakes.virtual import let_pass, settled, until
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
+from tests.unit.switch.statements import LINK, at, held, hold, lifted, tenant
 
 
-def place(one, region="eu"):
-    return subjects.control_hold(region, one.scope, one.id)
-
-
-async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
+async def stored_before_a_crash(system):
+    """A hold that an incarnation stored, which then crashed."""
     one = hold()
     before = system.incarnation("core-eu-1")
     await before.start()
     before.switch.issue(before.switch.verify(held(one)))
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
+    return one
+
+
+async def test_a_hold_outlives_a_stream_that_was_lost_while_nobody_was_there(system):
+    one = await stored_before_a_crash(system)
     system.streams["eu"].recreate()
     after = system.incarnation("core-eu-1")
     await after.start()
@@ -41,7 +43,7 @@ async def test_a_lift_is_remembered_too(system):
     await until(lambda: before.switch.durable_at(one.id))
     await before.crash()
     system.streams["eu"].recreate()
-    system.streams["eu"].store(place(one), held(one))  # somebody kept the older statement
+    system.streams["eu"].store(at(one), held(one))  # somebody kept the older statement
     after = system.incarnation("core-eu-1")
     await after.start()
     await until(lambda: after.switch.durable_at(one.id))
@@ -62,12 +64,7 @@ async def test_a_file_that_was_changed_is_not_believed_and_recorded(system):
 
 
 async def test_who_recalls_writes_nothing_that_the_stream_has(system):
-    one = hold()
-    before = system.incarnation("core-eu-1")
-    await before.start()
-    before.switch.issue(before.switch.verify(held(one)))
-    await until(lambda: before.switch.durable_at(one.id))
-    await before.crash()
+    one = await stored_before_a_crash(system)
     after = system.incarnation("core-eu-1")
     await after.start()
     await let_pass(1.0)
@@ -92,7 +89,7 @@ async def test_a_hold_that_one_incarnation_was_never_delivered_is_read_again(sys
     receive, missed = gateway.switch.reader.receive, []
 
     def misses(entry):
-        if entry.subject == place(one) and not missed:
+        if entry.subject == at(one) and not missed:
             missed.append(entry)
         else:
             receive(entry)

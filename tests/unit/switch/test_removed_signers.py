@@ -16,13 +16,6 @@ from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
 from tests.vectors.families.messages import identity
 
 
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
-
-
 def countersigned(one, *signers):
     """A hold that several have signed, as it is stored when each of them placed it."""
     first, *others = sorted(signers)

@@ -26,13 +26,6 @@ from tests.unit.switch.statements import LINK, VERIFIER, held, hold, lifted, ten
 from tests.vectors.families.messages import identity
 
 
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
-
-
 async def test_a_lift_that_is_not_listed_makes_its_hold_held_again(incarnation):
     await incarnation.start()
     one = hold()

@@ -15,14 +15,6 @@ from tests.unit.switch.roster_rig import (
     without,
 )
 from tests.unit.switch.roster_steps import refused
-from tests.unit.switch.statements import LINK, tenant
-
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
 
 
 async def test_an_honest_retirement_is_no_event_for_who_runs_and_who_begins(system, incarnation):

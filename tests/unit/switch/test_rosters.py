@@ -18,15 +18,8 @@ from tests.unit.switch.roster_rig import (
     stored,
     without,
 )
-from tests.unit.switch.statements import LINK, held, hold, lifted, tenant
+from tests.unit.switch.statements import held, hold, lifted
 from tests.vectors.families.messages import private_key
-
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
 
 
 async def test_a_core_puts_the_roster_into_the_stream(incarnation):

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
@@ -14,15 +13,7 @@ from tests.unit.switch.roster_rig import (
     stored,
     without,
 )
-from tests.unit.switch.statements import LINK, held, hold, tenant
-
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
-
+from tests.unit.switch.statements import held, hold
 
 # Between regions
 

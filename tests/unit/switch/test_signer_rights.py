@@ -16,14 +16,6 @@ from tests.unit.switch.roster_steps import said
 from tests.unit.switch.statements import LINK, held, hold, tenant
 from tests.vectors.families.messages import identity
 
-
-@pytest.fixture
-def incarnation(system):
-    made = system.incarnation("core-eu-1", rosters=rosters())
-    made.learn(LINK, tenant())
-    return made
-
-
 # Somebody who may say more
 
 
