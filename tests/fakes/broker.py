@@ -1,4 +1,4 @@
-"""A NATS server's first words over TCP: it says a version, takes everybody in, serves nothing."""
+"""A NATS server's first words over TCP: it says a version, takes everybody in, echoes requests."""
 
 import asyncio
 import contextlib
@@ -48,5 +48,10 @@ class FirstWords:
                     self.came += 1
                 elif line.startswith(b"PING"):
                     writer.write(b"PONG\r\n")
+                elif line.startswith(b"SUB"):
+                    subscription = line.split()[-1]
+                elif line.startswith(b"PUB") and len(words := line.split()) == 4:
+                    body = await reader.readexactly(int(words[3]) + 2)
+                    writer.write(b"MSG %s %s %s\r\n" % (words[2], subscription, words[3]) + body)
         self._writers.discard(writer)
         writer.close()

@@ -9,7 +9,8 @@ again and again. Here:
 - a subject keeps its bytes: bytes that are not UTF-8 are written back unchanged;
 - a stored message has no status, whatever its sender wrote: only the broker's own messages have;
 - an address with ``tls`` requires it: no password is sent to a broker that offers no TLS;
-- if reading ends nevertheless, that is an outage: it is logged, and the client reconnects.
+- if reading ends nevertheless, that is an outage: it is logged, and the client reconnects;
+- a request and a flush do not lose the cancellation of their task.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
+from kcm_runtime.cancellation import cancellable
 from kcm_runtime.nats.connect_failures import Unencrypted
 
 log = logging.getLogger(__name__)
@@ -98,6 +100,23 @@ class ReadingClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps = Lines(self)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,  # noqa: ASYNC109 - the library's own
+        old_style: bool = False,  # noqa: FBT001, FBT002 - the library's own
+        headers: dict[str, Any] | None = None,
+    ) -> Msg:
+        """As in the library, except that a cancellation ends it also while the reply arrives."""
+        return await cancellable(
+            super().request(subject, payload, timeout, old_style=old_style, headers=headers)
+        )
+
+    async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - the library's own
+        """As in the library, except that a cancellation ends it also while the reply arrives."""
+        await cancellable(super().flush(timeout))
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
         server = self._current_server
