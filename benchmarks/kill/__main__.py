@@ -60,7 +60,7 @@ QUICK: Final = Extent(
     calls=1,
     size=stream.Size(cores=2, gateways=2, keys=20, few=2, seconds=1.0),
     flips=1,
-    floods=2,
+    floods=1,
     crashes=1,
     regions=REGIONS[:2],
     cores=1,

@@ -27,6 +27,8 @@ from tests.integration.living import (
     eventually,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOM = 256 * 1024
 CORE = f"core-{EU}-1"
 

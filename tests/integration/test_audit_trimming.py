@@ -26,6 +26,8 @@ from tests.audit_rig import REGION, Emitting, event, until
 from tests.integration.auditor_rig import Rig, make_rig
 from tests.integration.living import connected, eventually
 
+pytestmark = pytest.mark.slow
+
 assert heads.HEAD_S <= 10, "these tests wait for heads"
 
 

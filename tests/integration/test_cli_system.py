@@ -143,11 +143,15 @@ async def test_a_region_that_hangs_keeps_nobody_from_hearing_of_the_other_one(
         os.kill(pid, signal.SIGCONT)
 
 
-def test_what_happened_is_recorded(kcm: Shell, living: Living) -> None:
+async def test_what_happened_is_recorded(kcm: Shell, living: Living) -> None:
     kcm("tenant", "list")
-    events = json.loads(kcm("audit", "tail", "-n", "500", "--all").stdout)
-    assert any(event["event"] == "admin.tenant-list" for event in events)
-    assert not any(event["event"] == "not trusted" for event in events)
+
+    async def recorded() -> bool:
+        events = json.loads(kcm("audit", "tail", "-n", "500", "--all").stdout)
+        assert not any(event["event"] == "not trusted" for event in events)
+        return any(event["event"] == "admin.tenant-list" for event in events)
+
+    await eventually(recorded)
     auditor = next(member for member in living.options.members if "auditor" in member.name)
     config = str(config_file(living.directory, auditor))
     done = kcm("audit", "verify", str(living.directory / "journal"), "--config", config)

@@ -21,6 +21,8 @@ from tests.integration.living import EU, Living, decrypt, encrypt, eventually
 from tests.l1.stand import admission
 from tests.l1.stands import CLOUDS
 
+pytestmark = pytest.mark.slow
+
 CORE = f"core-{EU}-1"
 
 PROGRAM = """

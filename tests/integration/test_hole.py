@@ -14,6 +14,8 @@ from kcm_schemas.codes import Code
 from tests.integration.living import EU, Living, encrypt, eventually
 from tests.integration.storage_rig import answer
 
+pytestmark = pytest.mark.slow
+
 CORES = (f"core-{EU}-1", f"core-{EU}-2")
 STREAM = subjects.CONTROL_STREAM
 

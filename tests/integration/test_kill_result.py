@@ -4,11 +4,14 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
 from kcm.exit_codes import Exit
 from kcm_devsystem import system
 
 from tests.integration.living import EU, US, Living, eventually
 from tests.integration.test_cli_system import Shell
+
+pytestmark = pytest.mark.slow
 
 
 def restarted(living: Living) -> Living:

@@ -17,6 +17,8 @@ from kcm_schemas.signed import Kind, read_signed
 from tests.integration.living import EU, decrypt, encrypt, eventually
 from tests.integration.test_hostile_store import REGISTRY, relink
 
+pytestmark = pytest.mark.slow
+
 ONE, TWO = f"core-{EU}-1", f"core-{EU}-2"
 
 

@@ -14,6 +14,8 @@ from kcm_schemas.roster import Role
 from tests.integration.living import EU, decrypt, encrypt, eventually
 from tests.integration.unsealing import flip
 
+pytestmark = pytest.mark.slow
+
 CORE = f"core-{EU}-1"
 STEPS_MAX = 100
 

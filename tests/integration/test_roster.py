@@ -26,6 +26,8 @@ from kcm_trust.identity import ROOT, Identity
 
 from tests.integration.living import EU, US, decrypt, encrypt, eventually, now_ms
 
+pytestmark = pytest.mark.slow
+
 
 def root(directory: Path) -> Identity:
     return load_identity(ROOT, str(Trust(directory).key(ROOT)), SYSTEM)

@@ -1,6 +1,7 @@
 """A region on several brokers: their names, ports and routes, and that the real server takes it."""
 
 import json
+import re
 import subprocess
 
 import click
@@ -43,7 +44,7 @@ def test_links_take_their_detour_and_nobody_tells_a_shorter_way(tmp_path):
 
     def detour(source, target, port):
         asked[source, target] = port
-        return 20000 + len(asked)
+        return len(asked)  # no port of a plan
 
     plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3}, detour=detour)
     leaves = {source for source, target in asked if target == "backbone"}
@@ -53,7 +54,7 @@ def test_links_take_their_detour_and_nobody_tells_a_shorter_way(tmp_path):
     assert set(asked.values()) == real
     for spec in plan.servers:
         text = render_region(spec)
-        assert not any(f":{port}" in text for port in real)
+        assert not any(re.search(rf":{port}\b", text) for port in real)
         assert spec.cluster is None or spec.cluster.advertise == "127.0.0.1:1"
 
 
