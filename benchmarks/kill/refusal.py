@@ -11,6 +11,7 @@ import asyncio
 import os
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -48,25 +49,28 @@ BOUND_S: Final = (
     TIMING.probe_interval_s * (1 + TIMING.probe_jitter) + TIMING.probe_deadline_s + SPARE_S
 )
 
-TENANT: Final = tenant_name(0)
 LOAD: Final = Load(tenants=2, links=2, kills=0, pause_s=0.2, victim_pause_s=0.02)
+"""At least; each refusal has a tenant and a link of its own, because flap damping would keep a link
+that refuses again and again dark for longer each time."""
 
 
 async def measure(at: System, times: int) -> list[Figure]:
-    """Flip the key's state again and again, while every region's clients ask all the time."""
+    """Disable one key after another, while every region's clients ask all the time."""
+    count = max(times, LOAD.tenants)
+    load = replace(LOAD, tenants=count, links=count)
     async with Admin.open(at.context) as admin:
-        states = await make_links(at, admin, LOAD.links)
-        await make_tenants(at, admin, LOAD.tenants, LOAD.links)
-    await open_tenants(at, LOAD.tenants, 2)
+        states = await make_links(at, admin, count)
+        await make_tenants(at, admin, count, count)
+    await open_tenants(at, count, 2)
     uses = await _uses(at, max(5, times))
     async with (
-        helpers(clients(at, LOAD)) as started,
+        helpers(clients(at, load)) as started,
         connected(at.control(at.regions[0])) as bus,
     ):
-        flips = Flips(states[0], started, bus)
+        flips = Flips(started, bus)
         await flips.listen()
-        for _ in range(times):
-            await flips.once()
+        for number in range(times):
+            await flips.once(tenant_name(number), states[number])
     return [
         Figure(PART, "the provider's own delay (a file: none)", 0.0, "s"),
         *spread(PART, "one use of the key, through an unsealer", uses),
@@ -89,8 +93,7 @@ async def measure(at: System, times: int) -> list[Figure]:
 class Flips:
     """One refusal after another, and what became of it."""
 
-    def __init__(self, state: Path, clients: list[Helper], bus: Nats) -> None:
-        self._state: Final = state
+    def __init__(self, clients: list[Helper], bus: Nats) -> None:
         self._clients: Final = clients
         self._bus: Final = bus
         self._clock: Final = SystemClock()
@@ -108,26 +111,29 @@ class Flips:
         await self._bus.subscribe(subjects.receipts(), cb=receive)
         await self._bus.flush()
 
-    async def once(self) -> None:
-        """Refuse, wait until it is dark everywhere, allow again, and wait until it is light."""
-        await self._all(do="serve", tenant=TENANT)
+    async def once(self, tenant: str, state: Path) -> None:
+        """Wait until the tenant is served, disable its key, and wait until it is dark everywhere.
+
+        ``state`` is the file with the key's state.
+        """
+        await self._all(do="serve", tenant=tenant)
         await asyncio.sleep(random.uniform(0, TIMING.probe_interval_s))
         self._first = 0.0
         refused = self._clock.elapsed()
-        self._flip("disabled")
+        _disable(state)
         last = max(one["last"] for one in await self._all(do="dark"))
         self.noticed.append(self._first - refused)
         self.dark.append(last - refused)
         self.spreading.append(max(0.0, last - self._first))
-        self._flip("enabled")
-
-    def _flip(self, state: str) -> None:
-        fresh = self._state.with_suffix(".new")
-        fresh.write_text(f"{state}\n")
-        fresh.replace(self._state)
 
     async def _all(self, **what: object) -> list[dict[str, float]]:
         return await asyncio.gather(*(client.ask(WAIT_S, **what) for client in self._clients))
+
+
+def _disable(state: Path) -> None:
+    fresh = state.with_suffix(".new")
+    fresh.write_text("disabled\n")
+    fresh.replace(state)
 
 
 async def _uses(at: System, times: int) -> list[float]:

@@ -24,7 +24,7 @@ RECORDS: Final = 16
 """Records of a request of the others."""
 
 REFUSALS: Final = 5
-"""RejectionLog of every client until the tenant counts as dark here."""
+"""Refusals of every client until the tenant counts as dark here."""
 
 POLL_S: Final = 0.005
 
@@ -148,7 +148,7 @@ async def _do(
                     client, told["tenant"], settings["streams"], settings["victim_pause_s"]
                 )
             await victim.served(SystemClock().elapsed())
-            say(admission=victim.tenant)
+            say(serves=victim.tenant)
         case "dark" if victim is not None:
             say(**await victim.dark())
         case "others":

@@ -111,8 +111,13 @@ def test_what_was_signed_is_on_the_disk_for_each_stream(tmp_path: Path) -> None:
     assert (again.through("eu", 1), again.through("us", 1)) == (64, 128)
     assert again.through("eu", 2) == 0
     content = json.loads(path.read_text())
-    for wrong in ([], {"version": 1}, {**content, "signed": {"eu": [1]}}):
-        path.write_text(json.dumps(wrong))
+    for wrong in (
+        [],
+        {"version": 1},
+        {**content, "signed": {"eu": [1]}},
+        {**content, "signed": {"eu": [1, float("inf")]}},
+    ):
+        path.write_text(json.dumps(wrong).replace("Infinity", "1e999"))
         with pytest.raises(ConfigError, match="damaged"):
             SignedHeads(path)
     for version, told in ((None, "no version"), (2, "another version"), (True, "another version")):

@@ -1,10 +1,15 @@
 """`kcm kill` of what is held already: another hold, and the report of those before it."""
 
+import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from kcm.cli.other_holds import reading_others
 from kcm.exit_codes import Exit
+from kcm_schemas.admin.holds import HoldView
 from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code, KcmError
@@ -84,6 +89,28 @@ def test_that_the_holds_are_not_known_fails_no_kill(desk: Desk, cores: Cores) ->
     code, _, err = desk.run("kill", "acme", "-o", "table")
     assert code == Exit.OK
     assert "it is not known whether tenant acme was held already" in err
+
+
+async def test_a_list_without_an_end_does_not_keep_the_result(desk: Desk) -> None:
+    class Kills:
+        async def listing(self) -> list[HoldView]:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    hold: Any = SimpleNamespace(id=bytes(16), scope="tenant", target="acme")
+    kills: Any = Kills()
+    async with asyncio.timeout(60), reading_others(kills, hold) as others:
+        assert (await others()).views is None
+
+
+def test_the_json_result_is_bounded(
+    desk: Desk, cores: Cores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kcm.cli.other_holds.TOLD_MAX", 2)
+    for _ in range(3):
+        desk.run("kill", "acme")
+    told = json.loads(desk.run("kill", "acme", "-o", "json")[1])
+    assert (len(told["already_held"]), told["already_held_count"]) == (2, 3)
 
 
 def test_a_region_that_is_retired_twice_has_two_holds(desk: Desk, cores: Cores) -> None:

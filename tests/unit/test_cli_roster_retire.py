@@ -1,6 +1,7 @@
 """`kcm roster retire`: endorsements are collected, signed and sent to every region."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,32 @@ def test_nobody_is_retired_without_a_confirmation(
     monkeypatch.setattr("sys.stdin", Typed("y\n"))
     assert desk.run(*retire, form=form)[0] == Exit.OK
     assert bob_of(desk.kept).retired is not None
+
+
+class Late(Typed):
+    """Whoever confirms late: meanwhile something happens."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__("y\n")
+        self._meanwhile = meanwhile
+
+    def readline(self, *limit: int) -> str:
+        self._meanwhile()
+        return super().readline(*limit)
+
+
+def test_what_is_signed_while_the_question_waits_is_neither_lost_nor_endorsed_unseen(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.cores.signed["eu"] = [entry("tenant acme")]
+    late = Late(lambda: desk.cores.signed["eu"].append(entry("tenant beta")))
+    monkeypatch.setattr("kcm.cli.roster_retire.at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", late)
+    code, _, err = desk.run("roster", "retire", "bob", form="table")
+    assert code == Exit.REFUSED
+    assert "what bob signed, changed before you confirmed" in err
+    assert not desk.cores.put
+    assert desk.kept.version == 1
 
 
 def test_another_root_is_refused_before_the_question(

@@ -139,9 +139,10 @@ async def test_what_was_read_is_remembered(world):
     heads.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=r"audit-heads.* has no version of its format"):
         OneCore(world)
-    heads.write_text('{"version": 1}')
-    with pytest.raises(ConfigError, match=r"audit-heads.* is damaged"):
-        OneCore(world)
+    for wrong in ('{"version": 1}', '{"version": 1, "created": 1e999, "heads": {}}'):
+        heads.write_text(wrong)
+        with pytest.raises(ConfigError, match=r"audit-heads.* is damaged"):
+            OneCore(world)
 
 
 async def test_without_the_broker_nothing_happens(world):

@@ -21,6 +21,20 @@ async def test_a_cancellation_and_a_result_in_one_turn_are_a_cancellation():
         await task
 
 
+async def test_a_cancellation_and_an_error_in_one_turn_are_a_cancellation():
+    async def refused(future):
+        await asyncio.wait_for(future, 60)
+        raise ConnectionError
+
+    future = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(cancellable(refused(future)))
+    await asyncio.sleep(0)
+    future.set_result("nobody listens")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_a_task_that_was_cancelled_before_may_end_its_work():
     async def work():
         try:

@@ -116,8 +116,8 @@ OF_TEXT: Final = {
     ("unavailable", "no memory of its region's registry"): "`kcm registry show` shows which Core "
     "has memory",
     ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "
-    "list` shows the regions that serve, and `kcm roster show` which has an older roster; `kcm "
-    "region retire REGION --reason TEXT` takes a lost region out of service",
+    "list` shows the regions that serve, and `kcm roster show` which has an older roster; "
+    "docs/cli.md describes what to do about a lost region",
     ("forbidden", "the signer is not on the roster"): "[operator] in the context must name an "
     "operator of the roster, which `kcm roster show` shows; the owner of the operator root adds "
     "one",

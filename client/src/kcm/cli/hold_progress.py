@@ -63,13 +63,13 @@ async def follow(
     hold_id: bytes,
     look: Look | None = None,
     placed: HoldStatus | None = None,
-    others: Awaitable[OtherHolds] | None = None,
+    others: Callable[[], Awaitable[OtherHolds]] | None = None,
 ) -> int:
     """Show a hold's table while it fills. Return 0 only if the hold is complete or lifted.
 
     With ``look``, also show the hold's issuer, time and reason. ``placed`` is the status at the
-    placement, for the case that no later status comes in time; ``others`` are the holds that were
-    on the target before.
+    placement, for the case that no later status comes in time; ``others`` returns the holds that
+    were on the target before, and may be called once.
     """
     live = not settings.json and is_terminal(sys.stdout)
     seen = await (_fill(statuses) if live else _wait(settings, statuses))
@@ -82,7 +82,7 @@ async def follow(
             f"it may be in force: `kcm hold show {hold_id.hex()}`",
         )
     view = None if look is None else await look()
-    before = {} if others is None else (await others).told(settings)
+    before = {} if others is None else (await others()).told(settings)
     present(settings, last, view, before, filled=live and seen is not None)
     if last.complete or last.lifted:
         note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)

@@ -10,7 +10,7 @@ import click
 from kcm.cli.error_report import Problem, explain, show, together
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
 from kcm.cli.names import NAME
-from kcm.cli.other_holds import read_others
+from kcm.cli.other_holds import reading_others
 from kcm.cli.output import emit, note
 from kcm.cli.settings import (
     Settings,
@@ -169,14 +169,9 @@ async def watch(
     settings: Settings, kills: Kills, hold: NewHold, until: float, placed: HoldStatus
 ) -> int:
     """Watch a hold that was just placed, and report the holds that were on its target before."""
-    import asyncio
-
-    others = asyncio.create_task(read_others(kills, hold))
-    try:
+    async with reading_others(kills, hold) as others:
         statuses = kills.watch(hold.id, until, hold)
         return await follow(settings, statuses, hold.id, placed=placed, others=others)
-    finally:
-        others.cancel()
 
 
 class KillWait:

@@ -6,7 +6,8 @@ its own, because that outlasts the lift of another one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
     from kcm._internal.kills import Kills, NewHold
     from kcm.cli.settings import Settings
 
-READ_S: Final = 2.0
-"""Seconds to read the holds, after the new one is in force."""
+MORE_S: Final = 0.2
+"""Seconds to wait for the list of holds after the watch of the new one has ended."""
+
+TOLD_MAX: Final = 100
+"""Other holds in the JSON result. ``already_held_count`` counts all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,10 @@ class OtherHolds:
         if not settings.json:
             for line in self._lines():
                 note(settings, line)
-        views = None if self.views is None else [about(view) for view in self.views]
-        return {"already_held": views}
+        if self.views is None:
+            return {"already_held": None, "already_held_count": None}
+        told = [about(view) for view in self.views[:TOLD_MAX]]
+        return {"already_held": told, "already_held_count": len(self.views)}
 
     def _lines(self) -> Iterator[str]:
         on = f"{self.hold.scope} {self.hold.target}"
@@ -53,16 +59,31 @@ class OtherHolds:
             yield f"and {count - NAMED_MAX} more: `kcm hold list` shows them"
 
 
-async def read_others(kills: Kills, hold: NewHold) -> OtherHolds:
-    """Read the other holds on the target of a hold, for ``READ_S`` at most."""
+@asynccontextmanager
+async def reading_others(
+    kills: Kills, hold: NewHold
+) -> AsyncIterator[Callable[[], Awaitable[OtherHolds]]]:
+    """Read the other holds on the target of a hold, which is in force already.
+
+    The result is asked for when the watch of the hold has ended. It waits for ``MORE_S`` at most:
+    no region can keep the command from its own result.
+    """
     import asyncio
 
-    from kcm.errors import ServiceError
+    reading = asyncio.create_task(kills.listing())
+
+    async def others() -> OtherHolds:
+        done, _ = await asyncio.wait([reading], timeout=MORE_S)
+        if not done or reading.exception() is not None:
+            return OtherHolds(hold, None)
+        same = [
+            view
+            for view in reading.result()
+            if (view.scope, view.target) == (hold.scope, hold.target) and not view.lifted
+        ]
+        return OtherHolds(hold, [view for view in same if view.hold_id != hold.id])
 
     try:
-        async with asyncio.timeout(READ_S):
-            found = await kills.listing()
-    except (TimeoutError, ServiceError):
-        return OtherHolds(hold, None)
-    same = [view for view in found if (view.scope, view.target) == (hold.scope, hold.target)]
-    return OtherHolds(hold, [view for view in same if view.hold_id != hold.id])
+        yield others
+    finally:
+        reading.cancel()

@@ -142,6 +142,11 @@ class _Plan:
         return sum(one.endorsed for one in self.found)
 
     @property
+    def content(self) -> tuple[int, dict[str, bytes]]:
+        """The version of the next roster, and the digests that its lists have."""
+        return self.new.version, {name: one.raw() for name, one in self.lists.items()}
+
+    @property
     def left_out(self) -> int:
         """The number of statements that do not count any more."""
         return len(self.found) - self.endorsed
@@ -166,17 +171,30 @@ def _retire(settings: Settings, order: _Order) -> int:
         note(settings, text, file=str(order.prepare))
         return Exit.OK
     root = _root(settings.context(), order.key)
-    if not order.yes and not _confirmed(order, plan):
-        if settings.json:
-            _tell(settings, order, plan, [])
-        note(settings, "nothing was changed", changed=False)
-        return Exit.OK
+    if not order.yes:
+        if not _confirmed(order, plan):
+            if settings.json:
+                _tell(settings, order, plan, [])
+            note(settings, "nothing was changed", changed=False)
+            return Exit.OK
+        run_change(_check_again(settings, order, plan))
     return run_change(_distribute(settings, order, plan, encode(root.sign(Kind.ROSTER, plan.new))))
 
 
 def _confirmed(order: _Order, plan: _Plan) -> bool:
     counts = f"{plan.endorsed} statements still count, {plan.left_out} do not"
     return click.confirm(f"{counts}. Retire {order.name}? This cannot be undone.", err=True)
+
+
+async def _check_again(settings: Settings, order: _Order, shown: _Plan) -> None:
+    """Raise ``Problem`` if something was signed while the question waited for its answer."""
+    now = await _plan(settings, order)
+    if now.content != shown.content:
+        raise Problem(
+            Exit.REFUSED, "conflict",
+            f"{order.name}: the roster, or what {order.name} signed, changed before you confirmed",
+            "nothing was changed; stop an instance first, and give the same command again",
+        )  # fmt: skip
 
 
 async def _plan(settings: Settings, order: _Order) -> _Plan:

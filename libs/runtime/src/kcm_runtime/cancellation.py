@@ -16,11 +16,13 @@ T = TypeVar("T")
 async def cancellable(work: Awaitable[T]) -> T:
     """Return the result of ``work``; raises ``CancelledError`` if the task was cancelled meanwhile.
 
-    A cancellation from before is not raised again: a task may end its work with requests.
+    An error of ``work`` is not raised then, either. A cancellation from before is not raised again:
+    a task may end its work with requests.
     """
     task = asyncio.current_task()
     before = 0 if task is None else task.cancelling()
-    result = await work
-    if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
-    return result
+    try:
+        return await work
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError

@@ -93,7 +93,7 @@ class Checker:
             named = statement_digest(statement)
             if not any(named in self.endorsements.get(name_of(one), NOTHING) for one in signers):
                 raise Unlisted(
-                    "the signer is retired, and the root did not endorse this",
+                    "the root did not endorse this statement of a retired signer",
                     ", ".join(map(name_of, signers)),
                 )
 

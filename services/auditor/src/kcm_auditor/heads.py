@@ -66,7 +66,7 @@ class SignedHeads:
         try:
             for region, (created, through) in content["signed"].items() if content else ():
                 self._signed[region] = SignedPlace(int(created), int(through))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise damaged(path, REMEDY) from None
 
     @property

@@ -75,7 +75,7 @@ class TrimFiles:
                 for name, (through, digest) in data["heads"].items()
             }
             return Floors(int(data["created"]), claims)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise damaged(self._floors, REMEDY) from None
 
     def save_floors(self, floors: Floors) -> None:
@@ -91,7 +91,7 @@ class TrimFiles:
                 return None
             marks = tuple(_place(item) for item in data["marks"])
             return ReadState(int(data["created"]), _place(data["place"]), marks)
-        except (ConfigError, ValueError, KeyError, TypeError):
+        except (ConfigError, ValueError, KeyError, TypeError, OverflowError):
             log.warning(
                 "a file cannot be used: the audit stream is read again",
                 extra=fields(path=str(self._reading)),
