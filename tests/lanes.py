@@ -92,7 +92,7 @@ HEAVY: Final = (
     "tests/property/test_watch.py::test_nobody_serves_when_a_kill_is_said_to_be_complete",
     "tests/unit/switch/test_compacting.py",
     "tests/unit/switch/test_crowded.py",
-    "tests/unit/switch/test_key_attestations.py::test_a_name_that_changes_with_every_session_seals_nothing",
+    "tests/unit/switch/test_key_attestations.py::test_a_name_that_changes_with_every_session_unloads_nothing",
     "tests/unit/switch/test_key_attestations.py::test_attestations_are_shared_so_a_link_is_used_once_an_interval_and_region",
     "tests/unit/switch/test_key_lifts.py::test_a_hold_is_lifted_once_the_key_has_settled_and_everything_opens",
     "tests/unit/switch/test_key_lifts.py::test_a_key_that_flapped_stays_dark_for_longer_also_after_a_restart",

@@ -75,7 +75,7 @@ async def test_a_key_that_refuses_darkens_every_region_and_one_that_settles_open
         assert all(await holds_of(living, killed))
 
 
-async def test_a_key_that_is_silent_seals_and_holds_nobody(living):
+async def test_a_key_that_is_silent_unloads_and_holds_nobody(living):
     tenant = await living.tenant(kind="softkey")
     async with living.app(EU) as eu:
         records = (await encrypt(eu, tenant, [b"a"])).records

@@ -162,7 +162,7 @@ async def test_a_hold_outlives_the_stream_and_everybody_who_knew_it(fragile):
         assert await _codes(app, tenant, sealed) == {Code.TENANT_KILLED}
 
 
-async def test_a_root_key_that_cannot_be_reached_seals_and_comes_back(fragile):
+async def test_a_root_key_that_cannot_be_reached_unloads_and_comes_back(fragile):
     tenant = await fragile.tenant(kind="softkey")
     state = fragile.directory / "l1" / tenant / "state"
     async with fragile.app() as app:

@@ -54,7 +54,7 @@ def test_it_warns_before_the_room_is_used_up_and_says_what_to_do(desk: Desk) -> 
     assert all("560 of 600" in one["warning"] for one in said)
 
 
-def test_who_was_sealed_is_told_with_since_when(desk: Desk) -> None:
+def test_who_was_unloaded_is_told_with_since_when(desk: Desk) -> None:
     answers(
         desk, state="crowded", in_use=600, since_ms=NOW_MS, unloaded=17, unloaded_all=40,
         unloaded_ms=NOW_MS,

@@ -215,7 +215,7 @@ def test_a_tenant_of_this_region_alone_waits_for_no_other():
     assert incarnation.admission.quorum_set(incarnation.admission.known("acme")) == []
 
 
-def test_an_open_root_is_sealed_when_its_key_was_not_used_for_a_lease():
+def test_an_open_root_is_unloaded_when_its_key_was_not_used_for_a_lease():
     incarnation = ready()
     incarnation.admission.open("acme", KEY)
     incarnation.hear(129.0, "us", "ap")

@@ -34,7 +34,7 @@ def admission(freshness):
     return Admission(freshness, Revocations(registry, "eu"), registry, "eu")
 
 
-def test_only_tenants_of_a_key_that_lapsed_are_sealed_and_each_once(admission):
+def test_only_tenants_of_a_key_that_lapsed_are_unloaded_and_each_once(admission):
     for tenant, key in (("a", OLD), ("b", NEW), ("c", OLD), ("c", NEW)):
         admission.open(tenant, key)
     assert admission.lapsed(END_S - 1) == []

@@ -149,7 +149,7 @@ async def test_a_key_that_refuses_kills_what_it_opened(world, state):
 
 
 @pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.INVALID, L1State.FORBIDDEN])
-async def test_without_the_customers_key_a_tenant_stays_sealed(world, state):
+async def test_without_the_customers_key_a_tenant_stays_closed(world, state):
     """Forbidden to a Core that never was allowed: that one has the wrong credentials."""
     await world.core().made()
     core = world.core("core-eu-2")
@@ -184,7 +184,7 @@ async def test_who_is_not_registered_here_is_unknown(world):
     assert await refused(core.loader.ring("acme")) is Code.UNKNOWN_TENANT
 
 
-async def test_a_tenant_on_another_link_than_its_root_stays_sealed(world):
+async def test_a_tenant_on_another_link_than_its_root_stays_closed(world):
     core = await world.core().made()
     core.learn(Link(link="other", revision=1, uri="softkey:/keys/other", model="byok"))
     core.learn(TENANT.model_copy(update={"revision": 2, "link": "other"}))

@@ -159,7 +159,7 @@ async def test_a_key_of_zeros_is_not_wrapped(core):
     assert await refused(core.client().wrap("acme", "crm", "record", keys)) is Code.MALFORMED
 
 
-async def test_killed_sealed_and_unknown(world, core):
+async def test_killed_unavailable_and_unknown(world, core):
     _, _, blobs = await wrapped(core)
     core.kill()
     assert await refused(unwrap(core, blobs)) is Code.TENANT_KILLED

@@ -77,7 +77,7 @@ async def test_caught_up_means_that_the_own_record_was_read_back(system):
     await until(incarnation.live)
 
 
-async def test_a_reconnect_seals_nobody(system):
+async def test_a_reconnect_unloads_nobody(system):
     incarnation = system.incarnation("gw-eu-1")
     await incarnation.start()
     await incarnation.switch.caught_up()

@@ -33,7 +33,7 @@ def probes(core):
     return sum(operation == "probe" for operation, _ in core.unsealer.calls)
 
 
-async def test_probes_are_bounded_and_who_was_not_used_for_longest_is_sealed(system):
+async def test_probes_are_bounded_and_who_was_not_used_for_longest_is_unloaded(system):
     core = await opened(system, 150)
     core.unsealer.calls.clear()
     await let_pass(1)
@@ -72,7 +72,7 @@ async def test_it_is_said_before_the_room_is_used_up_once_and_when_there_is_room
     assert (core.count("key.filling"), core.count("key.room")) == (1, 1)
 
 
-async def test_who_was_sealed_is_told_with_how_many_and_since_when(system):
+async def test_who_was_unloaded_is_told_with_how_many_and_since_when(system):
     core = await opened(system, 150)
     began = core.clock.unix_ms()
     await let_pass(1)
@@ -90,7 +90,7 @@ async def test_who_was_sealed_is_told_with_how_many_and_since_when(system):
     assert (core.watch.use().unloaded, core.watch.use().unloaded_all) == (0, use.unloaded)
 
 
-async def test_every_tenant_that_was_sealed_is_in_an_event(system):
+async def test_every_tenant_that_was_unloaded_is_in_an_event(system):
     core = await opened(system, 150)
     await let_pass(1)
     for number in range(30):
@@ -102,7 +102,7 @@ async def test_every_tenant_that_was_sealed_is_in_an_event(system):
     assert core.count("key.crowded") <= 2 + 45 // 10
 
 
-async def test_who_is_used_stays_and_who_was_sealed_opens_when_it_is_used(system):
+async def test_who_is_used_stays_and_who_was_unloaded_opens_when_it_is_used(system):
     core = await opened(system, 50)
     await let_pass(1)
     kept, unloaded = core.vault.open_tenants[0], "t000"

@@ -41,7 +41,7 @@ def iter_chance(seed):
     return random.Random(seed).random
 
 
-async def test_a_name_that_changes_with_every_session_seals_nothing(system):
+async def test_a_name_that_changes_with_every_session_unloads_nothing(system):
     """A machine's role has another access key every few hours: nobody has refused anything."""
     cores = await started(system, "core-eu-1", "core-eu-2")
     key = system.unsealers["eu"].key(URI)
@@ -83,7 +83,7 @@ async def test_an_attestation_that_was_not_stored_purges_nothing_in_its_core(sys
         assert await serves(core) is True
 
 
-async def test_a_rollback_seals_and_everything_opens_again_by_itself(system):
+async def test_a_rollback_unloads_and_everything_opens_again_by_itself(system):
     (core,) = await started(system, "core-eu-1")
     core.stream.recreate()
     await until(lambda: core.freshness.era > 0)

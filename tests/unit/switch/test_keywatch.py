@@ -86,7 +86,7 @@ async def test_forbidden_on_an_incarnation_that_used_the_key_kills(system):
 
 
 @pytest.mark.parametrize("state", [L1State.UNREACHABLE, L1State.INVALID])
-async def test_a_key_that_nobody_can_ask_seals_at_the_end_of_the_lease_and_opens_again(
+async def test_a_key_that_nobody_can_ask_unloads_at_the_end_of_the_lease_and_opens_again(
     system, state
 ):
     (core,) = await started(system, "core-eu-1")
