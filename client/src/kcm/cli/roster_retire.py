@@ -97,10 +97,10 @@ def retire(  # noqa: PLR0913 - one argument for each option
     order = _Order(
         name, key, without, before_ms, leave_out, dry_run=dry_run, prepare=prepare, yes=yes
     )
-    if order.changes and not yes and not at_a_terminal():
+    if order.changes and not yes and (settings.json or not at_a_terminal()):
         raise Problem(
-            Exit.USAGE, "usage", "without a terminal, this cannot be confirmed: give --yes",
-            f"nothing was changed; check first with `kcm roster retire {name} --dry-run`",
+            Exit.USAGE, "usage", "this cannot be confirmed as JSON or without a terminal",
+            f"check with `kcm roster retire {name} --dry-run`, then give --yes; nothing was changed",
         )  # fmt: skip
     return _retire(settings, order)
 
@@ -173,8 +173,6 @@ def _retire(settings: Settings, order: _Order) -> int:
     root = _root(settings.context(), order.key)
     if not order.yes:
         if not _confirmed(order, plan):
-            if settings.json:
-                _tell(settings, order, plan, [])
             note(settings, "nothing was changed", changed=False)
             return Exit.OK
         run_change(_check_again(settings, order, plan))
