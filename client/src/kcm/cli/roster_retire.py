@@ -100,7 +100,7 @@ def retire(  # noqa: PLR0913 - one argument for each option
     if order.changes and not yes and (settings.json or not at_a_terminal()):
         raise Problem(
             Exit.USAGE, "usage", "this cannot be confirmed as JSON or without a terminal",
-            f"check with `kcm roster retire {name} --dry-run`, then give --yes; nothing was changed",
+            f"check with `kcm roster retire {name} --dry-run`, then give --yes",
         )  # fmt: skip
     return _retire(settings, order)
 
