@@ -27,7 +27,7 @@ STREAMS = (
 ALL_STREAMS = (*STREAMS, subjects.AUDIT_STREAM)
 """The same, and the one of events: its messages may be lost, and what is journalled may not."""
 
-Act = Literal["flip", "truncate", "roll-back", "forget"]
+Act = Literal["flip", "misnumber", "truncate", "roll-back", "forget"]
 Part = Literal["block", "state", "meta", "raft", "snapshot", "stream"]
 
 PARTS: dict[Part, tuple[str, ...]] = {
@@ -42,6 +42,9 @@ PARTS: dict[Part, tuple[str, ...]] = {
 
 SHARED: frozenset[Part] = frozenset({"raft", "snapshot"})
 """Parts of the groups in which nodes agree; only a cluster has them."""
+
+SEQUENCE = range(4, 12)
+"""The bytes of a message in a block that are its sequence."""
 
 WHOLE = 1000
 """The places of a file: a harm hits byte ``place * size // WHOLE``."""
@@ -99,8 +102,39 @@ def flipped(content: bytes, place: int) -> bytes:
     """One bit is another one."""
     if not content:
         return content
-    at = place * len(content) // WHOLE
-    return content[:at] + bytes([content[at] ^ (1 << place % 8)]) + content[at + 1 :]
+    return _flipped_at(content, place * len(content) // WHOLE, 1 << place % 8)
+
+
+def damaged(block: bytes, place: int) -> bytes:
+    """A bit of a block's message is another one, but none of its sequence."""
+    at = place * len(block) // WHOLE
+    start = _message_at(block, at)
+    if start is None or at - start not in SEQUENCE:
+        return flipped(block, place)
+    return _flipped_at(block, start + SEQUENCE.stop, 1 << place % 8)
+
+
+def misnumbered(block: bytes, place: int) -> bytes:
+    """A message of a block has another sequence, which is higher by many millions."""
+    start = _message_at(block, place * len(block) // WHOLE)
+    return block if start is None else _flipped_at(block, start + SEQUENCE.start + 3, 1 << 4)
+
+
+def _message_at(block: bytes, at: int) -> int | None:
+    """Where the message with this byte starts. A message begins with its size and its sequence."""
+    start = 0
+    while start + SEQUENCE.stop <= len(block):
+        size = int.from_bytes(block[start : start + 4], "little") & 0x7FFFFFFF
+        if start <= at < start + size:
+            return start
+        if size == 0:
+            break
+        start += size
+    return None
+
+
+def _flipped_at(content: bytes, at: int, bit: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :]
 
 
 def truncated(content: bytes, place: int) -> bytes:
@@ -119,7 +153,9 @@ def _apply(path: Path, harm: Harm, earlier: Path | None) -> bool:
     content = path.read_bytes()
     match harm.act:
         case "flip":
-            fresh = flipped(content, harm.place)
+            fresh = (damaged if harm.part == "block" else flipped)(content, harm.place)
+        case "misnumber":
+            fresh = misnumbered(content, harm.place)
         case "truncate":
             fresh = truncated(content, harm.place)
         case "roll-back":

@@ -93,3 +93,21 @@ def test_a_forgotten_stream_leaves_the_others(store):
 
 def test_a_server_without_such_files_is_not_changed(tmp_path):
     assert disks.apply(tmp_path, harm("snapshot")) == 0
+
+
+def test_a_flipped_bit_of_a_block_is_none_of_a_sequence():
+    message = (40).to_bytes(4, "little") + (7).to_bytes(8, "little") + bytes(28)
+    block = message * 3
+    for place in range(disks.WHOLE):
+        after = disks.damaged(block, place)
+        at = next(n for n in range(len(block)) if after[n] != block[n])
+        assert at % 40 not in disks.SEQUENCE
+    assert disks.damaged(b"", 500) == b""
+
+
+def test_a_message_gets_another_sequence():
+    message = (40).to_bytes(4, "little") + (7).to_bytes(8, "little") + bytes(28)
+    after = disks.misnumbered(message * 3, 500)
+    assert int.from_bytes(after[44:52], "little") == 7 + (1 << 28)
+    assert after[:44] + message[4:12] + after[52:] == message * 3
+    assert disks.misnumbered(b"", 500) == b""
