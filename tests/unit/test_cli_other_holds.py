@@ -113,6 +113,20 @@ def test_the_json_result_is_bounded(
     assert (len(told["already_held"]), told["already_held_count"]) == (2, 3)
 
 
+def test_a_lift_names_what_keeps_its_target_out_of_service(desk: Desk, cores: Cores) -> None:
+    for _ in range(3):
+        desk.run("kill", "acme")
+    desk.run("kill", "beta")
+    first, second, third, _ = cores.held
+    err = desk.run("lift", first.hex(), "--reason", "over", "-o", "table")[2]
+    (told,) = [line for line in err.splitlines() if "stays out of service" in line]
+    assert told.startswith("tenant acme ")
+    assert {one.hex()[:16] in told for one in (second, third)} == {True}
+    assert first.hex()[:16] not in told
+    err = desk.run("lift", second.hex(), third.hex(), "--reason", "over", "-o", "table")[2]
+    assert "stays out of service" not in err
+
+
 def test_a_region_that_is_retired_twice_has_two_holds(desk: Desk, cores: Cores) -> None:
     retire = ("region", "retire", "us", "--reason", "lost", "-o")
     assert json.loads(desk.run(*retire, "json")[1])["already_held"] == []

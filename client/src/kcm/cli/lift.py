@@ -13,6 +13,7 @@ from kcm.cli.hold_progress import SHOWN, described_briefly, present, verdict
 from kcm.cli.holds import find, tell_who_answered
 from kcm.cli.kill import KillWait
 from kcm.cli.names import NAME
+from kcm.cli.other_holds import tell_remaining
 from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import (
     Settings,
@@ -165,8 +166,10 @@ async def _lift_all(
                 present(settings, statuses[0])
             elif not alone:
                 _show(settings, statuses)
-    for view, status in zip(views, statuses, strict=True):
-        _tell(settings, view, status, alone=alone)
+        for view, status in zip(views, statuses, strict=True):
+            _tell(settings, view, status, alone=alone)
+        if views:
+            await tell_remaining(settings, kills, views)
     open_ones = [one for one, status in zip(views, statuses, strict=True) if not _done(one, status)]
     if not open_ones:
         return Exit.OK

@@ -1,7 +1,7 @@
-"""The holds that were on the target of a kill before it.
+"""The other holds on the target of a kill or a lift.
 
-Each of them stays in force until it is lifted, as the new one does. The kill still gets a hold of
-its own, because that outlasts the lift of another one.
+Each hold stays in force until it is lifted itself. So a kill of what is held already gets a hold of
+its own, which outlasts the lift of another one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from kcm.cli.hold_progress import NAMED_MAX, about, described_briefly
+from kcm.cli.hold_progress import NAMED_MAX, SHOWN, about, described_briefly
 from kcm.cli.output import note
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kcm.cli.settings import Settings
 
 MORE_S: Final = 0.2
-"""Seconds to wait for the list of holds after the watch of the new one has ended."""
+"""Seconds to wait for the list of holds when all else is done."""
 
 TOLD_MAX: Final = 100
 """Other holds in the JSON result. ``already_held_count`` counts all of them."""
@@ -65,25 +65,57 @@ async def reading_others(
 ) -> AsyncIterator[Callable[[], Awaitable[OtherHolds]]]:
     """Read the other holds on the target of a hold, which is in force already.
 
-    The result is asked for when the watch of the hold has ended. It waits for ``MORE_S`` at most:
-    no region can keep the command from its own result.
+    The result is asked for when the watch of the hold has ended.
+    """
+    async with _reading(kills) as held:
+
+        async def others() -> OtherHolds:
+            found = await held()
+            if found is None:
+                return OtherHolds(hold, None)
+            same = [one for one in found if (one.scope, one.target) == (hold.scope, hold.target)]
+            return OtherHolds(hold, [one for one in same if one.hold_id != hold.id])
+
+        yield others
+
+
+async def tell_remaining(settings: Settings, kills: Kills, lifted: Sequence[HoldView]) -> None:
+    """Report the targets of lifted holds that other holds keep out of service."""
+    async with _reading(kills) as held:
+        found = await held()
+    for scope, target in dict.fromkeys((view.scope, view.target) for view in lifted):
+        ids = [
+            view.hold_id
+            for view in found or ()
+            if (view.scope, view.target) == (scope, target)
+            and view.hold_id not in {one.hold_id for one in lifted}
+        ]
+        if ids:
+            named = ", ".join(one.hex()[:SHOWN] for one in ids[:NAMED_MAX])
+            more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
+            text = f"{scope} {target} stays out of service: in force is also hold {named}{more}"
+            note(settings, text, scope=scope, target=target, held=ids[:TOLD_MAX])
+
+
+@asynccontextmanager
+async def _reading(kills: Kills) -> AsyncIterator[Callable[[], Awaitable[list[HoldView] | None]]]:
+    """Read the holds in force. The result is ``None`` if no region told.
+
+    It is waited for until ``MORE_S`` after it is asked for: no region can keep a command from its
+    own result.
     """
     import asyncio
 
     reading = asyncio.create_task(kills.listing())
 
-    async def others() -> OtherHolds:
+    async def held() -> list[HoldView] | None:
         done, _ = await asyncio.wait([reading], timeout=MORE_S)
         if not done or reading.exception() is not None:
-            return OtherHolds(hold, None)
-        same = [
-            view
-            for view in reading.result()
-            if (view.scope, view.target) == (hold.scope, hold.target) and not view.lifted
-        ]
-        return OtherHolds(hold, [view for view in same if view.hold_id != hold.id])
+            return None
+        return [view for view in reading.result() if not view.lifted]
 
     try:
-        yield others
+        yield held
     finally:
         reading.cancel()
+        await asyncio.wait([reading])
