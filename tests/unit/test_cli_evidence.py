@@ -121,6 +121,26 @@ def test_an_export_is_written_and_its_exit_code_says_whether_it_has_a_result(
     assert written.lists == {}
 
 
+def test_a_region_without_the_result_is_passed_over(desk: Desk, core: Core) -> None:
+    def without(request: AdminRequest, operator: str) -> Message:
+        return HoldExport(
+            hold_id=core.hold_id,
+            hold=core.raw,
+            lift=core.lift,
+            complete=True,
+            result=b"",
+            unstored="",
+        )
+
+    regions = list(core.system.cores)
+    core.system.cores[regions[0]].handlers["hold", "export"] = without
+    code, out, _ = desk.run("hold", "export", core.hold_id.hex())
+    assert code == Exit.OK
+    assert json.loads(out)["result"]
+    core.system.everywhere("hold", "export", without)
+    assert desk.run("hold", "export", core.hold_id.hex())[0] == Exit.NOT_COMPLETE
+
+
 def test_without_a_file_it_goes_to_stdout(desk: Desk, core: Core) -> None:
     code, out, _ = desk.run("hold", "export", core.hold_id.hex())
     assert code == Exit.OK

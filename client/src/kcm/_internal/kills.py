@@ -25,7 +25,15 @@ from kcm._internal import statements
 from kcm._internal.admin import Admin
 from kcm._internal.rpc import backoff_s
 from kcm._internal.staggered import first
-from kcm.errors import Forbidden, Malformed, ServiceError, UnknownHold, UntrustedReply, error_for
+from kcm.errors import (
+    Forbidden,
+    Malformed,
+    ServiceError,
+    Unavailable,
+    UnknownHold,
+    UntrustedReply,
+    error_for,
+)
 
 ASK_S: Final = 4.0
 """Seconds for one region's reply: longer than that region waits for other regions."""
@@ -225,15 +233,28 @@ class Kills:
         return found[0]
 
     async def export(self, hold_id: bytes) -> tuple[str, HoldExport]:
-        """Return the first region that knows a hold, and the hold's signed evidence from there."""
+        """Return a region that knows a hold, and the hold's signed evidence from there.
+
+        It is the first one with the result of the kill: regions get it one after the other. If none
+        has it, it is the first region that replied.
+        """
+        without: list[tuple[str, HoldExport]] = []
 
         async def ask(region: str) -> HoldExport:
-            return await self._admin.export_hold(region, hold_id)
+            found = await self._admin.export_hold(region, hold_id)
+            if found.hold_id != hold_id:
+                raise UntrustedReply("a Core's reply is about another hold")
+            if not found.result:
+                without.append((region, found))
+                raise Unavailable("it has no result of this kill yet")
+            return found
 
-        region, found = await first(self._regions, ask)
-        if found.hold_id != hold_id:
-            raise UntrustedReply("a Core's reply is about another hold")
-        return region, found
+        try:
+            return await first(self._regions, ask)
+        except ServiceError:
+            if without:
+                return without[0]
+            raise
 
     async def lift(
         self, hold_id: bytes, reason: str, until: float, on_failure: OnFailure = silent
