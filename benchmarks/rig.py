@@ -239,7 +239,7 @@ class _Calls:
 
 
 class _NoFeed:
-    """Every record is known, so none is fetched."""
+    """Every registry entry is known, so none is fetched."""
 
     async def fetch_service(self, tenant: str, service: str) -> None:
         """Fetch nothing."""

@@ -246,3 +246,13 @@ def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:
     _, out, err = desk.run("hold", "show", hold_id.hex(), "-o", "table")
     assert "waiting; at most 10 s (retired)" in out
     assert "core-eu (retired: until its lease ends; at most 10 s)" in err
+
+
+def test_a_dry_run_that_no_region_answers_has_one_error(desk: Desk, cores: Cores) -> None:
+    def silent(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNAVAILABLE, "not now")
+
+    desk.system.everywhere("hold", "preview", silent)
+    code, _, err = desk.run("kill", "acme", "--dry-run", "-o", "table")
+    assert code == Exit.UNAVAILABLE
+    assert sum(line.startswith("error:") for line in err.splitlines()) == 1

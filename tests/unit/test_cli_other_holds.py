@@ -127,6 +127,18 @@ def test_a_lift_names_what_keeps_its_target_out_of_service(desk: Desk, cores: Co
     assert "stays out of service" not in err
 
 
+def test_a_lift_says_that_other_holds_are_not_known(desk: Desk, cores: Cores) -> None:
+    def silent(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.UNAVAILABLE, "not now")
+
+    desk.run("kill", "acme")
+    (hold,) = cores.held
+    desk.system.everywhere("hold", "list", silent)
+    code, _, err = desk.run("lift", hold.hex(), "--reason", "over", "-o", "table")
+    assert code == Exit.OK
+    assert "it is not known whether other holds are in force" in err
+
+
 def test_a_region_that_is_retired_twice_has_two_holds(desk: Desk, cores: Cores) -> None:
     retire = ("region", "retire", "us", "--reason", "lost", "-o")
     assert json.loads(desk.run(*retire, "json")[1])["already_held"] == []

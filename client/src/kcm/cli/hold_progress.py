@@ -69,7 +69,7 @@ async def follow(
 
     With ``look``, also show the hold's issuer, time and reason. ``placed`` is the status at the
     placement, for the case that no later status comes in time; ``others`` returns the holds that
-    were on the target before, and may be called once.
+    were on the target before.
     """
     live = not settings.json and is_terminal(sys.stdout)
     seen = await (_fill(statuses) if live else _wait(settings, statuses))

@@ -99,8 +99,10 @@ async def _dry_run(
         await check(admin, known)
         await warn(settings, admin, known, dry_run=True)
     failed = {place: explain(error) for place, error in known.failed.items()}
-    for report in together(failed):
-        show(report, as_json=settings.json)
+    reports = together(failed)
+    if reached or len(reports) > 1:  # a single one is raised below
+        for report in reports:
+            show(report, as_json=settings.json)
     if not reached:
         raise next(iter(known.failed.values()))
     for place, silent in _without_incarnations(reached).items():

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from kcm.cli.settings import Settings
 
 MORE_S: Final = 0.2
-"""Seconds to wait for the list of holds when all else is done."""
+"""Seconds for which the result of a kill waits for the list of holds."""
+
+REMAINING_S: Final = 2.0
+"""Seconds to read the list of holds after the result of a lift was shown."""
 
 TOLD_MAX: Final = 100
 """Other holds in the JSON result. ``already_held_count`` counts all of them."""
@@ -70,7 +73,7 @@ async def reading_others(
     async with _reading(kills) as held:
 
         async def others() -> OtherHolds:
-            found = await held()
+            found = await held(MORE_S)
             if found is None:
                 return OtherHolds(hold, None)
             same = [one for one in found if (one.scope, one.target) == (hold.scope, hold.target)]
@@ -82,7 +85,10 @@ async def reading_others(
 async def tell_remaining(settings: Settings, kills: Kills, lifted: Sequence[HoldView]) -> None:
     """Report the targets of lifted holds that other holds keep out of service."""
     async with _reading(kills) as held:
-        found = await held()
+        found = await held(REMAINING_S)
+    if found is None:
+        text = "it is not known whether other holds are in force: `kcm hold list` shows them"
+        note(settings, text, held=None)
     for scope, target in dict.fromkeys((view.scope, view.target) for view in lifted):
         ids = [
             view.hold_id
@@ -98,18 +104,19 @@ async def tell_remaining(settings: Settings, kills: Kills, lifted: Sequence[Hold
 
 
 @asynccontextmanager
-async def _reading(kills: Kills) -> AsyncIterator[Callable[[], Awaitable[list[HoldView] | None]]]:
-    """Read the holds in force. The result is ``None`` if no region told.
+async def _reading(
+    kills: Kills,
+) -> AsyncIterator[Callable[[float], Awaitable[list[HoldView] | None]]]:
+    """Read the holds in force. The result is ``None`` if no region told within the given seconds.
 
-    It is waited for until ``MORE_S`` after it is asked for: no region can keep a command from its
-    own result.
+    No region can keep a command from its own result.
     """
     import asyncio
 
     reading = asyncio.create_task(kills.listing())
 
-    async def held() -> list[HoldView] | None:
-        done, _ = await asyncio.wait([reading], timeout=MORE_S)
+    async def held(within_s: float) -> list[HoldView] | None:
+        done, _ = await asyncio.wait([reading], timeout=within_s)
         if not done or reading.exception() is not None:
             return None
         return [view for view in reading.result() if not view.lifted]
@@ -118,4 +125,4 @@ async def _reading(kills: Kills) -> AsyncIterator[Callable[[], Awaitable[list[Ho
         yield held
     finally:
         reading.cancel()
-        await asyncio.wait([reading])
+        await asyncio.gather(reading, return_exceptions=True)

@@ -68,8 +68,7 @@ class Stream:
 async def running(streams: Iterable[Stream]) -> AsyncIterator[None]:
     """Run the traffic until the block ends.
 
-    After an error, too, ``stop`` is set: a request that is answered in the moment in which it is
-    cancelled can lose the cancellation (``asyncio.wait_for`` of Python 3.11).
+    After an error, too, ``stop`` is set: a stream ends although a library loses its cancellation.
     """
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
