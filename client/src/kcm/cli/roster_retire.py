@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from kcm.cli.core_state import LACKED
 from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
+from kcm.cli.retirement_plan import Order, Plan, make_plan
 from kcm.cli.roster import roster
 from kcm.cli.roster_distribution import COLUMNS, Exceptions, Rows, distribute
 from kcm.cli.settings import Settings, at_a_terminal, common, run_change
-from kcm.cli.wait_notice import asking
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.roster import Roster
-    from kcm_trust.endorsements import Endorsements
     from kcm_trust.identity import Identity
 
-    from kcm._internal.admin import Admin
     from kcm._internal.client_context import ClientContext
-    from kcm.ops.roster_changes import Found
 
 ROOT_KEY: Final = Path("keys") / "root"
 """Where a development system keeps the root's key, beside its context file."""
@@ -94,7 +87,7 @@ def retire(  # noqa: PLR0913 - one argument for each option
       kcm roster retire bob --prepare next
     """  # noqa: D301 - click wants the control character
     before_ms = None if before is None else int(before.replace(tzinfo=UTC).timestamp() * 1000)
-    order = _Order(
+    order = Order(
         name, key, without, before_ms, leave_out, dry_run=dry_run, prepare=prepare, yes=yes
     )
     if order.changes and not yes and (settings.json or not at_a_terminal()):
@@ -105,54 +98,7 @@ def retire(  # noqa: PLR0913 - one argument for each option
     return _retire(settings, order)
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """The arguments of a retirement."""
-
-    name: str
-    key: Path | None
-    without: Sequence[str]
-    before_ms: int | None
-    leave_out: Sequence[str]
-    dry_run: bool
-    prepare: Path | None
-    yes: bool
-
-    @property
-    def changes(self) -> bool:
-        """Whether the regions get a new roster."""
-        return not self.dry_run and self.prepare is None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A retirement that was not sent yet: what NAME signed, the next roster, and its lists.
-
-    ``missing`` are the regions on the roster that the context lacks.
-    """
-
-    found: Sequence[Found]
-    new: Roster
-    lists: Mapping[str, Endorsements]
-    missing: Sequence[str]
-
-    @property
-    def endorsed(self) -> int:
-        """The number of statements that still count."""
-        return sum(one.endorsed for one in self.found)
-
-    @property
-    def content(self) -> tuple[int, dict[str, bytes]]:
-        """The version of the next roster, and the digests that its lists have."""
-        return self.new.version, {name: one.raw() for name, one in self.lists.items()}
-
-    @property
-    def left_out(self) -> int:
-        """The number of statements that do not count any more."""
-        return len(self.found) - self.endorsed
-
-
-def _retire(settings: Settings, order: _Order) -> int:
+def _retire(settings: Settings, order: Order) -> int:
     """Show what still counts, ask for confirmation, and sign and distribute the next roster."""
     from kcm_schemas.codec import encode
     from kcm_schemas.signed import Kind
@@ -160,7 +106,7 @@ def _retire(settings: Settings, order: _Order) -> int:
     from kcm.ops.roster_changes import write
 
     settings.leaves(f"{order.name} is not retired: no region was given a roster")
-    plan = run_change(_plan(settings, order))
+    plan = run_change(make_plan(settings, order))
     if not (settings.json and order.changes):
         _tell(settings, order, plan)
     if order.dry_run:
@@ -179,14 +125,14 @@ def _retire(settings: Settings, order: _Order) -> int:
     return run_change(_distribute(settings, order, plan, encode(root.sign(Kind.ROSTER, plan.new))))
 
 
-def _confirmed(order: _Order, plan: _Plan) -> bool:
+def _confirmed(order: Order, plan: Plan) -> bool:
     counts = f"{plan.endorsed} statements still count, {plan.left_out} do not"
     return click.confirm(f"{counts}. Retire {order.name}? This cannot be undone.", err=True)
 
 
-async def _check_again(settings: Settings, order: _Order, shown: _Plan) -> None:
+async def _check_again(settings: Settings, order: Order, shown: Plan) -> None:
     """Raise ``Problem`` if something was signed while the question waited for its answer."""
-    now = await _plan(settings, order)
+    now = await make_plan(settings, order)
     if now.content != shown.content:
         raise Problem(
             Exit.REFUSED, "conflict",
@@ -195,42 +141,7 @@ async def _check_again(settings: Settings, order: _Order, shown: _Plan) -> None:
         )  # fmt: skip
 
 
-async def _plan(settings: Settings, order: _Order) -> _Plan:
-    """Collect what NAME signed, and make the next roster. Nothing is changed."""
-    from kcm_trust.endorsements import Endorsements
-
-    from kcm.cli.departure_impact import darkened
-    from kcm.ops.roster_changes import Refused, highest, lacked, read_lists
-    from kcm.ops.roster_changes import retire as next_roster
-
-    context = settings.context()
-    admin = settings.admin(context)
-    try:
-        _check_regions(admin, order.without)
-        if admin.identity.name == order.name:
-            raise Problem(
-                Exit.REFUSED, "forbidden", "you cannot retire yourself", "ask another operator to"
-            )
-        regions = [one for one in context.in_order(None) if one not in order.without]
-        with asking(settings, "the roster", regions) as answered:
-            _, known = await highest(admin, regions, answered)
-        # Refuse a mistyped name before any region is asked for statements.
-        next_roster(known, order.name, Endorsements(), known.issued_ms)
-        missing = lacked(context, known)
-        found = await _signed(settings, admin, order, regions, missing)
-        endorsements = Endorsements(one.digest for one in found if one.endorsed)
-        new = next_roster(known, order.name, endorsements, settings.around.clock.unix_ms())
-        with asking(settings, "what stops counting", regions):
-            found = await darkened(admin, order.name, found)
-        lists = read_lists(context.roster_path, known) | {order.name: endorsements}
-        return _Plan(found, new, lists, missing)
-    except Refused as error:
-        raise Problem(Exit.REFUSED, "refused", f"{order.name}: {error}", error.hint) from None
-    finally:
-        await admin.close()
-
-
-async def _distribute(settings: Settings, order: _Order, plan: _Plan, raw: bytes) -> int:
+async def _distribute(settings: Settings, order: Order, plan: Plan, raw: bytes) -> int:
     """Send the signed roster to every region, and show the result of each."""
 
     def report(rows: Rows) -> None:
@@ -247,50 +158,10 @@ async def _distribute(settings: Settings, order: _Order, plan: _Plan, raw: bytes
         await admin.close()
 
 
-async def _signed(
-    settings: Settings,
-    admin: Admin,
-    order: _Order,
-    regions: Sequence[str],
-    missing: Sequence[str],
-) -> list[Found]:
-    """Collect what NAME signed, marked as endorsed or left out; no region may be silent."""
-    from kcm.ops.roster_changes import choose, collect
-
-    if unheard := [one for one in missing if one not in order.without]:
-        raise _silent(unheard, LACKED)
-    with asking(settings, f"what {order.name} signed", regions) as answered:
-        collected = await collect(admin, regions, order.name, answered)
-    if collected.silent:
-        raise _silent(list(collected.silent), str(next(iter(collected.silent.values()))))
-    return choose(collected.found, order.before_ms, order.leave_out)
-
-
-def _check_regions(admin: Admin, names: Sequence[str]) -> None:
-    """Refuse a region that is neither in the context nor on the roster."""
-    from kcm.ops.roster_changes import lacked
-
-    others = lacked(admin.context, admin.verifier.roster)
-    for name in names:
-        if name not in others:
-            admin.context.region(name)
-
-
-def _silent(silent: Sequence[str], why: str) -> Problem:
-    names = ", ".join(sorted(silent))
-    retry = "use a context that has it" if why == LACKED else "try again"
-    return Problem(
-        Exit.UNAVAILABLE,
-        "unavailable",
-        f"region {names} does not report its statements: {why}",
-        f"statements that only it has would not count any more: {retry}, or use --without REGION",
-    )
-
-
 def _tell(
     settings: Settings,
-    order: _Order,
-    plan: _Plan,
+    order: Order,
+    plan: Plan,
     rows: Rows | None = None,
 ) -> None:
     value = {
