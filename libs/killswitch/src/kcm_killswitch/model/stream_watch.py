@@ -1,14 +1,14 @@
 """The watch of a Core that completes kills: since when it has missed nothing of the stream.
 
-That an incarnation is *not* registered means something only to a process that would have heard of
-it. A process that began a moment ago, that lagged, or whose stream was rolled back may never have
-heard of an incarnation whose lease runs. So a Core that completes kills keeps a watch. The watch
-begins when its consumer was created. It restarts where a sequence was skipped: the message there
-was replaced before it was delivered.
+A Core that completes kills concludes from the absence of a lease entry that an incarnation does not
+serve. It may do so only if it would have received the entry. A Core that started a moment ago, that
+lagged, or whose stream was rolled back may have missed the entry of an incarnation whose lease is
+still running. So it keeps a watch. The watch begins when its consumer is created. It restarts when
+a sequence was skipped, because the message there was replaced before it was delivered.
 
-Every entry that was written inside a watch was heard. Every lease from before the watch has ended
-once the watch is as old as the longest lease and its last answer. Times are seconds on a clock that
-never stops; sequences are those of the stream.
+Every entry that is written during a watch is received. Every lease from before the watch has ended
+once the watch is older than the longest lease and the longest answer lease together. Times are
+seconds on a clock that never stops; sequences are those of the stream.
 """
 
 from __future__ import annotations

@@ -225,9 +225,11 @@ class KeyStore:
     async def _copy(
         self, key: Key, stored: Entry | None, kept: RootKeys | ServiceKeys | None
     ) -> _Second:
-        """Read the second store's copy. A failure there is only an incident unless it is needed.
+        """Read the copy in the second store.
 
-        Bytes that equal the bucket's are not verified twice: that is most of the cost of a read.
+        If the read fails, the failure is logged, and raised only if the bucket has no copy either.
+        A copy with the same bytes as the bucket's is not verified again: that would be most of the
+        cost of a read.
         """
         try:
             found = await asyncio.to_thread(self._second_store.latest, ".".join(key))

@@ -111,10 +111,11 @@ class RegistryKeeper:
         self.repairs.close()
 
     async def accept(self, raw: bytes, obj: RegistryObject) -> None:
-        """Store a verified entry that this Core has checked; both stores have it on return.
+        """Accept a verified entry that this Core has checked; on return both stores have it.
 
-        Raises ``conflict`` if another entry of this revision was accepted before, and
-        ``unavailable``; the entry may be stored then, and the same request continues the work.
+        Raises ``conflict`` if another entry with this revision was accepted before. Raises
+        ``unavailable`` if a store failed: then the entry may be stored in one of them, and the same
+        request, sent again, completes the work.
         """
         self._memory.require()
         if self._memory.unused:
@@ -125,7 +126,7 @@ class RegistryKeeper:
         await self._settled()
 
     async def _first(self) -> None:
-        """Before the first entry: load what the second store has, since it is older."""
+        """Load the entries of the second store, before this Core accepts its first one."""
         try:
             await self.reconcile()
             self._memory.require()
