@@ -115,11 +115,12 @@ def test_an_older_file_stays_when_decrypting_fails(desk: Desk) -> None:
     assert out.read_bytes() == b"old"
 
 
-def test_a_file_may_be_replaced_by_its_own_encryption(desk: Desk) -> None:
-    path = desk.path("same", b"content")
-    assert desk.run("encrypt", str(path), "-o", str(path)) == Exit.OK
+def test_a_file_that_is_no_input_is_replaced(desk: Desk) -> None:
+    sealed, path = desk.encrypted(b"content"), desk.path("other", b"older")
+    path.chmod(0o644)
+    assert desk.run("encrypt", str(sealed), "-o", str(path)) == Exit.OK
     assert path.read_bytes().startswith(file_format.MAGIC)
-    assert desk.run("decrypt", str(path), "-o", str(path)) == Exit.OK
+    assert desk.run("decrypt", str(sealed), "-o", str(path)) == Exit.OK
     assert path.read_bytes() == b"content"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

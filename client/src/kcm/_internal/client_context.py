@@ -174,6 +174,16 @@ class ClientContext:
         return self._path(self._content.roster)
 
     @property
+    def files(self) -> list[Path]:
+        """The context file and the files that it names."""
+        named = [self._content.roster]
+        for at in self.regions.values():
+            named += [at.app_password_file, at.operator_password_file]
+        if self._content.operator is not None:
+            named.append(self._content.operator.key)
+        return [self.path, *map(self._path, named)]
+
+    @property
     def root_public(self) -> bytes:
         """The pinned public key of the operator root."""
         return bytes.fromhex(self._content.root_public)

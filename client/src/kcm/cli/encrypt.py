@@ -15,6 +15,7 @@ from kcm.cli.input_file import INPUT, size_of, source
 from kcm.cli.names import BYTES, NAME
 from kcm.cli.output import note
 from kcm.cli.output_file import OUTPUT, STDOUT, Sink, refuse_terminal, sink
+from kcm.cli.own_input import refuse_own_input
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
 from kcm.exit_codes import Exit
@@ -61,13 +62,14 @@ class Job:
         from kcm._internal.client import Client
         from kcm.cli.files import Target
 
-        context = self.bound_context()
+        bound, context = self.bound_context(), settings.context()
+        refuse_own_input(self.output, [self.file, *context.files])
         connect = Client.connect(
-            settings.context(), self.region, opener=settings.opener, around=settings.around
+            context, self.region, opener=settings.opener, around=settings.around
         )
         with source(self.file) as reading:
             async with connect as client:
-                target = Target(client, self.tenant, self.service, context)
+                target = Target(client, self.tenant, self.service, bound)
                 with (
                     progress(f"{self.operation}ing", size_of(reading)) as advance,
                     sink(self.output, private=self.private) as writing,

@@ -11,6 +11,7 @@ from kcm.cli.error_report import Problem
 from kcm.cli.holds import find, hold
 from kcm.cli.output import advise, emit, note
 from kcm.cli.output_file import OUTPUT, STDOUT, sink
+from kcm.cli.own_input import refuse_own_input
 from kcm.cli.settings import (
     Settings,
     common,
@@ -47,6 +48,7 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
     """
     from kcm._internal.evidence_file import written
 
+    refuse_own_input(output, settings.context().files)
     evidence, told = run_async(_export(settings, hold_id, region))
     with sink(output, private=False) as writing:
         writing.write(written(evidence))

@@ -12,6 +12,7 @@ from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
 from kcm.cli.retirement_plan import Order, Plan, make_plan
+from kcm.cli.own_input import refuse_own_input
 from kcm.cli.roster import roster
 from kcm.cli.roster_distribution import COLUMNS, Exceptions, Rows, distribute
 from kcm.cli.settings import Settings, at_a_terminal, common, run_change
@@ -95,6 +96,9 @@ def retire(  # noqa: PLR0913 - one argument for each option
             Exit.USAGE, "usage", "this cannot be confirmed as JSON or without a terminal",
             f"check with `kcm roster retire {name} --dry-run`, then give --yes",
         )  # fmt: skip
+    if prepare is not None:
+        read = [*settings.context().files, *([key] if key else [])]
+        refuse_own_input(str(prepare), read, "--prepare")
     return _retire(settings, order)
 
 

@@ -9,6 +9,7 @@ import click
 
 from kcm.cli.error_report import Problem
 from kcm.cli.output import emit, note
+from kcm.cli.own_input import refuse_own_input
 from kcm.cli.roster import roster
 from kcm.cli.settings import Settings, common
 from kcm.exit_codes import Exit
@@ -58,6 +59,8 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
 
     from kcm.ops.roster_changes import differences, lacking, read_lists, write
 
+    target = to or file.with_name(f"{file.name}.signed")
+    refuse_own_input(str(target), [file, known, *([key] if key else [])], "--to")
     new = _draft(file)
     root = None if key is None else _root(key, new.system)
     before, raw = _known(known, root, key), b""
@@ -78,7 +81,6 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
             "copy it with the file: without it, no region accepts the statements on it",
         ) from None  # fmt: skip
     changes = differences(before, new)
-    target = to or file.with_name(f"{file.name}.signed")
     row = {
         "system": new.system,
         "version": new.version,
