@@ -10,6 +10,8 @@ from kcm.exit_codes import Exit
 from kcm_schemas.registry import Link, Tenant
 from pydantic import ValidationError
 
+from tests.unit.operator_rig import Desk
+
 BAD = "Acme Corp"
 
 COMMANDS = [
@@ -80,3 +82,22 @@ def test_an_argument_that_may_be_left_out_is_named_without_brackets(
 ) -> None:
     assert run([*command, "-o", "json"]) == Exit.USAGE
     assert json.loads(capsys.readouterr().err)["detail"] == f"'{place}': 'Acme' is not a name"
+
+
+REASONS = [
+    ("kill", "acme", "--reason"),
+    ("lift", "ab", "--reason"),
+    ("lift", "--tenant", "acme", "--yes", "--reason"),
+    ("region", "retire", "us", "--reason"),
+]
+
+
+@pytest.mark.parametrize("blank", ["", "  \t\n", "\u00a0\u200b"])
+@pytest.mark.parametrize("arguments", REASONS, ids=" ".join)
+def test_a_reason_that_says_nothing_is_refused_before_any_request(
+    desk: Desk, arguments: tuple[str, ...], blank: str
+) -> None:
+    code, out, err = desk.run(*arguments, blank, "-o", "json")
+    assert (code, out) == (Exit.USAGE, "")
+    assert json.loads(err)["detail"] == "'--reason': the reason is empty"
+    assert not any(core.requests for core in desk.system.cores.values())

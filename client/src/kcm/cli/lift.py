@@ -12,7 +12,7 @@ from kcm.cli.error_report import Problem, explain
 from kcm.cli.hold_progress import SHOWN, described_briefly, present, verdict
 from kcm.cli.holds import find, tell_who_answered
 from kcm.cli.kill import KillWait
-from kcm.cli.names import NAME
+from kcm.cli.names import NAME, REASON
 from kcm.cli.other_holds import tell_remaining
 from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import (
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--tenant", metavar="TENANT", type=NAME, help="All holds on this tenant, in place of ids."
 )
 @click.option("--yes", is_flag=True, help="With --tenant: do not ask.")
-@click.option("--reason", required=True, help="A reason that is stored with the lift.")
+@click.option("--reason", type=REASON, required=True, help="A reason that is stored with the lift.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),

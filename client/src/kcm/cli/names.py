@@ -1,4 +1,4 @@
-"""Names on the command line: of tenants, services, links, regions, operators and instances."""
+"""Names and texts on the command line: what has no valid form is refused before any request."""
 
 from __future__ import annotations
 
@@ -55,6 +55,27 @@ class BytesType(click.ParamType[str]):
 
 
 BYTES: Final = BytesType()
+
+
+class ReasonType(click.ParamType[str]):
+    """A parameter type for a reason. One without a visible character is refused."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the reason; raises ``Problem``."""
+        from kcm.cli.error_report import Problem
+
+        if any(one.isprintable() and not one.isspace() for one in value) or not _is_text(value):
+            return value  # ``refuse_no_text`` refuses what is no text
+        place = "" if param is None or ctx is None else f"{_place(param, ctx)}: "
+        raise Problem(
+            Exit.USAGE, "usage", f"{place}the reason is empty",
+            "nothing was done; say in a few words why, because the audit log keeps it",
+        )  # fmt: skip
+
+
+REASON: Final = ReasonType()
 
 
 def refuse_no_text(ctx: click.Context) -> None:

@@ -12,7 +12,7 @@ from kcm.cli.error_report import Problem
 from kcm.cli.hold_progress import SHOWN
 from kcm.cli.holds import tell_who_answered
 from kcm.cli.kill import place, watch
-from kcm.cli.names import NAME
+from kcm.cli.names import NAME, REASON
 from kcm.cli.output import advise, emit, note
 from kcm.cli.settings import Settings, common, common_at_any_cost, run_async, run_change
 from kcm.exit_codes import Exit
@@ -105,7 +105,7 @@ def list_regions(settings: Settings) -> int:
 
 @region.command()
 @click.argument("name", type=NAME)
-@click.option("--reason", required=True, help="A reason that is stored with the hold.")
+@click.option("--reason", type=REASON, required=True, help="A reason that is stored with the hold.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),
