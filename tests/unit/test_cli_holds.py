@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 from kcm.exit_codes import Exit
+from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.codec import Message
 
 from tests.fakes.client import NOW_MS
 from tests.unit.operator_rig import Cores, Desk, unknown
@@ -156,3 +159,64 @@ def test_a_lift_says_which_regions_have_it(desk: Desk, cores: Cores) -> None:
     cores.looks = 9
     err = desk.run("hold", "show", hold_id.hex(), "-o", "table")[2]
     assert "lifted; not confirmed yet by us" in err
+
+
+@pytest.fixture
+def slow(desk: Desk, cores: Cores) -> bytes:
+    """A hold whose lift a region does not have yet."""
+    desk.run("kill", "acme")
+    (hold_id,) = cores.held
+    cores.waiting = {"region": "us", "durable_at": 0, "how": "waiting"}
+    desk.run("lift", hold_id.hex(), "--reason", "over")
+    cores.looks = 10**6
+    return hold_id
+
+
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_waiting_for_a_lifted_hold_waits_until_its_lift_is_complete(
+    desk: Desk, cores: Cores, slow: bytes, form: str
+) -> None:
+    asked = ("hold", "show", slow.hex(), "--wait", "9", "-o", form)
+    puts, since = cores.puts, desk.system.clock.now
+    code, _, err = desk.run(*asked)
+    assert (code, cores.puts) == (Exit.NOT_COMPLETE, puts)
+    assert desk.system.clock.now - since > 8
+    assert "lifted; not confirmed yet by us" in err
+    assert "in force in" not in err
+    cores.looks = 5
+    code, out, err = desk.run(*asked)
+    assert (code, cores.looks) == (Exit.OK, 0)
+    assert form == "table" or json.loads(out)["complete"] is True
+    assert form == "json" or "lifted in eu" in err
+
+
+def test_a_hold_that_is_lifted_while_somebody_waits_is_waited_for(
+    desk: Desk, cores: Cores, slow: bytes
+) -> None:
+    lift = cores.lifted.pop(slow)
+    say = desk.system.cores["eu"].handlers["hold", "status"]
+
+    def look(request: AdminRequest, operator: str) -> Message:
+        if cores.looks < 10**6 - 3:
+            cores.lifted[slow] = lift
+        if cores.looks < 10**6 - 9:
+            cores.looks = 0
+        return say(request, operator)
+
+    desk.system.everywhere("hold", "status", look)
+    code, out, _ = desk.run("hold", "show", slow.hex(), "--wait", "60", "-o", "json")
+    told = json.loads(out)
+    assert (code, told["lifted"], told["complete"]) == (Exit.OK, True, True)
+
+
+def test_a_second_lift_says_that_the_first_one_is_not_complete(
+    desk: Desk, cores: Cores, slow: bytes
+) -> None:
+    again = ("lift", slow.hex(), "--reason", "again", "-o", "table")
+    code, _, err = desk.run(*again)
+    assert code == Exit.NOT_COMPLETE
+    assert "was lifted already" in err
+    assert "lifted; not confirmed yet by us" in err
+    assert f"`kcm hold show {slow.hex()[:16]} --wait 60` waits for the other regions" in err
+    cores.looks = 0
+    assert desk.run(*again)[0] == Exit.OK

@@ -130,9 +130,11 @@ class Kills:
         return _about(status, hold.id)
 
     async def watch(
-        self, hold_id: bytes, until: float, hold: NewHold | None = None
+        self, hold_id: bytes, until: float, hold: NewHold | None = None, *, lifts: bool = False
     ) -> AsyncIterator[HoldStatus]:
         """Yield the status of a hold until it is complete or lifted, or until the time is over.
+
+        With ``lifts``, a lift is watched until it is complete, too.
 
         A request for the status changes nothing. With ``hold``, it is also placed again every
         ``AGAIN_S`` seconds, so that it reaches instances and Cores that missed a message. An
@@ -159,8 +161,9 @@ class Kills:
                     raise
             else:
                 yield status
-                if status.complete or status.lifted:
+                if status.complete or (status.lifted and not lifts):
                     return
+                hold = None if status.lifted else hold
             if self._around.clock.elapsed() + wait >= until:
                 return
             await self._around.sleep(wait)

@@ -64,15 +64,17 @@ async def follow(
     look: Look | None = None,
     placed: HoldStatus | None = None,
     others: Callable[[], Awaitable[OtherHolds]] | None = None,
+    *,
+    lifts: bool = False,
 ) -> int:
     """Show a hold's table while it fills. Return 0 only if the hold is complete or lifted.
 
     With ``look``, also show the hold's issuer, time and reason. ``placed`` is the status at the
-    placement, for the case that no later status comes in time; ``others`` returns the holds that
-    were on the target before.
+    placement, if no later one comes in time; ``others`` returns the holds that were on the target
+    before. With ``lifts``, a lift has to be complete, too.
     """
     live = not settings.json and is_terminal(sys.stdout)
-    seen = await (_fill(statuses) if live else _wait(settings, statuses))
+    seen = await (_fill(statuses) if live else _wait(settings, statuses, lifts=lifts))
     last = seen or placed
     if last is None:
         raise Problem(
@@ -84,15 +86,14 @@ async def follow(
     view = None if look is None else await look()
     before = {} if others is None else (await others()).told(settings)
     present(settings, last, view, before, filled=live and seen is not None)
-    if last.complete or last.lifted:
+    if last.complete or (last.lifted and not lifts):
         note(settings, verdict(last), hold_id=hold_id, complete=last.complete, lifted=last.lifted)
         return Exit.OK
+    missing = f"{_in_force(last)}, but not every instance has confirmed: {_waited_for(last)}"
     raise Problem(
-        Exit.NOT_COMPLETE,
-        "not_complete",
-        f"{_in_force(last)}, but not every instance has confirmed: {_waited_for(last)}",
+        Exit.NOT_COMPLETE, "not_complete", verdict(last) if last.lifted else missing,
         f"`kcm hold show {hold_id.hex()} --wait 60` continues to watch",
-    )
+    )  # fmt: skip
 
 
 async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
@@ -109,14 +110,16 @@ async def _fill(statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
     return last
 
 
-async def _wait(settings: Settings, statuses: AsyncIterator[HoldStatus]) -> HoldStatus | None:
+async def _wait(
+    settings: Settings, statuses: AsyncIterator[HoldStatus], *, lifts: bool
+) -> HoldStatus | None:
     """Return the last status; report once what the command waits for, after ``TELL_S``."""
     clock = settings.around.clock
     last: HoldStatus | None = None
     told, since = False, clock.elapsed()
     async for status in statuses:
         last = status
-        ended = status.complete or status.lifted
+        ended = status.complete or (status.lifted and not lifts)
         if not told and not ended and clock.elapsed() - since >= TELL_S:
             told = True
             note(settings, verdict(status), waiting_for=waiting_for(status))

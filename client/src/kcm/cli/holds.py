@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -78,7 +79,8 @@ def list_holds(
     "--wait",
     type=click.FloatRange(0, 3600),
     default=0.0,
-    help="Seconds to wait until it is complete, placing it again; exit code 6 if it is not.",
+    help="Seconds to wait until it, or its lift, is complete; exit code 6 if it is not. A hold "
+    "that is not lifted is placed again.",
 )
 @first_region_option
 @common
@@ -132,10 +134,9 @@ async def _show(settings: Settings, prefix: str, wait: float, region: str | None
         until = settings.around.until(wait or ASK_S)
         if wait:
             hold = None if view.lifted else kills.placed(view)
-            watched = kills.watch(view.hold_id, until, hold)
-            return await follow(
-                settings, watched, view.hold_id, lambda: kills.find(view.hold_id.hex())
-            )
+            watched = kills.watch(view.hold_id, until, hold, lifts=True)
+            look = partial(kills.find, view.hold_id.hex())
+            return await follow(settings, watched, view.hold_id, look, lifts=True)
         status = await kills.status(view.hold_id, until)
     present(settings, status, view)
     if not settings.json:

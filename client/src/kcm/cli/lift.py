@@ -170,10 +170,11 @@ async def _lift_all(
             _tell(settings, view, status, alone=alone)
         if views:
             await tell_remaining(settings, kills, views)
-    open_ones = [one for one, status in zip(views, statuses, strict=True) if not _done(one, status)]
-    if not open_ones:
+    unfinished = [one for one, status in zip(views, statuses, strict=True) if not status.complete]
+    if not unfinished:
         return Exit.OK
-    advise(settings, f"`kcm hold show {_short(open_ones[0])}` shows which regions have the lift")
+    wait = f"`kcm hold show {_short(unfinished[0])} --wait 60` waits for the other regions"
+    advise(settings, wait)
     return Exit.NOT_COMPLETE
 
 
@@ -213,6 +214,7 @@ def _tell(settings: Settings, view: HoldView, status: HoldStatus, *, alone: bool
     if view.lifted:
         when = moment(view.lifted_ms)
         text = f"hold {view.hold_id.hex()} was lifted already at {when} by {view.lifted_by}"
+        text += "" if status.complete else f"; {verdict(status)}"
     note(
         settings,
         text,
@@ -221,10 +223,6 @@ def _tell(settings: Settings, view: HoldView, status: HoldStatus, *, alone: bool
         complete=status.complete,
         already=view.lifted,
     )
-
-
-def _done(view: HoldView, status: HoldStatus) -> bool:
-    return status.complete or view.lifted
 
 
 def _short(view: HoldView) -> str:
