@@ -51,7 +51,7 @@ PROCESSES: Final = (
     "tests/unit/test_cli_links.py::test_nothing_is_linked_when_nothing_is_granted",
     "tests/unit/test_cli_links.py::test_on_a_terminal_a_key_is_tried_again_when_what_is_missing_was_granted",
     "tests/unit/test_cli_links.py::test_on_a_terminal_whoever_gives_nothing_is_walked_through_it",
-    "tests/unit/test_cli_audit.py::test_what_a_journal_holds_is_json_where_that_is_asked_for",
+    "tests/unit/test_cli_audit.py::test_what_a_journal_holds_is_json_without_a_terminal",
     "tests/unit/test_cli_paths.py::test_a_path_that_cannot_be_used_is_named",
     "tests/unit/test_cli_streams.py",
     "tests/unit/test_client_seen.py::test_of_processes_that_write_at_once_the_highest_stays",

@@ -1,15 +1,23 @@
 """`kcm audit status` and `kcm audit verify`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kcm.cli.audit import _ended
 from kcm.cli.main import run
+from kcm.cli.settings import Settings, World
 from kcm.exit_codes import Exit
 from kcm_schemas.auditor import AuditorStatus, FollowedRegion
 
 from tests.fakes.client import NOW_MS
 from tests.unit.operator_rig import Desk
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(json=True, context_file=None, world=World())
 
 
 def followed(**changes: int) -> FollowedRegion:
@@ -64,18 +72,28 @@ def test_verifying_a_directory_that_is_no_journal_is_no_success(desk: Desk, tmp_
     assert desk.run("audit", "verify", str(tmp_path / "none"))[0] == Exit.USAGE
 
 
-def test_what_a_journal_holds_is_json_where_that_is_asked_for(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("form", [(), ("-o", "json")], ids=["default", "json"])
+def test_what_a_journal_holds_is_json_without_a_terminal(
+    tmp_path: Path, form: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["audit", "verify", str(tmp_path), "-o", "json"]) == Exit.CHECK_FAILED
+    assert run(["audit", "verify", str(tmp_path), *form]) == Exit.CHECK_FAILED
     out, err = capfd.readouterr()
     said = json.loads(out)
     assert "docs/audit.md" in json.loads(err)["hint"]
     assert (said["sound"], said["entries"], said["signatures_checked"]) == (False, 0, False)
     assert said["head"] == f"0:{'0' * 64}"
     assert "no segment" in said["problems"][0]
-    assert run(["audit", "verify", str(tmp_path)]) == Exit.CHECK_FAILED
+    assert run(["audit", "verify", str(tmp_path), "-o", "table"]) == Exit.CHECK_FAILED
     assert capfd.readouterr().out.endswith("NOT SOUND\n")
+
+
+def test_what_the_check_says_beside_its_result_is_in_the_same_form(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert _ended(settings, 1, "2026-01-01 ERROR the disk\x1b is odd\n") == Exit.CHECK_FAILED
+    assert json.loads(capfd.readouterr().err) == {"detail": "the disk\x1b is odd"}
+    assert _ended(replace(settings, json=False), 0, "WARNING old\x1b\n") == Exit.OK
+    assert capfd.readouterr().err == "WARNING old\ufffd\n"
 
 
 @pytest.mark.parametrize("anchor", ["5:zz", "nonsense", f"-1:{'a' * 64}", f"5:{'a' * 63}", ""])

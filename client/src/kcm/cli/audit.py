@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from kcm.cli.error_report import Problem, clean
+from kcm.cli.error_report import Problem
 from kcm.cli.output import advise, emit, note
 from kcm.cli.settings import Settings, common, region_option, run_async
-from kcm.cli.streams import tell
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -122,20 +121,20 @@ def verify(settings: Settings, directory: str, config: str | None, anchor: str |
     command = [sys.executable, "-m", "kcm_auditor", "--verify", directory]
     command += ["--config", config] if config else []
     command += ["--anchor", anchor] if anchor else []
-    command += ["--json"] if settings.json_wanted else []
+    command += ["--json"] if settings.json else []
     if not _installed():
         text = "the Auditor is not installed here"
         raise Problem(Exit.USAGE, "usage", text, "pip install 'kcm[dev]'")
     done = subprocess.run(
         command, check=False, stderr=subprocess.PIPE, text=True, errors="backslashreplace"
     )
-    code = _ended(done.returncode, done.stderr)
+    code = _ended(settings, done.returncode, done.stderr)
     if code:
         advise(settings, "keep the directory as evidence; docs/audit.md describes how to continue")
     return code
 
 
-def _ended(code: int, said: str) -> int:
+def _ended(settings: Settings, code: int, said: str) -> int:
     """Return the exit code for a check by another process. ``said`` is its standard error."""
     told = said.strip().rpartition("\n")[2].rpartition(" ERROR ")[2]
     if code == 2:
@@ -146,7 +145,7 @@ def _ended(code: int, said: str) -> int:
             "`python -m kcm_auditor --verify DIRECTORY` shows why",
         )  # fmt: skip
     if told:
-        tell(clean(told))
+        note(settings, told, detail=told)
     return Exit.CHECK_FAILED if code else Exit.OK
 
 
