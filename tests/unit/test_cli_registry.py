@@ -175,7 +175,7 @@ def test_nothing_is_adopted_that_nobody_confirmed(
     monkeypatch.setattr("sys.stdin", Typed("n\n"))
     code, out, err = desk.run("adopt", "--region", "eu", form=form)
     assert code == Exit.OK
-    assert "Is this all of region eu: 2 tenants, 1 links, 3 services?" in err
+    assert "Is this all of region eu: 2 tenants, 1 link, 3 services?" in err
     text = "us may have newer entries: compare with `kcm tenant list -o json --region us`"
     assert text in err
     assert "nothing was changed" in (out["why"] if form == "json" else err)

@@ -79,7 +79,7 @@ def test_nobody_is_retired_without_a_confirmation(
     monkeypatch.setattr("sys.stdin", Typed("n\n"))
     code, _, err = desk.run(*retire, form="table")
     assert code == Exit.OK
-    assert "1 statements still count, 1 do not. Retire bob? This cannot be undone." in err
+    assert "1 statement still counts, 1 does not. Retire bob? This cannot be undone." in err
     assert "changed" in err.splitlines()[-1]
     monkeypatch.setattr("sys.stdin", Typed(""))
     code, _, err = desk.run(*retire, form="table")

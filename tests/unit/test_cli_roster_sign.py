@@ -31,7 +31,7 @@ def test_the_root_signs_on_another_machine(desk: Desk, tmp_path: Path) -> None:
     assert (code, shown["signed"], signed.exists()) == (Exit.OK, False, False)
     code, shown, _ = desk.run("roster", "sign", str(draft), "--known", known)
     assert code == Exit.OK
-    assert shown["changes"] == [{"name": "bob", "change": "retired: 1 statements still count"}]
+    assert shown["changes"] == [{"name": "bob", "change": "retired: 1 statement still counts"}]
     assert (shown["version"], shown["signed"]) == (2, True)
     assert (desk.system.directory / "roster").read_bytes() == before
     assert desk.run("roster", "put", str(signed), key=False)[0] == Exit.OK

@@ -184,6 +184,6 @@ def test_when_no_row_is_understood_there_is_no_file(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert desk.run("encrypt", "a,b\n1\n", "p.csv", "--fields", "a") == (Exit.USAGE, None)
-    assert "row 2: it has 1 columns" in str(said(capsys)[-1]["detail"])
+    assert "row 2: it has 1 column," in str(said(capsys)[-1]["detail"])
     assert desk.run("decrypt", "a,b\n?,1\n", "p.csv", "--fields", "a") == (Exit.USAGE, None)
     assert "not a record in base64" in str(said(capsys)[-1]["detail"])

@@ -55,7 +55,7 @@ def test_every_public_name_is_there() -> None:
             kcm.BadValue,
             "contexts",
             None,
-            "1 entries",
+            "1 entry for",
         ),
         (("acme", "files", [b""] * 2, []), kcm.BadValue, "contexts", None, "0 entries"),
         (("acme", "files", [b""], bytes(4097)), kcm.BadValue, "contexts", None, "4097 bytes"),

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.text import counted
 
 
 class BatchFailed(KcmError):
@@ -18,7 +19,8 @@ class BatchFailed(KcmError):
     def __init__(self, failed: int, total: int, index: int, first: KcmError) -> None:
         """``index`` is that of the first failed record, counted from 0."""
         super().__init__(
-            first.code, f"{failed} of {total} records failed; the first is [{index}]: {first}"
+            first.code,
+            f"{failed} of {counted(total, 'record')} failed; the first is [{index}]: {first}",
         )
         self.failed: Final = failed
         self.total: Final = total

@@ -1,4 +1,4 @@
-"""Untrusted text, made safe for a terminal and for one line of a log."""
+"""Texts: untrusted ones, made safe for a terminal and for one line of a log, and counts."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def printable(text: str) -> str:
         for character in text[:CHARACTERS_MAX]
     )
     return shown if len(text) <= CHARACTERS_MAX else f"{shown}…"
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun. ``many`` is the plural [default: ``one`` with an s]."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _steers(character: str) -> bool:

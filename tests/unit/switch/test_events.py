@@ -72,7 +72,7 @@ async def test_who_hears_of_an_order_records_what_it_did_itself(system, core):
     kinds = [kind for kind, _ in told(other)]
     assert kinds == [EventType.HOLD_PURGED, EventType.HOLD_RELEASED]
     assert [(fields["actor"], fields["detail"]) for _, fields in told(other)] == [
-        ("security", "1 tenants; cause operator: drill"),
+        ("security", "1 tenant; cause operator: drill"),
         ("security", "cause operator: over"),
     ]
     assert {fields["hold"] for _, fields in told(other)} == {one.id}
@@ -129,7 +129,7 @@ async def test_who_brings_a_signed_hold_or_lift_to_the_stream_does_not_hide_its_
     )
     await until(lambda: core.count(EventType.HOLD_RELEASED))
     assert [(kind, one["actor"], one["detail"]) for kind, one in told(core)] == [
-        (EventType.HOLD_PURGED, "security-2", "1 tenants; cause operator: by whoever has it"),
+        (EventType.HOLD_PURGED, "security-2", "1 tenant; cause operator: by whoever has it"),
         (EventType.HOLD_RELEASED, "security", "cause operator: over"),
     ]
 
@@ -175,7 +175,7 @@ async def test_what_a_roster_does_to_holds_is_recorded_and_says_so(system):
         ended.id: (
             EventType.HOLD_PURGED,
             "security",
-            "1 tenants; its lift does not count any more; cause operator: drill",
+            "1 tenant; its lift does not count any more; cause operator: drill",
         ),
         current.id: (
             EventType.HOLD_RELEASED,

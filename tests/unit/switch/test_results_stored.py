@@ -173,7 +173,7 @@ async def test_a_kill_of_more_incarnations_than_a_result_has_room_for_is_complet
     one, status = await finished(system, core)
     assert status.complete
     assert status.concluded is None
-    assert "no room for 1 incarnations" in status.unstored
+    assert "no room for 1 incarnation;" in status.unstored
     assert core.results.signed(one.id, status.concluded) == b""
     await settled()
     assert not core.kills.looks.of("eu")

@@ -8,6 +8,7 @@ from typing import Final
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
+from kcm_schemas.text import counted
 
 
 class BadArgument(KcmError):
@@ -67,7 +68,8 @@ def bound(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[byte
     values = [contexts] if isinstance(contexts, bytes) else contexts
     check_bytes("contexts", values)
     if not shared and len(values) != count:
-        text = f"contexts has {len(values)} entries for {count} records; one for all is bytes"
+        entries = counted(len(values), "entry", "entries")
+        text = f"contexts has {entries} for {counted(count, 'record')}; one for all is bytes"
         raise BadValue(text, "contexts")
     for index, value in enumerate(values):
         if len(value) > limits.APP_CONTEXT_MAX:

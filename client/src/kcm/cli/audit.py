@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from kcm_schemas.text import counted
 
 from kcm.cli.error_report import Problem
 from kcm.cli.output import advise, emit, note
@@ -76,7 +77,7 @@ def trimmed_of(entry: FollowedRegion) -> str:
 def used_of(entry: FollowedRegion) -> str:
     """Return how full the stream is."""
     if not entry.room:
-        return f"{entry.used} bytes, no bound"
+        return f"{counted(entry.used, 'byte')}, no bound"
     return f"{entry.used * 100 // entry.room} % of {entry.room >> 20} MiB"
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
+from kcm_schemas.text import counted
+
 from kcm.cli.error_report import Problem
 from kcm.cli.table_format import BOM, LINE_MAX, Cell, Row, encoded, listed, named
 from kcm.exit_codes import Exit
@@ -106,7 +108,8 @@ class Delimited:
         if not values:
             return Row(number, text)
         if len(values) != len(self._header):
-            problem = f"it has {len(values)} columns, but the header has {len(self._header)}"
+            found = counted(len(values), "column")
+            problem = f"it has {found}, but the header has {len(self._header)}"
             return Row(number, text, problem=problem)
         cells = dict(zip(self._header, self._cells(text, values), strict=True))
         return Row(

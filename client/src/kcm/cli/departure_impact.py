@@ -84,7 +84,10 @@ class _Looks:
             if one.lifted_by == self._name and one.origin == origin and one.cause == "l1"
         ]
         links = Counter(view.target for view in views)
-        again = f"{count} holds of region {origin} whose ids begin with {prefix.hex()} are in force"
+        words = ("hold", "id begins", "is") if count == "1" else ("holds", "ids begin", "are")
+        holds, begin, are = words
+        of = f"{count} {holds} of region {origin}"
+        again = f"{of} whose {begin} with {prefix.hex()} {are} in force"
         if not links:
             return f"{again} again; no region knows their links"
         told = [f"{link} ({await self._reach(region, 'link', link)})" for link in _first(links)]

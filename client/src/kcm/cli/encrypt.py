@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeVar
 
 import click
+from kcm_schemas.text import counted
 
 from kcm.cli.column_options import Columns, Given, column_options
 from kcm.cli.error_report import Problem
@@ -218,12 +219,18 @@ def _columns(settings: Settings, job: Job, columns: Columns) -> int:
         return await work_table(target, job.operation, columns, source, sink, advance, report)
 
     tally = run_async(job.run(settings, work))
-    text = f"{tally.good} cells {job.operation}ed, {tally.bad} bad"
+    text = f"{counted(tally.good, 'cell')} {job.operation}ed, {tally.bad} bad"
     lacking = {name: rows for name, rows in tally.lacking.items() if rows}
     for name, rows in lacking.items():
-        text += f"; {rows} of {tally.rows} rows do not have {name}"
+        do = "does" if rows == 1 else "do"
+        text += f"; {rows} of {counted(tally.rows, 'row')} {do} not have {name}"
     for name, cells in tally.twice.items():
-        text += f"; {cells} cells of {name} were encrypted already, and now are encrypted twice"
+        were = counted(
+            cells,
+            f"cell of {name} was encrypted already, and now is",
+            f"cells of {name} were encrypted already, and now are",
+        )
+        text += f"; {were} encrypted twice"
     hint = {"hint": BAD_CELLS[job.operation]} if tally.bad else {}
     note(
         settings,

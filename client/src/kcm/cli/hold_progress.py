@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from kcm_schemas.text import counted
+
 from kcm.cli.error_report import Problem, clean
 from kcm.cli.output import emit, moment, note
 from kcm.cli.settings import Settings
@@ -160,7 +162,7 @@ def _tell_result(settings: Settings, status: HoldStatus) -> None:
         note(
             settings,
             f"the kill was concluded by {one.instance} at {moment(one.concluded_ms)} UTC, with "
-            f"{one.receipts} signed receipts{left_out}",
+            f"{counted(one.receipts, 'signed receipt')}{left_out}",
         )
     if status.unstored:
         note(settings, f"the result of the kill is not stored: {status.unstored}")

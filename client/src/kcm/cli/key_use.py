@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from kcm_schemas.text import counted
+
 from kcm.cli.error_report import explain
 from kcm.cli.output import advise, emit, moment, note
 from kcm.cli.settings import Settings
@@ -57,10 +59,14 @@ async def status(settings: Settings, region: str | None) -> int:
 
 def warning_of(use: KeyUse) -> str:
     """Return what needs an operator's action; empty if nothing does."""
-    said = f"{use.in_use} of {use.most} root keys are in use"
+    are = "is" if use.in_use == 1 else "are"
+    said = f"{use.in_use} of {counted(use.most, 'root key')} {are} in use"
     if use.state == "crowded":
+        tenants = counted(
+            use.unloaded, "tenant with the oldest use was", "tenants with the oldest use were"
+        )
         return (
-            f"{said}, and the {use.unloaded} tenants with the oldest use were unloaded within "
+            f"{said}, and {tenants} unloaded within "
             f"10 minutes; their next request loads them again: {WHAT_TO_DO}"
         )
     if use.state == "filling":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
+from kcm_schemas.text import counted
 
 from kcm.cli.core_registries import Row, as_json, ask, look, refuse, tell
 from kcm.cli.error_report import Problem
@@ -51,7 +52,12 @@ def _confirmed(settings: Settings, region: str, chosen: RegistryView) -> bool:
     if others:
         compare = f"compare with `kcm tenant list -o json --region {others[0]}`"
         click.echo(f"{', '.join(others)} may have newer entries: {compare}", err=True)
-    counts = f"{chosen.tenants} tenants, {chosen.links} links, {chosen.services} services"
+    counts = ", ".join(
+        counted(number, noun)
+        for number, noun in (
+            (chosen.tenants, "tenant"), (chosen.links, "link"), (chosen.services, "service"),
+        )
+    )  # fmt: skip
     return click.confirm(f"Is this all of region {region}: {counts}?", err=True)
 
 

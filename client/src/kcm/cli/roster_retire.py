@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
+from kcm_schemas.text import counted
 
 from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
@@ -130,7 +131,8 @@ def _retire(settings: Settings, order: Order) -> int:
 
 
 def _confirmed(order: Order, plan: Plan) -> bool:
-    counts = f"{plan.endorsed} statements still count, {plan.left_out} do not"
+    endorsed = counted(plan.endorsed, "statement still counts", "statements still count")
+    counts = f"{endorsed}, {plan.left_out} {'does' if plan.left_out == 1 else 'do'} not"
     return click.confirm(f"{counts}. Retire {order.name}? This cannot be undone.", err=True)
 
 
@@ -192,7 +194,7 @@ def _tell(
     )
     note(
         settings,
-        f"{plan.endorsed} statements of {order.name} are endorsed, {plan.left_out} are left out",
+        f"{counted(plan.endorsed, 'statement')} of {order.name} endorsed, {plan.left_out} left out",
         endorsed=plan.endorsed,
         left_out=plan.left_out,
     )

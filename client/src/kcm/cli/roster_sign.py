@@ -95,12 +95,9 @@ def sign(settings: Settings, file: Path, known: Path, key: Path | None, to: Path
     if root is None:
         note(settings, f"version {new.version}: not signed; give --key to sign it")
         return
-    note(
-        settings,
-        f"version {new.version} is signed by root {root.public.hex()}: copy {target} and "
-        f"{target}.endorsements/ back; `kcm roster put {target}`",
-        file=str(target),
-    )
+    text = f"version {new.version} is signed by root {root.public.hex()}: copy {target} and "
+    text += f"{target}.endorsements/ back; `kcm roster put {target}`"
+    note(settings, text, file=str(target))
 
 
 def _draft(file: Path) -> Roster:

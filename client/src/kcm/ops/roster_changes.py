@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from kcm_runtime.files.atomic import place, placing
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Roster
+from kcm_schemas.text import counted
 from kcm_trust.endorsements import PAGE_BYTES, PAGES_MAX, Endorsements, pages
 from kcm_trust.roster import entries, follows, name_of
 from kcm_trust.verify import Untrusted
@@ -330,7 +331,8 @@ def _changes(was: Instance | Operator | None, now: Instance | Operator | None) -
     if _what(was) != _what(now):
         found.append(f"was {_what(was)}; is {_what(now)}")
     if was.retired != now.retired and now.retired is not None:
-        found.append(f"retired: {now.retired.count} statements still count")
+        count = counted(now.retired.count, "statement still counts", "statements still count")
+        found.append(f"retired: {count}")
     return found
 
 

@@ -14,6 +14,7 @@ from kcm_schemas.control import Receipt
 from kcm_schemas.kill_result import Result
 from kcm_schemas.roster import Instance, Role, Roster
 from kcm_schemas.signed import Kind, Signed
+from kcm_schemas.text import counted
 
 from kcm_trust.endorsements import Endorsements
 from kcm_trust.envelopes import Untrusted, envelope, holds
@@ -208,7 +209,7 @@ class _Steps:
         accounted(result, receipts)
         self._receipts = receipts
         left_out = f"; {result.left_out} left out for lack of room" if result.left_out else ""
-        return f"{len(receipts)} signed receipts{left_out}"
+        return f"{counted(len(receipts), 'signed receipt')}{left_out}"
 
     def completeness(self) -> str:
         """The regions and incarnations are those of a completed kill."""
@@ -229,7 +230,8 @@ class _Steps:
                     f" {incarnation.region} on the roster"
                 )
         self.found.attested += _attested(result, by.roster)
-        return f"{len(result.regions)} regions, {len(result.incarnations)} incarnations"
+        regions = counted(len(result.regions), "region")
+        return f"{regions}, {counted(len(result.incarnations), 'incarnation')}"
 
     @property
     def _verifier(self) -> Verifier:
@@ -313,5 +315,5 @@ def _attested(result: Result, roster: Roster) -> list[str]:
     if cut_off:
         told.append(f"leases-ended: {', '.join(cut_off)}")
     if result.left_out:
-        told.append(f"{result.left_out} receipts for which the result has no room")
+        told.append(f"{counted(result.left_out, 'receipt')} for which the result has no room")
     return told

@@ -17,6 +17,7 @@ from kcm_schemas.control import Hold, Receipt
 from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts
 from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import STATEMENT_MAX, Kind, Signed
+from kcm_schemas.text import counted
 
 from kcm_trust.checks import Checker, body_of
 from kcm_trust.envelopes import Forged, Untrusted, envelope
@@ -136,11 +137,11 @@ def accounted(result: Result, receipts: Sequence[Receipt]) -> None:
             raise Untrusted(f"the receipt of {receipt.instance} differs from the list")
     if len(seen) + result.left_out != len(told):
         raise Untrusted(
-            f"the list has {len(told)} incarnations with a receipt; {len(seen)} receipts are here,"
-            f" and {result.left_out} were left out"
+            f"the list has {counted(len(told), 'incarnation')} with a receipt; receipts here:"
+            f" {len(seen)}, left out: {result.left_out}"
         )
     if result.left_out and room_for_receipts(result) >= STATEMENT_MAX[Kind.RECEIPT] + ITEM_MAX:
-        raise Untrusted(f"{result.left_out} receipts are left out although there is room")
+        raise Untrusted(f"{counted(result.left_out, 'receipt')} left out although there is room")
 
 
 def timely(result: Result, hold: Hold) -> None:

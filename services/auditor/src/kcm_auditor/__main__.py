@@ -25,6 +25,7 @@ from kcm_runtime.instance import load_instance
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.process import protect, report
 from kcm_schemas.roster import Role
+from kcm_schemas.text import counted
 from kcm_trust.verify import Untrusted, Verifier, verify_roster
 
 from kcm_auditor.config import AuditorConfig
@@ -128,7 +129,7 @@ def _tell(report: Report, *, checked: bool) -> None:
     out.write(f"incidents  {report.incidents}\n")
     out.write(f"head       {report.entries}:{report.head}\n")
     out.write(f"signatures {'checked' if checked else 'not checked: give --config'}\n")
-    out.write(f"gone       {report.gone_events} events\n")
+    out.write(f"gone       {counted(report.gone_events, 'event')}\n")
     for gone in report.gone:
         out.write(f"GONE       {gone}\n")
     for problem in report.problems:

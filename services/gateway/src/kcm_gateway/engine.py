@@ -31,6 +31,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.labels import record_aad_end
 from kcm_schemas.names import is_name
 from kcm_schemas.results import Results
+from kcm_schemas.text import counted
 
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
@@ -312,7 +313,8 @@ def _aad_ends(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[
     if len(contexts) != count:
         raise KcmError(
             Code.MALFORMED,
-            f"{len(contexts)} contexts for {count} records: give bytes for all, or one for each",
+            f"{counted(len(contexts), 'context')} for {counted(count, 'record')}: give bytes for "
+            "all, or one for each",
         )
     return _ends(contexts)
 

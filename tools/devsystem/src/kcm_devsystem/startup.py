@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kcm.ops.provision import ProvisionConfig, provision
 from kcm_runtime.config import BusAddress
+from kcm_schemas.text import counted
 
 from kcm_devsystem import instances, retired, shape, topology
 from kcm_devsystem.brokers import Account, login_name
@@ -52,7 +53,8 @@ class Start:
             public = trust(self.options, self.tell)
             RootKeys(root).prepare()
             names = ", ".join(self.shape.regions)
-            self.tell(f"starting a backbone and {len(self.shape.regions)} regions: {names}")
+            regions = counted(len(self.shape.regions), "region")
+            self.tell(f"starting a backbone and {regions}: {names}")
         plan = self._brokers(write)
         asyncio.run(provision_all(plan, self.options.audit_bytes))
         context = write_configs(plan, self.options, public, write, leave=self.running)
@@ -89,7 +91,7 @@ class Start:
     def _services(self) -> None:
         members = to_start(self._root, self.shape.members, self.running, self.tell)
         if not self.running:
-            self.tell(f"starting {len(members)} services")
+            self.tell(f"starting {counted(len(members), 'service')}")
         started = []
         for member in members:
             entry = instances.start_member(

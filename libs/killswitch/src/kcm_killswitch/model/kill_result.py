@@ -16,6 +16,7 @@ from kcm_schemas.admin.kill_status import Concluded, HoldStatus
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.kill_result import ITEM_MAX, Result, room_for_receipts
+from kcm_schemas.text import counted
 
 from kcm_killswitch.model.completeness import Arrival, RegionFacts
 from kcm_killswitch.model.incarnations import Key
@@ -64,7 +65,8 @@ def conclude(
 
 
 def _too_large(status: HoldStatus) -> KcmError:
-    text = f"a result has no room for {len(status.incarnations)} incarnations: none is stored"
+    incarnations = counted(len(status.incarnations), "incarnation")
+    text = f"a result has no room for {incarnations}; it is not stored"
     return KcmError(Code.TOO_LARGE, text)
 
 

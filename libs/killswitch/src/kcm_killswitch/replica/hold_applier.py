@@ -14,6 +14,7 @@ from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas.audit import EventType
 from kcm_schemas.control import Receipt
+from kcm_schemas.text import counted
 from kcm_trust.statements import lifted, signed_by
 from kcm_trust.verify import Forged, Unlisted, Untrusted, VerifiedHold, VerifiedLift
 
@@ -281,7 +282,7 @@ class HoldApplier:
         if now.lifted:
             self._emit(EventType.HOLD_RELEASED, **about(now), actor=actor, detail=detail)
             return
-        detail = f"{len(tenants)} tenants; {detail}"
+        detail = f"{counted(len(tenants), 'tenant')}; {detail}"
         self._emit(EventType.HOLD_PURGED, **about(now), actor=actor, count=dropped, detail=detail)
 
 

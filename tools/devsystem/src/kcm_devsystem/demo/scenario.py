@@ -21,6 +21,7 @@ from kcm._internal import statements
 from kcm._internal.kills import Kills
 from kcm.cli.signals import orderly, undisturbed
 from kcm_runtime.clock import SystemClock
+from kcm_schemas.text import counted
 
 from kcm_devsystem import system
 from kcm_devsystem.configs import config_file
@@ -169,12 +170,13 @@ class _Scenario:
         return kind
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
-        self._tell(f"encrypting {len(self._rows)} rows in {HOME}, each with its own data key")
+        rows = counted(len(self._rows), "row")
+        self._tell(f"encrypting {rows} in {HOME}, each with its own data key")
         sealed = (await client.encrypt(KILLED, SERVICE, self._rows, deadline_s=60)).values
         opened = await client.decrypt(KILLED, SERVICE, sealed, deadline_s=60)
         same = sum(a == b for a, b in zip(self._rows, opened.values, strict=True))
         result["records"], result["round_trips_ok"] = len(self._rows), same
-        self._tell(f"decrypted {same} of {len(self._rows)} rows correctly")
+        self._tell(f"decrypted {same} of {rows} correctly")
         return sealed
 
     async def _file(self) -> dict[str, Any]:
