@@ -178,3 +178,20 @@ def test_a_script_is_not_asked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> N
     code, _, err = desk.run("l1", "link", "root")
     assert code == Exit.USAGE
     assert "NAME URI" in err
+
+
+def test_a_uri_that_is_none_has_the_exit_code_of_a_check(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kcm l1 check` refuses it here, a Core refuses it there."""
+
+    def refuses(request: AdminRequest, operator: str) -> Message:
+        raise KcmError(Code.MALFORMED, "the root key's URI: no provider has this scheme")
+
+    desk.system.everywhere("link", "put", refuses)
+    code, out, err = desk.run("l1", "link", "root", "http://foo", "-o", "json")
+    assert (code, json.loads(err)["error"]) == (Exit.USAGE, "malformed")
+    assert {row["result"] for row in json.loads(out)} == {"malformed"}
+    assert "docs/l1 has a page for each provider" in json.loads(err)["hint"]
+    typed(monkeypatch)  # and nobody is asked to grant it something
+    assert desk.run("l1", "link", "root", "http://foo", "-o", "table")[0] == Exit.USAGE

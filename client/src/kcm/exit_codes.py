@@ -25,11 +25,11 @@ Exit codes:
   0    done
   1    unexpected fault, or a fault of this machine, for example a full disk
   2    wrong usage, or a file or context that cannot be used
-  3    refused by a component
+  3    refused by a component; also data that cannot be decrypted (tampered)
   4    a part of a batch failed, the rest is done
   5    unavailable or out of time; a retry may help
   6    the hold is in force, but not every instance has confirmed it
-  7    a check failed: a file, a reply or a journal is not valid
+  7    a check here failed: a file's form, evidence, a reply or a journal is not valid
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)
   141  the reader of the output ended first, as in `| head`; no message is shown

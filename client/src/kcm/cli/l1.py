@@ -309,6 +309,8 @@ def _try_again(settings: Settings, uri: str, failed: dict[str, Report]) -> bool:
 def _explain(error: Exception) -> Report:
     """Return the report of a failed link, with a hint about keys."""
     report = explain(error)
+    if report.code == "malformed":  # the URI, which `kcm l1 check` refuses as wrong usage, too
+        report = replace(report, exit_code=Exit.USAGE)
     if report.detail.startswith("the root key"):
         return replace(report, hint=ABOUT_KEYS)
     return report
