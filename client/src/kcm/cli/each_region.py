@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -12,6 +13,7 @@ from kcm.cli.error_report import Problem, Report, explain, show, together
 from kcm.cli.order_state import OrderState
 from kcm.cli.output import emit, note
 from kcm.cli.settings import Settings, run_change
+from kcm.cli.similar_names import Scope, suggest
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from kcm.cli.change_summary import Change
 
 T = TypeVar("T")
+
+NONE: Final[Mapping[Scope, str]] = MappingProxyType({})
+"""No names: nothing is suggested."""
 
 revision_option = click.option(
     "--revision",
@@ -34,9 +39,12 @@ revision_option = click.option(
 
 
 async def ask_region(
-    settings: Settings, region: str | None, ask: Callable[[Admin, str], Awaitable[T]]
+    settings: Settings,
+    region: str | None,
+    ask: Callable[[Admin, str], Awaitable[T]],
+    names: Mapping[Scope, str] = NONE,
 ) -> T:
-    """Ask one region. An error names the region."""
+    """Ask one region. An error names the region, and a name that is similar to an unknown one."""
     from kcm.errors import ServiceError
 
     context = settings.context()
@@ -45,7 +53,8 @@ async def ask_region(
     try:
         return await ask(admin, place)
     except ServiceError as error:
-        raise Problem.of(together({place: explain(error)})[0]) from None
+        report = await suggest(admin, [place], explain(error), names)
+        raise Problem.of(together({place: report})[0]) from None
     finally:
         await admin.close()
 
@@ -58,15 +67,17 @@ async def find_tenant(admin: Admin, context: ClientContext, name: str) -> Tenant
     def look(region: str) -> Awaitable[TenantRow]:
         return admin.find(region, name)
 
+    regions = context.in_order(None)
     try:
-        return (await first(context.in_order(None), look))[1]
+        return (await first(regions, look))[1]
     except UnknownTenant:
-        raise Problem(
+        report = Report(
             Exit.REFUSED,
             "unknown_tenant",
             f"no region that replies has a tenant {name}",
             "`kcm tenant list` shows the tenants; `kcm tenant create` creates one",
-        ) from None
+        )
+        raise Problem.of(await suggest(admin, regions, report, {"tenant": name})) from None
 
 
 Put = Callable[["Admin", str], Awaitable["Change"]]
@@ -90,12 +101,14 @@ def put_everywhere(
     choose: Choose | None = None,
     *,
     shows: str,
+    names: Mapping[Scope, str] = NONE,
 ) -> int:
     """Send an entry to each region, show the results, and return the exit code of the worst one.
 
-    ``shows`` is the command that shows what a region has.
+    ``shows`` is the command that shows what a region has; ``names`` are those that the regions have
+    to know.
     """
-    results = run_change(_put_each(settings, regions, put, choose, shows))
+    results = run_change(_put_each(settings, regions, put, choose, shows, names))
     failed = {region: one for region, one in results.items() if isinstance(one, Report)}
     done = {region: one for region, one in results.items() if not isinstance(one, Report)}
     rows = [
@@ -121,6 +134,7 @@ async def _put_each(
     put: Put,
     choose: Choose | None,
     shows: str,
+    names: Mapping[Scope, str],
 ) -> dict[str, Report | Change]:
     import asyncio
 
@@ -135,7 +149,7 @@ async def _put_each(
             with standing.asking(region):
                 return await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has its own result
-            return explain(error)
+            return await suggest(admin, [region], explain(error), names)
 
     try:
         chosen: Sequence[str] = [context.region(region) for region in regions]

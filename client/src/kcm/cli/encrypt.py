@@ -11,7 +11,7 @@ import click
 from kcm_schemas.text import counted
 
 from kcm.cli.column_options import Columns, Given, column_options
-from kcm.cli.error_report import Problem
+from kcm.cli.error_report import Problem, explain
 from kcm.cli.input_file import INPUT, size_of, source
 from kcm.cli.names import BYTES, NAME
 from kcm.cli.output import note
@@ -19,9 +19,11 @@ from kcm.cli.output_file import OUTPUT, STDOUT, Sink, refuse_terminal, sink
 from kcm.cli.own_input import refuse_own_input
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
+from kcm.cli.similar_names import Scope, suggest_to_user
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
+    from kcm._internal.client_context import ClientContext
     from kcm.cli.columns import BadCell, Tally
     from kcm.cli.files import Target
 
@@ -59,12 +61,30 @@ class Job:
         settings: Settings,
         work: Callable[[Target, BinaryIO, Sink, Advance], Awaitable[T]],
     ) -> T:
+        """Run ``work``. An error has a name that is similar to an unknown one."""
+        from kcm.errors import UnknownService, UnknownTenant
+
+        context = settings.context()
+        refuse_own_input(self.output, [self.file, *context.files])
+        try:
+            return await self._run(settings, context, work)
+        except (UnknownService, UnknownTenant) as error:
+            names: dict[Scope, str] = {"tenant": self.tenant, "service": self.service}
+            place, report = context.region(self.region), explain(error)
+            report = await suggest_to_user(settings, context, place, report, names)
+            raise Problem.of(report) from None
+
+    async def _run(
+        self,
+        settings: Settings,
+        context: ClientContext,
+        work: Callable[[Target, BinaryIO, Sink, Advance], Awaitable[T]],
+    ) -> T:
         """Connect, open input and output, and run ``work``."""
         from kcm._internal.client import Client
         from kcm.cli.files import Target
 
-        bound, context = self.bound_context(), settings.context()
-        refuse_own_input(self.output, [self.file, *context.files])
+        bound = self.bound_context()
         connect = Client.connect(
             context, self.region, opener=settings.opener, around=settings.around
         )

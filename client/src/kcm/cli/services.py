@@ -70,6 +70,6 @@ def list_services(settings: Settings, tenant_name: str, region: str | None) -> N
     async def ask(admin: Admin, place: str) -> list[ServiceRow]:
         return await admin.services(place, tenant_name)
 
-    rows = run_async(ask_region(settings, region, ask))
+    rows = run_async(ask_region(settings, region, ask, {"tenant": tenant_name}))
     columns = ("tenant", "service", "revision")
     emit(settings, rows, columns, [(row.tenant, row.service, row.revision) for row in rows])

@@ -89,7 +89,8 @@ def create(
             revision, link=link_name, regions=sorted(set(served)), region_quorum=region_quorum
         )
 
-    return put_everywhere(settings, regions, put, {"tenant": name}, shows=f"kcm tenant show {name}")
+    about, shows = {"tenant": name}, f"kcm tenant show {name}"
+    return put_everywhere(settings, regions, put, about, shows=shows, names={"link": link_name})
 
 
 async def _taken(
@@ -162,7 +163,9 @@ def relink(settings: Settings, name: str, link_name: str) -> int:
         return "unchanged" if same else "replaced"
 
     about = {"tenant": name, "link": link_name}
-    return put_everywhere(settings, (), put, about, choose, shows=f"kcm tenant show {name}")
+    return put_everywhere(
+        settings, (), put, about, choose, shows=f"kcm tenant show {name}", names={"link": link_name}
+    )
 
 
 @tenant.command("list")
@@ -219,7 +222,7 @@ def show_tenant(settings: Settings, name: str, region: str | None) -> None:
         with counting("services") as on_page:
             return await admin.tenant(place, name, on_page=on_page)
 
-    view = run_async(ask_region(settings, region, ask))
+    view = run_async(ask_region(settings, region, ask, {"tenant": name}))
     value = view.model_dump(exclude={"total", "more"})
     services = " ".join(f"{item.service}/{item.l3_version}" for item in view.services)
     emit(settings, value, COLUMNS, [(*_about(view), services, len(view.holds))])
