@@ -79,7 +79,9 @@ def place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Place:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_hint_speaks_of_the_command_that_was_given(command: str) -> None:
     for code in CODES:
-        assert not wrong(command, hint_of(command, code.value)), code
+        for detail, replied in (("", False), ("", True), ("the broker is away", False)):
+            hint = hint_of(command, code.value, detail, replied=replied)
+            assert not wrong(command, hint), code
 
 
 def test_hints_are_for_commands_and_codes() -> None:

@@ -15,7 +15,7 @@ from kcm_runtime.nats.connect_failures import Failure, Reason
 from kcm_runtime.nats.connection import Connection
 
 from kcm._internal.client_context import NotLetIn
-from kcm.errors import Unavailable
+from kcm.errors import Unavailable, Unreached
 
 CONNECT_S: Final = 5.0
 """Maximum seconds of one attempt to connect to a broker."""
@@ -109,7 +109,7 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
         "s": f"{CONNECT_S:.0f}",
     }
     text, hint = (part.format(**about) for part in _TEXTS[failure.reason])
-    return NotLetIn(text, hint) if hint else Unavailable(text)
+    return NotLetIn(text, hint) if hint else Unreached(text)
 
 
 def shown(url: str) -> str:
@@ -128,7 +128,7 @@ async def _look_at_any(urls: tuple[str, ...]) -> None:
             failure = failure or error
         else:
             return
-    raise failure or Unavailable("the broker has no address")
+    raise failure or Unreached("the broker has no address")
 
 
 async def _look(url: str) -> None:
@@ -146,10 +146,10 @@ async def _look(url: str) -> None:
             writer.close()
             await writer.wait_closed()
     except socket.gaierror:
-        raise Unavailable(f"the name {host} of the broker at {where} does not resolve") from None
+        raise Unreached(f"the name {host} of the broker at {where} does not resolve") from None
     except TimeoutError:
         text = f"the broker at {where} does not reply within {CONNECT_S:.0f} s"
-        raise Unavailable(text) from None
+        raise Unreached(text) from None
     except OSError as error:
         why = f": {os.strerror(error.errno)}" if error.errno else ""
-        raise Unavailable(f"no program listens at {where}{why}") from None
+        raise Unreached(f"no program listens at {where}{why}") from None

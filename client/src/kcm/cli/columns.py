@@ -16,16 +16,16 @@ import binascii
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from kcm_schemas import limits, record
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
-from kcm._internal.batches import PAYLOAD_MAX, BatchResult
+from kcm._internal.batches import PAYLOAD_MAX
 from kcm._internal.context_binding import cell_context
 from kcm.cli.column_options import Columns
 from kcm.cli.error_report import Problem
-from kcm.cli.files import DEADLINE_S, Target
+from kcm.cli.files import Target
 from kcm.cli.output_file import Sink
 from kcm.cli.progress import Advance
 from kcm.cli.row_buffer import Held
@@ -208,14 +208,8 @@ async def _ask(
     target: Target, operation: Operation, table: TableFormat, works: list[_Work], tally: Tally
 ) -> None:
     asked = [work for work in works if work.bad is None]
-    ask: Any = target.client.encrypt if operation == "encrypt" else target.client.decrypt
-    result: BatchResult = await ask(
-        target.tenant,
-        target.service,
-        [work.payload for work in asked],
-        [cell_context(work.field, target.context, work.row.bound) for work in asked],
-        deadline_s=DEADLINE_S,
-    )
+    contexts = [cell_context(work.field, target.context, work.row.bound) for work in asked]
+    result = await target.ask(operation, [work.payload for work in asked], contexts)
     for index, work in enumerate(asked):
         error = result.error(index)
         if error is None:

@@ -20,6 +20,7 @@ from kcm.cli.own_input import refuse_own_input
 from kcm.cli.progress import Advance, progress
 from kcm.cli.settings import Settings, common_with_output, region_option, run_async
 from kcm.cli.similar_names import Scope, suggest_to_user
+from kcm.cli.wait_notice import RequestNotice
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class Job:
         )
         with source(self.file) as reading:
             async with connect as client:
-                target = Target(client, self.tenant, self.service, bound)
+                notice = RequestNotice(settings, f"{self.operation}ion", client.region)
+                target = Target(client, self.tenant, self.service, bound, notice.waiting)
                 with (
                     progress(f"{self.operation}ing", size_of(reading)) as advance,
                     sink(self.output, private=self.private) as writing,

@@ -148,7 +148,7 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
 
     from kcm._internal.client_context import ContextError
     from kcm._internal.file_format import BrokenFileError, NotEncryptedError
-    from kcm.errors import UntrustedReply
+    from kcm.errors import ServiceError, Unreached, UntrustedReply
     from kcm.ops.errors import BROKER_NEEDS, OperationError
     from kcm.ops.roster_changes import Refused
 
@@ -175,7 +175,8 @@ def _explain_ours(  # noqa: C901, PLR0911 - a table of errors
         case KcmError():
             exit_code = Exit.UNAVAILABLE if error.retryable else Exit.REFUSED
             code = error.code.value
-            hint = hint_of(command or running(), code, error.detail)
+            replied = isinstance(error, ServiceError) and not isinstance(error, Unreached)
+            hint = hint_of(command or running(), code, error.detail, replied=replied)
             return Report(exit_code, code, error.detail, hint)
         case NotEncryptedError():
             hint = (

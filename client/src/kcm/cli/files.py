@@ -7,7 +7,8 @@ file.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, Final
@@ -15,10 +16,11 @@ from typing import BinaryIO, Final
 from kcm_schemas import limits, record
 
 from kcm._internal import file_format
-from kcm._internal.batches import PAYLOAD_MAX
+from kcm._internal.batches import PAYLOAD_MAX, BatchResult
 from kcm._internal.client import Client
 from kcm._internal.context_binding import piece_context
 from kcm._internal.file_format import Piece
+from kcm._internal.job import Operation
 from kcm.cli.error_report import Problem
 from kcm.cli.output_file import Sink
 from kcm.cli.progress import Advance
@@ -42,6 +44,16 @@ class Target:
     tenant: str
     service: str
     context: bytes
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Runs around each request, for example to report that it takes long."""
+
+    async def ask(
+        self, operation: Operation, values: Sequence[bytes], contexts: Sequence[bytes] | bytes
+    ) -> BatchResult:
+        """Encrypt or decrypt values, in one request as far as the sizes allow."""
+        ask = self.client.encrypt if operation == "encrypt" else self.client.decrypt
+        with self.waiting():
+            return await ask(self.tenant, self.service, values, contexts, deadline_s=DEADLINE_S)
 
 
 async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Advance) -> None:
@@ -49,13 +61,8 @@ async def encrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Ad
     file_id = os.urandom(limits.ID_SIZE)
     sink.write(file_format.header(file_id))
     for window in _windows(file_format.plain_pieces(source)):
-        result = await target.client.encrypt(
-            target.tenant,
-            target.service,
-            [piece.data for piece in window],
-            _contexts(target, file_id, window),
-            deadline_s=DEADLINE_S,
-        )
+        pieces, contexts = [piece.data for piece in window], _contexts(target, file_id, window)
+        result = await target.ask("encrypt", pieces, contexts)
         sink.writelines(file_format.frame(sealed) for sealed in result.values)
         advance(sum(len(piece.data) for piece in window))
 
@@ -68,13 +75,8 @@ async def decrypt_file(target: Target, source: BinaryIO, sink: Sink, advance: Ad
         return
     file_id = file_format.read_header(source, start)
     for window in _windows(file_format.records(source)):
-        result = await target.client.decrypt(
-            target.tenant,
-            target.service,
-            [piece.data for piece in window],
-            _contexts(target, file_id, window),
-            deadline_s=DEADLINE_S,
-        )
+        pieces, contexts = [piece.data for piece in window], _contexts(target, file_id, window)
+        result = await target.ask("decrypt", pieces, contexts)
         for index, piece in enumerate(window):
             error = result.error(index)
             if error is not None:
@@ -94,17 +96,13 @@ async def encrypt_record(target: Target, source: BinaryIO, sink: Sink) -> None:
             f"one record has at most {PAYLOAD_MAX} bytes",
             "leave out --record: a file in pieces can have any size",
         )
-    result = await target.client.encrypt(
-        target.tenant, target.service, [plain], target.context, deadline_s=DEADLINE_S
-    )
+    result = await target.ask("encrypt", [plain], target.context)
     sink.write(result.one(0))
 
 
 async def _decrypt_record(target: Target, start: bytes, source: BinaryIO, sink: Sink) -> None:
     sealed = start + source.read(RECORD_MAX)
-    result = await target.client.decrypt(
-        target.tenant, target.service, [sealed], target.context, deadline_s=DEADLINE_S
-    )
+    result = await target.ask("decrypt", [sealed], target.context)
     _write_plain(sink, result.one(0))
 
 

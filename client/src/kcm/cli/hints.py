@@ -40,6 +40,13 @@ _RECORD: Final = "to replace it: the same command with a higher --revision"
 _GATEWAY: Final = (
     "check that a Gateway of the region runs; give the same command again, or ask another --region"
 )
+_CORES: Final = (
+    "a Gateway replied, so check the region's Cores: `kcm region list` shows which of them serve; "
+    "give the same command again, or ask another --region"
+)
+_BROKER: Final = (
+    "check that the region's broker runs, and its url in the context; or ask another --region"
+)
 _AUDITOR: Final = (
     "check that the region's Auditor runs; `kcm audit verify DIRECTORY` reads a journal without it"
 )
@@ -131,14 +138,28 @@ OF_TEXT: Final = {
 }
 """By code and a part of the detail, which says more than the code. Both are of an instance."""
 
+REPLIED: Final = {_GATEWAY: _CORES}
+"""In place of a hint, where ``unavailable`` is the reply of that component."""
+
+NO_BROKER: Final = ("broker", "no program listens")
+"""Parts of a detail about a broker that was not reached. They are of this client."""
+
 ALSO: Final = {"link list": "l1 list"}
 """Aliases of commands."""
 
 
-def hint_of(command: str, code: str, detail: str = "") -> str:
-    """Return the hint; empty for an unknown code. ``command`` is as in ``tenant create``."""
+def hint_of(command: str, code: str, detail: str = "", *, replied: bool = False) -> str:
+    """Return the hint; empty for an unknown code. ``command`` is as in ``tenant create``.
+
+    ``replied``: the error is the reply of a component.
+    """
     for (one, part), hint in OF_TEXT.items():
         if one == code and part in detail:
             return hint
     by_code = OF_COMMAND.get(ALSO.get(command, command), {})
-    return by_code.get(code) or GENERAL.get(code, "")
+    hint = by_code.get(code) or GENERAL.get(code, "")
+    if code == "unavailable" and replied:
+        return REPLIED.get(hint, hint)
+    if hint in {_GATEWAY, _AUDITOR} and any(part in detail for part in NO_BROKER):
+        return _BROKER
+    return hint
