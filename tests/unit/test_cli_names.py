@@ -10,7 +10,7 @@ from kcm.exit_codes import Exit
 from kcm_schemas.registry import Link, Tenant
 from pydantic import ValidationError
 
-from tests.unit.operator_rig import Desk
+from tests.unit.operator_rig import Cores, Desk
 
 BAD = "Acme Corp"
 
@@ -85,7 +85,6 @@ def test_an_argument_that_may_be_left_out_is_named_without_brackets(
 
 
 REASONS = [
-    ("kill", "acme", "--reason"),
     ("lift", "ab", "--reason"),
     ("lift", "--tenant", "acme", "--yes", "--reason"),
     ("region", "retire", "us", "--reason"),
@@ -101,3 +100,10 @@ def test_a_reason_that_says_nothing_is_refused_before_any_request(
     assert (code, out) == (Exit.USAGE, "")
     assert json.loads(err)["detail"] == "'--reason': the reason is empty"
     assert not any(core.requests for core in desk.system.cores.values())
+
+
+def test_a_kill_is_not_refused_for_an_empty_reason(desk: Desk, cores: Cores) -> None:
+    """A script with an unset variable must not keep the keys in memory."""
+    code, _, err = desk.run("kill", "acme", "--reason", "")
+    assert code == Exit.OK, err
+    assert cores.held

@@ -9,7 +9,7 @@ import click
 
 from kcm.cli.error_report import Problem, explain, show, together
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
-from kcm.cli.names import NAME, REASON
+from kcm.cli.names import NAME
 from kcm.cli.other_holds import reading_others
 from kcm.cli.output import emit, note
 from kcm.cli.settings import (
@@ -47,7 +47,7 @@ LOOK_S: Final = 1.0
     "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
 )
 @click.option("--dry-run", is_flag=True, help="Show what it would affect, and change nothing.")
-@click.option("--reason", type=REASON, help="A reason that is stored with the hold.")
+@click.option("--reason", default="", help="A reason that is stored with the hold.")
 @click.option(
     "--timeout",
     type=click.FloatRange(1, 3600),
@@ -61,7 +61,7 @@ def kill(
     settings: Settings,
     tenant: str | None,
     link: str | None,
-    reason: str | None,
+    reason: str,
     timeout: float,
     region: str | None,
     *,
@@ -87,7 +87,7 @@ def kill(
     if dry_run:
         return run_async(_dry_run(settings, region, scope, target))
     settings.leaves("no hold was placed")
-    return run_change(_kill(settings, region, scope, target, reason or "", timeout))
+    return run_change(_kill(settings, region, scope, target, reason, timeout))
 
 
 async def _dry_run(

@@ -12,8 +12,8 @@ from kcm_schemas.text import counted
 from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
 from kcm.cli.output import emit, moment, note
-from kcm.cli.retirement_plan import Order, Plan, make_plan
 from kcm.cli.own_input import refuse_own_input
+from kcm.cli.retirement_plan import Order, Plan, make_plan
 from kcm.cli.roster import roster
 from kcm.cli.roster_distribution import COLUMNS, Exceptions, Rows, distribute
 from kcm.cli.settings import Settings, at_a_terminal, common, run_change
