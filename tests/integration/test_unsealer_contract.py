@@ -3,13 +3,16 @@
 import hashlib
 
 import pytest
+import pytest_asyncio
 from kcm_core.providers.softkey import provider as softkey
 from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.port import UnsealerPort
 
 from tests.fakes.unsealer import FakeUnsealer
-from tests.integration.unsealing import failure, flip
+from tests.integration.unsealing import SharedServer, failure, flip
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PLAINTEXT = bytes(range(72))
 CONTEXT = b"context"
@@ -20,10 +23,10 @@ D = 30.0
 class Real:
     """The real unsealer over a softkey."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, server):
         softkey.create(directory)
         self.directory, self.uri = directory, f"softkey:{directory}"
-        self.unsealer = Unsealer({"KCM_DEVELOPMENT": "1"})
+        self.unsealer = Unsealer({}, server=server)
 
     def flip(self, state):
         flip(self.directory, state)
@@ -35,7 +38,7 @@ class Real:
 class Fake:
     """The fake, with the same handles."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, _):
         self.uri = f"softkey:{directory}"
         self.unsealer = FakeUnsealer()
 
@@ -46,9 +49,16 @@ class Fake:
         pass
 
 
-@pytest.fixture(params=[Real, Fake])
-async def l1(request, tmp_path):
-    made = request.param(tmp_path / "key")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server():
+    made = SharedServer({"KCM_DEVELOPMENT": "1"})
+    yield made
+    await made.end()
+
+
+@pytest_asyncio.fixture(params=[Real, Fake], loop_scope="module")
+async def l1(request, tmp_path, server):
+    made = request.param(tmp_path / "key", server)
     yield made
     await made.close()
 

@@ -10,9 +10,21 @@ from pathlib import Path
 
 import pytest
 from kcm_core.providers.state import L1Error, L1State
+from kcm_core.unsealer.fork_server import ForkServer
 
 PATIENCE_S = 60.0
 """Seconds after which a condition that has not come true is a failure; nothing is slept away."""
+
+
+class SharedServer(ForkServer):
+    """A fork server that outlives the unsealers that use it: the SDK is imported once."""
+
+    async def close(self) -> None:
+        """Leave it to the next unsealer."""
+
+    async def end(self) -> None:
+        """Close it."""
+        await super().close()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -1,15 +1,31 @@
-"""One stand for each provider and module of tests, and an unsealer that reaches it."""
+"""One stand for each provider and module of tests, and an unsealer that reaches it.
+
+The tests of a module share an event loop, and the fork server that serves their stand: it has
+imported the provider's SDK once, which takes a second of computing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
+from kcm_core.unsealer.fork_server import ForkServer
 
+from tests.integration.unsealing import SharedServer
 from tests.l1.stand import Stand, Trouble
 from tests.l1.stands import USED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of a module of this folder in one event loop."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
 @pytest.fixture(scope="module", params=sorted(USED))
@@ -29,9 +45,18 @@ def stand(shared: Stand) -> Iterator[Stand]:
         shared.put(L1State.ENABLED)
 
 
-@pytest.fixture
-async def unsealer(stand: Stand) -> AsyncIterator[Unsealer]:
-    made = Unsealer(stand.environment)
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(shared: Stand) -> AsyncIterator[ForkServer]:
+    """The fork server of the module's stand."""
+    made = SharedServer(shared.environment)
+    yield made
+    await made.end()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def unsealer(stand: Stand, server: ForkServer) -> AsyncIterator[Unsealer]:
+    """An unsealer without a past: no key is in a pause, and no PIN was wrong."""
+    made = Unsealer(stand.environment, server=server)
     await made.start()
     yield made
     await made.close()

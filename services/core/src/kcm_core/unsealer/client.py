@@ -46,16 +46,21 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Unsealer:
-    """Implements `UnsealerPort` with its own fork server.
+    """Implements `UnsealerPort` with a fork server, which it closes at its end.
 
     ``environment`` is the whole environment of the server and of the SDKs in its children:
-    ``KCM_DEVELOPMENT=1`` to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials.
+    ``KCM_DEVELOPMENT=1`` to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials. ``server``
+    replaces the server of its own.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], *, ping_deadline_s: float = PING_DEADLINE_S
+        self,
+        environment: Mapping[str, str],
+        *,
+        server: ForkServer | None = None,
+        ping_deadline_s: float = PING_DEADLINE_S,
     ) -> None:
-        self._server = ForkServer(environment)
+        self._server = ForkServer(environment) if server is None else server
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
         self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
