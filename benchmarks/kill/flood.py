@@ -46,6 +46,8 @@ async def measure(at: System, kills: int) -> list[Figure]:
         await make_links(at, admin, 1)
         await make_tenants(at, admin, TENANTS, 1)
         await open_tenants(at, TENANTS, 2)
+        # Until the Cores have watched their streams for so long, no kill can be complete.
+        await asyncio.sleep(at.options.timing.incarnation_bound_s(0))
         signer = next(m.name for m in at.options.members if m.role is Role.CORE)
         settings = {
             "region": home,

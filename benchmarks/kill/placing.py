@@ -15,6 +15,10 @@ WAIT_S: Final = 30.0
 """Seconds after which a kill that is not complete ends the measurement."""
 
 POLL_S: Final = 0.005
+"""Seconds between two questions at first. Later it is `ERROR` of the time that it took so far."""
+
+ERROR: Final = 0.01
+"""The error of a time by the polling, at most, if it is longer than half a second."""
 
 
 class Placing:
@@ -43,7 +47,7 @@ class Placing:
         async with asyncio.timeout(WAIT_S):
             status = await self._admin.put_hold(self._home, raw)
             while not status.complete:
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(max(POLL_S, ERROR * (self.clock.elapsed() - started)))
                 status = await self._admin.hold_status(self._home, hold_id)
         return self.clock.elapsed() - started
 

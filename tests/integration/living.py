@@ -44,12 +44,17 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+ASK_AGAIN_S = 0.02
+"""Seconds between two questions at first; a wait that takes long is asked about less often."""
+
+
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
     """Wait for a condition, by asking again until it holds."""
-    until = time.monotonic() + within_s
+    began = time.monotonic()
     while not await holds():
-        assert time.monotonic() < until, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
+        waited_s = time.monotonic() - began
+        assert waited_s < within_s, "the condition did not come true in time"
+        await asyncio.sleep(max(ASK_AGAIN_S, waited_s / 10))
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -27,11 +28,13 @@ SYSTEM = "test"
 """The system of whoever signs in vectors and in tests."""
 
 
+@cache
 def identity(name: str) -> Identity:
     """An identity with a fixed key."""
     return Identity(name, private_key(name), SYSTEM)
 
 
+@cache
 def private_key(name: str) -> Ed25519PrivateKey:
     """The fixed key of an identity."""
     return Ed25519PrivateKey.from_private_bytes(fixed(f"identity {name}"))

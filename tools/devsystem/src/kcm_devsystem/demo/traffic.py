@@ -19,6 +19,9 @@ RECORDS: Final = 16
 DEADLINE_S: Final = 2.0
 """Deadline of a request in seconds."""
 
+PAUSE_S: Final = 0.02
+"""Seconds between two rounds. The processes of the demo share one machine with other programs."""
+
 
 @dataclass(slots=True)
 class Stream:
@@ -44,8 +47,7 @@ class Stream:
                 await self._ask(plaintexts)
             except KcmError as error:
                 self.codes[error.code.value] += 1
-                # A refusal comes at once. Without a pause, the traffic would only be refusals.
-                await asyncio.sleep(0.005)
+            await asyncio.sleep(PAUSE_S)
 
     async def _ask(self, plaintexts: list[bytes]) -> None:
         sealed = await self.client.encrypt(
