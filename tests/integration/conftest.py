@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.living import Living
+from tests.integration.living import EU, Living
 
 
 @pytest.fixture(scope="session")
@@ -23,4 +23,18 @@ def fragile():
 def leaving():
     """A system of one's own, whose roster is to be changed."""
     with Living.started(cores=2) as made:
+        yield made
+
+
+@pytest.fixture
+def one_core():
+    """A system of one's own, to be harmed: one region with one Core and one Gateway."""
+    with Living.started(regions=(EU,), cores=1) as made:
+        yield made
+
+
+@pytest.fixture
+def two_cores():
+    """A system of one's own, to be harmed: one region with two Cores and one Gateway."""
+    with Living.started(regions=(EU,), cores=2) as made:
         yield made

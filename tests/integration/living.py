@@ -108,11 +108,15 @@ class Living:
     async def tenant(
         self,
         *,
-        regions: tuple[str, ...] = (EU, US),
+        regions: tuple[str, ...] | None = None,
         kind: str | None = None,
         name: str | None = None,
     ) -> str:
-        """A new tenant with a root key of its own and the service ``crm``; or ``name``, again."""
+        """A new tenant with a root key of its own and the service ``crm``; or ``name``, again.
+
+        It is in all regions of the system, unless ``regions`` names some.
+        """
+        regions = regions or self.options.regions
         name = name or f"t{next(_names)}-{os.getpid()}"
         uri = await asyncio.to_thread(self.keys.create, name, kind)
         async with Admin.open(self.context) as admin:

@@ -20,15 +20,16 @@ BOMB = (b"\xdc" + limits.ITEMS_MAX.to_bytes(2, "big")) * 1000
 
 
 async def relink(living, tenant):
-    """Move a tenant to another root key, in both regions; returns the key's link."""
+    """Move a tenant to another root key, in all regions; returns the key's link."""
+    regions = living.options.regions
     link = f"{tenant}-b"
     uri = living.keys.create(link, "softkey")
     async with Admin.open(living.context) as admin:
         one = statements.link(admin.identity, link, uri=uri, model="byok")
         moved = statements.tenant(
-            admin.identity, tenant, link=link, regions=(EU, US), region_quorum="all", revision=2
+            admin.identity, tenant, link=link, regions=regions, region_quorum="all", revision=2
         )
-        for region in (EU, US):
+        for region in regions:
             await admin.put_link(region, one)
             await admin.put(region, "tenant", moved)
     return link

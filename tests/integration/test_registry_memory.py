@@ -65,8 +65,8 @@ async def refused(app, tenant):
     return None
 
 
-async def test_a_core_with_a_new_disk_and_one_that_is_added_join_without_hands(leaving):
-    living = leaving
+async def test_a_core_with_a_new_disk_and_one_that_is_added_join_without_hands(two_cores):
+    living = two_cores
     tenant = await living.tenant(kind="softkey")
     living.sigkill(TWO)
     forget(living, TWO)
@@ -84,8 +84,8 @@ async def test_a_core_with_a_new_disk_and_one_that_is_added_join_without_hands(l
         await eventually(served)  # by the one that joined, alone
 
 
-async def test_both_stores_set_back_are_repaired_by_the_core_that_remembers(leaving):
-    living = leaving
+async def test_both_stores_set_back_are_repaired_by_the_core_that_remembers(two_cores):
+    living = two_cores
     tenant = await living.tenant(kind="softkey")
     await relink(living, tenant)
     subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", tenant)
@@ -109,8 +109,8 @@ async def test_both_stores_set_back_are_repaired_by_the_core_that_remembers(leav
     assert found[ONE].digest == found[TWO].digest
 
 
-async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(leaving):
-    living = leaving
+async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(two_cores):
+    living = two_cores
     tenant = await living.tenant(kind="softkey")
     async with living.app() as app:
         assert await refused(app, tenant) is None
@@ -170,8 +170,8 @@ async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(leaving
         await living.lift(hold)
 
 
-async def test_an_answer_that_is_played_once_more_is_not_believed(leaving):
-    living = leaving
+async def test_an_answer_that_is_played_once_more_is_not_believed(two_cores):
+    living = two_cores
     await living.tenant(kind="softkey")
     heard = []
     async with living.as_core(Account.REGION) as bus:

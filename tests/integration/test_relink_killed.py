@@ -21,12 +21,12 @@ STEPS_MAX = 100
 
 
 @pytest.fixture
-async def mortal(fragile, monkeypatch):
+async def mortal(one_core, monkeypatch):
     """A system whose Core of the first region dies where it is told to."""
     monkeypatch.setitem(parts.MODULES, Role.CORE, "tests.integration.dying_core")
-    fragile.sigkill(CORE)
-    await fragile.restart(CORE)
-    return fragile
+    one_core.sigkill(CORE)
+    await one_core.restart(CORE)
+    return one_core
 
 
 class Move:

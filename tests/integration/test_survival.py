@@ -51,42 +51,42 @@ async def _codes(app, tenant, records):
         return {error.code}
 
 
-async def test_everything_restarts_and_every_record_decrypts(fragile):
-    tenant = await fragile.tenant()
-    async with fragile.app() as app:
+async def test_everything_restarts_and_every_record_decrypts(one_core):
+    tenant = await one_core.tenant()
+    async with one_core.app() as app:
         sealed = (await encrypt(app, tenant, [b"a", b"b"])).records
         for name in (CORE, GATEWAY):
-            fragile.sigkill(name)
-            await fragile.restart(name)
+            one_core.sigkill(name)
+            await one_core.restart(name)
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"a", b"b"]
     # The whole system, brokers included.
-    state = await asyncio.to_thread(_down_and_up, fragile)
+    state = await asyncio.to_thread(_down_and_up, one_core)
     assert state
     from tests.integration.living import Living
 
-    again = Living(fragile.options, state)
+    again = Living(one_core.options, state)
     async with again.app() as app:
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"a", b"b"]
 
 
-def _down_and_up(fragile):
-    system.down(fragile.directory)
-    options = system.Options(fragile.directory, cores=1)
+def _down_and_up(one_core):
+    system.down(one_core.directory)
+    options = system.Options(one_core.directory, regions=(EU,), cores=1)
     return system.up(options)
 
 
-async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(fragile):
-    tenant = await fragile.tenant(kind="softkey")
-    async with fragile.app() as app:
+async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(one_core):
+    tenant = await one_core.tenant(kind="softkey")
+    async with one_core.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        async with fragile.operator() as operator:
+        async with one_core.operator() as operator:
             broker = operator.jetstream()
             bucket = bucket_stream(REGISTRY_BUCKET)
             stored = [await broker.get_msg(bucket, seq=n) for n in await _sequences(broker, bucket)]
             await broker.delete_stream(bucket)
-            fragile.sigkill(CORE)
-            core = await fragile.begin(CORE)
-            log = fragile.directory / "log" / f"{CORE}.log"
+            one_core.sigkill(CORE)
+            core = await one_core.begin(CORE)
+            log = one_core.directory / "log" / f"{CORE}.log"
             said = f"the broker has no stream {bucket}: provision the region, or restore its backup"
             await until(lambda: f"waiting at the start: {said}" in log.read_text())
             with pytest.raises(KcmError) as info:
@@ -97,7 +97,7 @@ async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(fragile):
             await provision_region(operator, EU)
             for message in stored:
                 await put(operator, message.subject, message.data)
-            await fragile.serves(core)
+            await one_core.serves(core)
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
 
 
@@ -106,29 +106,29 @@ async def _sequences(broker, stream):
     return range(state.first_seq, state.last_seq + 1)
 
 
-async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(fragile):
-    async with fragile.operator() as operator:
+async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(one_core):
+    async with one_core.operator() as operator:
         broker = operator.jetstream()
         config = (await broker.stream_info(CONTROL_STREAM)).config
         await broker.update_stream(replace(config, max_msgs=1))
-        fragile.sigkill(CORE)
+        one_core.sigkill(CORE)
         with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
-            await fragile.restart(CORE)
+            await one_core.restart(CORE)
         await provision_region(operator, EU)
-    await fragile.restart(CORE)
+    await one_core.restart(CORE)
 
 
-async def test_wrapped_keys_come_back_from_the_second_store(fragile):
-    tenant = await fragile.tenant(kind="softkey")
-    async with fragile.app() as app:
+async def test_wrapped_keys_come_back_from_the_second_store(one_core):
+    tenant = await one_core.tenant(kind="softkey")
+    async with one_core.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        async with fragile.operator() as operator:
+        async with one_core.operator() as operator:
             broker = operator.jetstream()
             config = (await broker.stream_info("KV_kcm-keys")).config
             await broker.delete_stream("KV_kcm-keys")
             await broker.add_stream(config)
-        fragile.sigkill(CORE)
-        await fragile.restart(CORE)
+        one_core.sigkill(CORE)
+        await one_core.restart(CORE)
 
         async def opens():
             return await _codes(app, tenant, sealed) == {Code.OK} or not (
@@ -162,14 +162,14 @@ async def test_a_hold_outlives_the_stream_and_everybody_who_knew_it(fragile):
         assert await _codes(app, tenant, sealed) == {Code.TENANT_KILLED}
 
 
-async def test_a_root_key_that_cannot_be_reached_unloads_and_comes_back(fragile):
-    tenant = await fragile.tenant(kind="softkey")
-    state = fragile.directory / "l1" / tenant / "state"
-    async with fragile.app() as app:
+async def test_a_root_key_that_cannot_be_reached_unloads_and_comes_back(one_core):
+    tenant = await one_core.tenant(kind="softkey")
+    state = one_core.directory / "l1" / tenant / "state"
+    async with one_core.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
         state.write_text("unreachable\n")
-        fragile.sigkill(CORE)
-        await fragile.restart(CORE)
+        one_core.sigkill(CORE)
+        await one_core.restart(CORE)
         assert await _codes(app, tenant, sealed) == {Code.TENANT_UNAVAILABLE}
         state.write_text("enabled\n")
         assert (await decrypt(app, tenant, sealed)).plaintexts == [b"x"]
