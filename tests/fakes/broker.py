@@ -17,6 +17,11 @@ class FirstWords:
         self._server = None
         self._writers = set()
 
+    @property
+    def connections(self):
+        """How many connections are open."""
+        return len(self._writers)
+
     async def start(self):
         self._server = await asyncio.start_server(self._talk, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]

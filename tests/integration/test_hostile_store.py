@@ -12,7 +12,7 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, Signature, Signed
 
-from tests.integration.living import EU, US, decrypt, encrypt, eventually
+from tests.integration.living import EU, decrypt, encrypt, eventually
 
 GATEWAY = f"gateway-{EU}-1"
 REGISTRY = subjects.bucket_stream(subjects.REGISTRY_BUCKET)

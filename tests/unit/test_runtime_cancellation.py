@@ -99,3 +99,55 @@ async def test_neither_a_request_nor_a_flush_loses_its_cancellation(tmp_path, mo
         made[0].task = None
         await connection.close()
         await broker.close()
+
+
+@pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"INFO {\r\n"])
+async def test_connecting_does_not_lose_its_cancellation(says):
+    """The library tries again without end, and drops a cancellation in some turns of the loop."""
+
+    async def serve(_, writer):
+        writer.write(says)
+        writer.close()
+
+    async def ignore(_):
+        pass
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    for turns in range(1, 60):
+        client = ReadingClient()
+        connecting = asyncio.create_task(
+            client.connect(
+                [f"nats://127.0.0.1:{port}"],
+                ignore,
+                reconnect_time_wait=0.001,
+                max_reconnect_attempts=-1,
+            )
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait({connecting}, timeout=30)
+        assert connecting.cancelled(), turns
+        await client.close()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_nothing_is_left_of_a_closing_that_was_cancelled():
+    broker = FirstWords("2.14.0")
+    await broker.start()
+    before = asyncio.all_tasks()
+    for turns in range(12):
+        client = ReadingClient()
+        await client.connect([f"nats://127.0.0.1:{broker.port}"])
+        closing = asyncio.create_task(client.close())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.wait({closing})
+        await client.close()
+        async with asyncio.timeout(30):
+            while broker.connections or asyncio.all_tasks() - before:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.001)
+    await broker.close()

@@ -10,7 +10,8 @@ again and again. Here:
 - a stored message has no status, whatever its sender wrote: only the broker's own messages have;
 - an address with ``tls`` requires it: no password is sent to a broker that offers no TLS;
 - if reading ends nevertheless, that is an outage: it is logged, and the client reconnects;
-- a request and a flush do not lose the cancellation of their task.
+- connecting, a request and a flush do not lose the cancellation of their task;
+- closing ends everything, also after an earlier closing that was cancelled.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 from typing import Any, Final
 
 from nats import errors as nats_errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
@@ -100,6 +101,22 @@ class ReadingClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps = Lines(self)
+        self._connecting: tuple[asyncio.Task[Any] | None, int] = (None, 0)
+
+    async def connect(self, *args: Any, **options: Any) -> None:
+        """As in the library, except that a cancellation ends it also between two attempts."""
+        task = asyncio.current_task()
+        self._connecting = task, 0 if task is None else task.cancelling()
+        await cancellable(super().connect(*args, **options))
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        # The library drops a cancellation that arrives during an attempt, and then tries again.
+        task, before = asyncio.current_task(), 0
+        if task is self._connecting[0]:
+            before = self._connecting[1]
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
+        await super()._connect_to_server(s)
 
     async def request(
         self,
@@ -117,6 +134,17 @@ class ReadingClient(Client):
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - the library's own
         """As in the library, except that a cancellation ends it also while the reply arrives."""
         await cancellable(super().flush(timeout))
+
+    async def close(self) -> None:
+        """As in the library, except that nothing is left of a closing that was cancelled."""
+        try:
+            await super().close()
+        finally:
+            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+                if task is not None and task is not asyncio.current_task():
+                    task.cancel()
+            if self._transport is not None:
+                self._transport.close()  # type: ignore[no-untyped-call]
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
         server = self._current_server

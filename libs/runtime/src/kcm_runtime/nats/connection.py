@@ -224,7 +224,7 @@ class Connection:
                     password=read_password(self._address.password_file),
                     name=self._name,
                     connect_timeout=CONNECT_TIMEOUT_S,
-                    reconnect_time_wait=random.uniform(0.1, 0.5),  # type: ignore[arg-type]  # noqa: S311 - jitter
+                    reconnect_time_wait=random.uniform(0.1, 0.5),  # noqa: S311 - jitter
                     max_reconnect_attempts=-1,
                     pending_size=0,
                     ping_interval=5,
