@@ -74,6 +74,7 @@ async def fill(living, app, tenant):
     raise AssertionError("the stream did not become full")
 
 
+@pytest.mark.timeout(300)
 async def test_full_refuses_data_and_not_kills_and_recovers_by_trimming(small):
     killed, spared = await small.tenant(), await small.tenant()
     async with small.app(EU) as app, small.app(US) as us:
@@ -113,7 +114,8 @@ async def test_full_refuses_data_and_not_kills_and_recovers_by_trimming(small):
                 return False
 
         await eventually(trimmed, 90)
-        await eventually(serves, 30)
+        # What waited fills the room again: then the next head and the next round of trims count.
+        await eventually(serves, 90)
         with pytest.raises(KcmError, match="tenant_killed"):
             await decrypt(app, killed, dark)
         found = await region_of(small)
