@@ -6,7 +6,9 @@ imported the provider's SDK once, which takes a second of computing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,11 +30,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="module"), append=False)
 
 
+@pytest.fixture(scope="module")
+def stands(tmp_path_factory) -> Iterator[Callable[[str], Stand]]:
+    """Make a provider's stand once for a module: starting a cloud's server takes seconds."""
+    with ExitStack() as running:
+
+        @cache
+        def made(name: str) -> Stand:
+            directory = tmp_path_factory.mktemp("l1") / "stand"
+            return running.enter_context(USED[name](directory))
+
+        yield made
+
+
 @pytest.fixture(scope="module", params=sorted(USED))
-def shared(request, tmp_path_factory) -> Iterator[Stand]:
-    """A stand that the tests of a module share: starting a cloud's server takes seconds."""
-    with USED[request.param](tmp_path_factory.mktemp("l1") / "stand") as stand:
-        yield stand
+def shared(request, stands: Callable[[str], Stand]) -> Stand:
+    """A stand that the tests of a module share."""
+    return stands(request.param)
 
 
 @pytest.fixture
@@ -46,17 +60,24 @@ def stand(shared: Stand) -> Iterator[Stand]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(shared: Stand) -> AsyncIterator[ForkServer]:
-    """The fork server of the module's stand."""
-    made = SharedServer(shared.environment)
+async def servers(stands: Callable[[str], Stand]) -> AsyncIterator[Callable[[str], ForkServer]]:
+    """Make the fork server of a stand once for a module."""
+    running: dict[str, SharedServer] = {}
+
+    def made(name: str) -> ForkServer:
+        if name not in running:
+            running[name] = SharedServer(stands(name).environment)
+        return running[name]
+
     yield made
-    await made.end()
+    for server in running.values():
+        await server.end()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def unsealer(stand: Stand, server: ForkServer) -> AsyncIterator[Unsealer]:
+async def unsealer(stand: Stand, servers: Callable[[str], ForkServer]) -> AsyncIterator[Unsealer]:
     """An unsealer without a past: no key is in a pause, and no PIN was wrong."""
-    made = Unsealer(stand.environment, server=server)
+    made = Unsealer(stand.environment, server=servers(stand.name))
     await made.start()
     yield made
     await made.close()
