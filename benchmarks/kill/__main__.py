@@ -129,12 +129,14 @@ def _refusal(extent: Extent, _: broadcast.Load) -> list[Figure]:
 
 
 def _flood(extent: Extent, _: broadcast.Load) -> list[Figure]:
-    with running(system.Options(Path(), regions=extent.regions[:2], cores=2)) as at:
+    options = system.Options(Path(), regions=extent.regions[:2], cores=min(2, extent.cores))
+    with running(options) as at:
         return run(flood.measure(at, extent.floods))
 
 
 def _crash(extent: Extent, _: broadcast.Load) -> list[Figure]:
-    options = system.Options(Path(), regions=extent.regions[:2], cores=2, timing=crash.TIMING)
+    cores = min(2, extent.cores)
+    options = system.Options(Path(), regions=extent.regions[:2], cores=cores, timing=crash.TIMING)
     with running(options) as at:
         return run(crash.measure(at, extent.crashes))
 

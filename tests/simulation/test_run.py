@@ -31,8 +31,9 @@ def test_a_run_holds(seed):
 
 
 def test_a_seed_is_the_whole_run():
-    assert output(TRACE, 5, "1") == output(TRACE, 5, "2")
-    assert output(TRACE, 5, "1") != output(TRACE, 6, "1")
+    run_of_five = output(TRACE, 5, "1")
+    assert run_of_five == output(TRACE, 5, "2")
+    assert run_of_five != output(TRACE, 6, "1")
 
 
 def test_a_plan_is_data():
