@@ -7,6 +7,8 @@ Libraries read ``SOFTHSM2_CONF`` and the variables of the cloud SDKs.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -21,6 +23,7 @@ from kcm_core.unsealer.server import Server
 
 def main() -> int:
     """Serve until the Core closes its end; returns the exit code."""
+    atexit.register(gc.freeze)  # the end does not look through an SDK for garbage
     log_our_own()
     make_undumpable()  # a child whose HSM module crashes leaves no core file
     # SIGINT is for the Core, which closes the socket when it has finished.
