@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -41,16 +41,11 @@ async def failure(operation) -> L1Error:
 
 def children(pid: int) -> set[int]:
     """The living children of a process."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        state, parent = text.rpartition(")")[2].split()[:2]
-        if int(parent) == pid and state != "Z":
-            found.add(int(stat.parent.name))
-    return found
+    found: set[int] = set()
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            found.update(map(int, (thread / "children").read_text().split()))
+    return {child for child in found if not gone(child)}
 
 
 def gone(pid: int) -> bool:
