@@ -152,6 +152,7 @@ async def test_a_child_ends_itself_at_its_deadline(server, tmp_path):
         request = packet(Operation.WRAP, b"x", uri=f"softkey:{tmp_path / 'key'}", deadline_ms=1000)
         (read,) = server.send(request)
         await until(lambda: children(server.process.pid))
+        server.ping()  # it has finished the request, and closed its own copy of the pipe
         server.process.send_signal(signal.SIGSTOP)  # it cannot help now
         try:
             assert answer(read) is None
