@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/killswitch \
            services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
-WORKERS ?= 4
+WORKERS ?= 5
 
 # What the tests start is compiled once, and not at every start of a process.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
@@ -49,7 +49,7 @@ format: setup    ## let ruff rewrite what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test:            ## every test but the long chaos runs and the containers [WORKERS=4]
+test:            ## every test but the long chaos runs and the containers [WORKERS=5]
 	@tests/tools
 	@$(MAKE) --no-print-directory setup
 	$(PYTEST) -n $(WORKERS)

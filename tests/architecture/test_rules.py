@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,17 @@ def test_there_is_something_to_check():
     assert len(MEMBERS) == 11
 
 
+@cache
+def nodes(path):
+    """All nodes of a module's syntax tree."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_dynamic_import_and_no_eval(path):
-    tree = ast.parse(path.read_text())
     called = {
         node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        for node in ast.walk(tree)
+        for node in nodes(path)
         if isinstance(node, ast.Call)
     }
     assert not called & {"__import__", "import_module", "eval", "exec"} or path.name == "scan.py"
@@ -39,12 +45,12 @@ def test_a_subject_is_spelled_in_one_place(path):
         return
     strings = [
         node.value
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     docs = {
         ast.get_docstring(node, clean=False)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert not [text for text in strings if text.startswith("kcm.v1.") and text not in docs]
@@ -53,9 +59,7 @@ def test_a_subject_is_spelled_in_one_place(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_is_raised_from_except_star(path):
     """Python before 3.11.4 wraps it in a group, which nobody up the stack expects."""
-    tries = [
-        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.TryStar)
-    ]
+    tries = [node for node in nodes(path) if isinstance(node, ast.TryStar)]
     handlers = [handler for node in tries for handler in node.handlers]
     raised = [node for handler in handlers for node in ast.walk(handler)]
     assert not [node for node in raised if isinstance(node, ast.Raise)]
@@ -95,7 +99,7 @@ def test_a_distribution_declares_what_it_imports(member):
     imported = {
         name
         for path in member.rglob("src/**/*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         for name in _imported(node)
     } - {"_typeshed"}
     outside = imported - set(sys.stdlib_module_names) - {"__future__"}
@@ -160,7 +164,7 @@ def test_a_file_that_has_to_last_is_written_in_one_way(path):
         return
     used = {
         node.attr
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute)
         and isinstance(node.value, ast.Name)
         and node.value.id in {"os", "tempfile"}

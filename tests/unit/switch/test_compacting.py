@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_killswitch.coordinator.lift_compaction import LiftCompaction
+from kcm_killswitch.coordinator.lift_compaction import SAME_S, LiftCompaction
 from kcm_schemas import limits
 from kcm_trust.statements import lift
 
@@ -74,7 +74,7 @@ async def test_what_another_region_does_not_know_yet_is_not_paged(cores):
         eu.switch.learn(ended(of_key(), eu.clock.unix_ms()))
     await let_pass(KEEP_S + 20)
     us.bus.connected = False
-    await let_pass(2_000)
+    await let_pass(SAME_S + 60)
     assert await compaction(eu).compact() == 0
     us.bus.connected = True
     await let_pass(60)
