@@ -125,7 +125,10 @@ async def settled(app, tenant, records):
         said[:] = [await answer(app, tenant, records)]
         return said[0][0] not in (Code.UNAVAILABLE, Code.TENANT_UNAVAILABLE)
 
-    await eventually(final, within_s=30)
+    try:
+        await eventually(final, within_s=30)
+    except AssertionError as error:
+        raise AssertionError(f"{tenant} has not settled: {said[0]}") from error
     return said[0]
 
 
