@@ -135,8 +135,8 @@ async def refusal(address):
     return caught.value
 
 
-async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path, monkeypatch):
-    monkeypatch.setattr(transport, "CONNECT_S", 300.0)  # it is not waited for
+@pytest.mark.usefixtures("quick")
+async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):
     (tmp_path / "wrong").write_text("wrong")
     address = broker.address().model_copy(update={"password_file": tmp_path / "wrong"})
     error = await refusal(address)

@@ -27,8 +27,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -63,22 +62,14 @@ class NotLetIn(Unavailable, ContextError):
     """The broker replies, but the context is wrong about it, so a retry does not help.
 
     The code is still ``unavailable``: another region may reply, and a kill uses that one.
-    ``may_pass``: a broker that starts can look the same for a moment.
     """
 
-    def __init__(self, text: str, hint: str = "", *, may_pass: bool = False) -> None:
+    def __init__(self, text: str, hint: str = "") -> None:
         Unavailable.__init__(self, text)
         ContextError.__init__(self, text, hint)  # last: the first call reaches here without a hint
-        self.may_pass: Final = may_pass
 
-    def __reduce__(self) -> tuple[Callable[..., NotLetIn], tuple[str, str]]:  # type: ignore[override]
-        return partial(type(self), may_pass=self.may_pass), (self.detail, self.hint)
-
-    @classmethod
-    def together(cls, text: str, errors: Sequence[NotLetIn]) -> NotLetIn:
-        """Return the error of several brokers, with ``text`` and each hint once."""
-        hint = "; ".join(dict.fromkeys(error.hint for error in errors))
-        return cls(text, hint, may_pass=any(error.may_pass for error in errors))
+    def __reduce__(self) -> tuple[type[NotLetIn], tuple[str, str]]:  # type: ignore[override]
+        return type(self), (self.detail, self.hint)
 
 
 class RegionAccess(Section):

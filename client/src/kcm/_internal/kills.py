@@ -23,7 +23,6 @@ from kcm_trust.verify import Untrusted
 
 from kcm._internal import statements
 from kcm._internal.admin import Admin
-from kcm._internal.client_context import NotLetIn
 from kcm._internal.rpc import backoff_s
 from kcm._internal.staggered import first
 from kcm.errors import (
@@ -123,8 +122,7 @@ class Kills:
         """Place a hold, repeatedly until it is durable in a region.
 
         Raises ``ServiceError``: a refusal, or ``unavailable`` after ``until`` (by the clock's
-        ``elapsed``). The hold may be in force even then. Raises ``NotLetIn``, at once, if every
-        broker refuses the context: nothing was sent then.
+        ``elapsed``). The hold may be in force even then.
         """
         status = await self._put(hold.raw, until, on_failure)
         if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
@@ -288,7 +286,7 @@ class Kills:
         async def ask(region: str) -> HoldStatus:
             return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
 
-        attempt, asked = 0, False
+        attempt = 0
         failure: ServiceError | None = None
         while True:
             try:
@@ -296,14 +294,8 @@ class Kills:
             except ServiceError as error:
                 if not error.retryable:
                     raise
-                if isinstance(error, NotLetIn):
-                    if not asked and not error.may_pass:
-                        raise
-                    failure = error_for(error.code, error.detail) if asked else error
-                else:
-                    asked, failure = True, error
+                failure = error
             else:
-                asked = True
                 self._prefer(region)
                 if any(entry.durable_at > 0 for entry in status.regions):
                     return status

@@ -14,7 +14,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from kcm._internal.client_context import NotLetIn
 from kcm.errors import ServiceError, Unavailable, error_for
 
 STAGGER_S: Final = 0.7
@@ -70,9 +69,6 @@ def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
     for region, one in sorted(failures.items()):
         by_text.setdefault(one.detail, []).append(region)
     text = "; ".join(f"{', '.join(regions)}: {detail}" for detail, regions in by_text.items())
-    refused = [one for one in errors if isinstance(one, NotLetIn)]
-    if len(refused) == len(errors):
-        return NotLetIn.together(text, refused)
     kinds = {type(one) for one in errors}
     return error_for(error.code, text) if len(kinds) > 1 else type(error)(text)
 

@@ -47,37 +47,19 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     """Connect to NATS; raises ``unavailable``, at once if no program listens there.
 
     Raises ``NotLetIn`` if the context has to be changed. The client library retries without end. So
-    this function first tests the port, and reports the library's last failure after the timeout,
-    or when the broker has rejected the user or the password several times.
+    this function first tests the port, and reports the library's last failure after the timeout.
     """
     await _look_at_any(address.urls)
     # An old broker must not prevent a kill. The region's components check its version.
     connection = Connection(address.model_copy(update={"allow_old_broker": True}), name)
     try:
-        await _start(connection)
+        await asyncio.wait_for(connection.start(), CONNECT_S)
     except TimeoutError:
         await connection.close()
         raise _why(address, connection.failure or Failure(Reason.SILENT)) from None
     except SecretFileError as error:
         raise NotLetIn(str(error), "the context names this file") from None
     return connection
-
-
-async def _start(connection: Connection) -> None:
-    """Connect; raises ``TimeoutError`` after ``CONNECT_S``, or when the login was rejected."""
-    starting = asyncio.ensure_future(connection.start())
-    rejected = asyncio.ensure_future(connection.failures.rejected.wait())
-    try:
-        await asyncio.wait(
-            {starting, rejected}, timeout=CONNECT_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if not starting.done():
-            raise TimeoutError
-        await starting
-    finally:
-        for task in (starting, rejected):
-            task.cancel()
-        await asyncio.gather(starting, rejected, return_exceptions=True)
 
 
 async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
@@ -127,8 +109,7 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
         "s": f"{CONNECT_S:.0f}",
     }
     text, hint = (part.format(**about) for part in _TEXTS[failure.reason])
-    may_pass = failure.reason is Reason.TLS
-    return NotLetIn(text, hint, may_pass=may_pass) if hint else Unreached(text)
+    return NotLetIn(text, hint) if hint else Unreached(text)
 
 
 def shown(url: str) -> str:

@@ -214,7 +214,6 @@ class KillWait:
 
 async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> HoldStatus:
     """Place a hold and return its status; raises ``Problem`` with a hint if no region confirms."""
-    from kcm._internal.client_context import NotLetIn
     from kcm.errors import ServiceError
 
     what = f"the hold {hold.id.hex()} on {hold.scope} {hold.target}"
@@ -223,10 +222,6 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
     try:
         with KillWait(settings, "the hold", until) as waiting:
             placed = await kills.place(hold, until, waiting.failed)
-    except NotLetIn as error:
-        raise Problem(
-            Exit.USAGE, "context", f"no hold was placed: {error.detail}", error.hint
-        ) from None
     except ServiceError as error:
         if not error.retryable:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from dataclasses import dataclass
 from enum import Enum
@@ -45,29 +44,6 @@ class Failure:
 
     reason: Reason
     detail: str = ""
-
-
-REJECTED_TIMES: Final = 2
-"""Rejections of a login for each node of a broker, after which a retry does not help."""
-
-
-class Failures:
-    """What the failed attempts to connect to a broker have in common."""
-
-    def __init__(self, nodes: int) -> None:
-        self._left = REJECTED_TIMES * nodes
-        self.rejected: Final = asyncio.Event()
-        """Set when a login was rejected so often that a retry does not help."""
-
-    def note(self, failure: Failure, before: Failure | None) -> Failure:
-        """Take the failure of an attempt, and return which one to report: not ``OTHER`` if known.
-
-        ``before`` is the one that was reported until now.
-        """
-        self._left -= failure.reason is Reason.LOGIN
-        if self._left <= 0:
-            self.rejected.set()
-        return before if before is not None and failure.reason is Reason.OTHER else failure
 
 
 _SAID: Final = {

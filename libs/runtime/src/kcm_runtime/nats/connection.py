@@ -38,7 +38,7 @@ from kcm_runtime.config import BusAddress
 from kcm_runtime.files.secret_file import read_password
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.client import ReadingClient
-from kcm_runtime.nats.connect_failures import Failure, Failures, failure_of, kcm_error
+from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
 from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
 from kcm_runtime.nats.store_health import Stores
@@ -88,7 +88,6 @@ class Connection:
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()
         self._failure: Failure | None = None
-        self.failures: Final = Failures(self.nodes)
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -294,7 +293,9 @@ class Connection:
 
     def _failed(self, error: BaseException) -> None:
         """Remember why an attempt failed; a broker may truncate the reason of a rejection."""
-        self._failure = self.failures.note(failure_of(error), self._failure)
+        failure = failure_of(error)
+        if failure.reason is not Reason.OTHER or self._failure is None:
+            self._failure = failure
 
     def _missing(self, reason: str) -> None:
         """Log that there is no broker, once for each reason until there is one."""
