@@ -46,6 +46,9 @@ SHARED: frozenset[Part] = frozenset({"raft", "snapshot"})
 SEQUENCE = range(4, 12)
 """The bytes of a message in a block that are its sequence."""
 
+SUBJECT_AT = 22
+"""Where its subject starts: behind its size (4 bytes), sequence, time, and the subject's length."""
+
 WHOLE = 1000
 """The places of a file: a harm hits byte ``place * size // WHOLE``."""
 
@@ -106,12 +109,16 @@ def flipped(content: bytes, place: int) -> bytes:
 
 
 def damaged(block: bytes, place: int) -> bytes:
-    """A bit of a block's message is another one, but none of its sequence."""
+    """A bit of a message's subject or content is another one, but none of what stands before.
+
+    With another size, sequence or length of the subject the broker does not find the message after
+    it either. What it does then, ``misnumbered`` shows.
+    """
     at = place * len(block) // WHOLE
     start = _message_at(block, at)
-    if start is None or at - start not in SEQUENCE:
+    if start is None or at - start >= SUBJECT_AT:
         return flipped(block, place)
-    return _flipped_at(block, start + SEQUENCE.stop, 1 << place % 8)
+    return _flipped_at(block, start + SUBJECT_AT, 1 << place % 8)
 
 
 def misnumbered(block: bytes, place: int) -> bytes:

@@ -47,6 +47,8 @@ def now_ms() -> int:
 ASK_AGAIN_S = 0.02
 """Seconds between two questions at first; a wait that takes long is asked about less often."""
 
+ASK_AGAIN_MAX_S = 0.5
+
 
 async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.0) -> None:
     """Wait for a condition, by asking again until it holds."""
@@ -54,7 +56,8 @@ async def eventually(holds: Callable[[], Awaitable[bool]], within_s: float = 20.
     while not await holds():
         waited_s = time.monotonic() - began
         assert waited_s < within_s, "the condition did not come true in time"
-        await asyncio.sleep(max(ASK_AGAIN_S, waited_s / 10))
+        pause_s = min(max(ASK_AGAIN_S, waited_s / 10), ASK_AGAIN_MAX_S)
+        await asyncio.sleep(min(pause_s, within_s - waited_s))
 
 
 @asynccontextmanager

@@ -41,6 +41,7 @@ async def failure(operation) -> L1Error:
 
 def children(pid: int) -> set[int]:
     """The living children of a process."""
+    assert Path("/proc/self/task").joinpath(str(os.getpid()), "children").exists()
     found: set[int] = set()
     with suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():

@@ -220,3 +220,21 @@ def test_a_second_lift_says_that_the_first_one_is_not_complete(
     assert f"`kcm hold show {slow.hex()[:16]} --wait 60` waits for the other regions" in err
     cores.looks = 0
     assert desk.run(*again)[0] == Exit.OK
+
+
+def test_a_region_without_the_lift_does_not_complete_it(
+    desk: Desk, cores: Cores, slow: bytes
+) -> None:
+    """Its status says that the kill is complete, which is no word about the lift."""
+    say = desk.system.cores["eu"].handlers["hold", "status"]
+
+    def look(request: AdminRequest, operator: str) -> Message:
+        lift, cores.looks = cores.lifted.pop(slow), 0
+        try:
+            return say(request, operator)
+        finally:
+            cores.lifted[slow] = lift
+
+    desk.system.everywhere("hold", "status", look)
+    assert desk.run("hold", "show", slow.hex(), "--wait", "9")[0] != Exit.OK
+    assert desk.run("lift", slow.hex(), "--reason", "again")[0] == Exit.NOT_COMPLETE

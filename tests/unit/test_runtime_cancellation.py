@@ -101,6 +101,10 @@ async def test_neither_a_request_nor_a_flush_loses_its_cancellation(tmp_path, mo
         await broker.close()
 
 
+async def ignore(_):
+    pass
+
+
 @pytest.mark.parametrize("says", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"INFO {\r\n"])
 async def test_connecting_does_not_lose_its_cancellation(says):
     """The library tries again without end, and drops a cancellation in some turns of the loop."""
@@ -108,9 +112,6 @@ async def test_connecting_does_not_lose_its_cancellation(says):
     async def serve(_, writer):
         writer.write(says)
         writer.close()
-
-    async def ignore(_):
-        pass
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -141,6 +142,7 @@ async def test_nothing_is_left_of_a_closing_that_was_cancelled():
     for turns in range(12):
         client = ReadingClient()
         await client.connect([f"nats://127.0.0.1:{broker.port}"])
+        await client.subscribe("kcm.>", cb=ignore)
         closing = asyncio.create_task(client.close())
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -130,11 +130,18 @@ class Kills:
         return _about(status, hold.id)
 
     async def watch(
-        self, hold_id: bytes, until: float, hold: NewHold | None = None, *, lifts: bool = False
+        self,
+        hold_id: bytes,
+        until: float,
+        hold: NewHold | None = None,
+        *,
+        lifts: bool = False,
+        lifted: bool = False,
     ) -> AsyncIterator[HoldStatus]:
         """Yield the status of a hold until it is complete or lifted, or until the time is over.
 
-        With ``lifts``, a lift is watched until it is complete, too.
+        With ``lifts``, a lift is watched until it is complete, too. ``lifted``: a lift is known
+        already. The status of a region that does not have a known lift yet is left out.
 
         A request for the status changes nothing. With ``hold``, it is also placed again every
         ``AGAIN_S`` seconds, so that it reaches instances and Cores that missed a message. An
@@ -160,10 +167,12 @@ class Kills:
                 if not error.retryable:
                     raise
             else:
-                yield status
-                if status.complete or (status.lifted and not lifts):
-                    return
-                hold = None if status.lifted else hold
+                lifted = lifted or status.lifted
+                if status.lifted == lifted:
+                    yield status
+                    if status.complete or (lifted and not lifts):
+                        return
+                hold = None if lifted else hold
             if self._around.clock.elapsed() + wait >= until:
                 return
             await self._around.sleep(wait)

@@ -59,6 +59,9 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
         raise _why(address, connection.failure or Failure(Reason.SILENT)) from None
     except SecretFileError as error:
         raise NotLetIn(str(error), "the context names this file") from None
+    except asyncio.CancelledError:
+        await connection.close()  # it may be established already
+        raise
     return connection
 
 

@@ -134,7 +134,7 @@ async def _show(settings: Settings, prefix: str, wait: float, region: str | None
         until = settings.around.until(wait or ASK_S)
         if wait:
             hold = None if view.lifted else kills.placed(view)
-            watched = kills.watch(view.hold_id, until, hold, lifts=True)
+            watched = kills.watch(view.hold_id, until, hold, lifts=True, lifted=view.lifted)
             look = partial(kills.find, view.hold_id.hex())
             return await follow(settings, watched, view.hold_id, look, lifts=True)
         status = await kills.status(view.hold_id, until)

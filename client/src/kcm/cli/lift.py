@@ -170,7 +170,12 @@ async def _lift_all(
             _tell(settings, view, status, alone=alone)
         if views:
             await tell_remaining(settings, kills, views)
-    unfinished = [one for one, status in zip(views, statuses, strict=True) if not status.complete]
+    # A region that does not have the lift yet may report that the kill is complete.
+    unfinished = [
+        one
+        for one, status in zip(views, statuses, strict=True)
+        if not (status.lifted and status.complete)
+    ]
     if not unfinished:
         return Exit.OK
     wait = f"`kcm hold show {_short(unfinished[0])} --wait 60` waits for the other regions"

@@ -140,7 +140,9 @@ class ReadingClient(Client):
         try:
             await super().close()
         finally:
-            for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
+            tasks += [one._wait_for_msgs_task for one in self._subs.values()]  # noqa: SLF001
+            for task in tasks:
                 if task is not None and task is not asyncio.current_task():
                     task.cancel()
             if self._transport is not None:
