@@ -27,7 +27,7 @@ STREAMS = (
 ALL_STREAMS = (*STREAMS, subjects.AUDIT_STREAM)
 """The same, and the one of events: its messages may be lost, and what is journalled may not."""
 
-Act = Literal["flip", "misnumber", "truncate", "roll-back", "forget"]
+Act = Literal["flip", "misnumber", "missize", "truncate", "roll-back", "forget"]
 Part = Literal["block", "state", "meta", "raft", "snapshot", "stream"]
 
 PARTS: dict[Part, tuple[str, ...]] = {
@@ -112,7 +112,7 @@ def damaged(block: bytes, place: int) -> bytes:
     """A bit of a message's subject or content is another one, but none of what stands before.
 
     With another size, sequence or length of the subject the broker does not find the message after
-    it either. What it does then, ``misnumbered`` shows.
+    it either. ``misnumbered`` and ``missized`` do that.
     """
     at = place * len(block) // WHOLE
     start = _message_at(block, at)
@@ -125,6 +125,12 @@ def misnumbered(block: bytes, place: int) -> bytes:
     """A message of a block has another sequence, which is higher by many millions."""
     start = _message_at(block, place * len(block) // WHOLE)
     return block if start is None else _flipped_at(block, start + SEQUENCE.start + 3, 1 << 4)
+
+
+def missized(block: bytes, place: int) -> bytes:
+    """A message of a block has another size, by one byte."""
+    start = _message_at(block, place * len(block) // WHOLE)
+    return block if start is None else _flipped_at(block, start, 1)
 
 
 def _message_at(block: bytes, at: int) -> int | None:
@@ -163,6 +169,8 @@ def _apply(path: Path, harm: Harm, earlier: Path | None) -> bool:
             fresh = (damaged if harm.part == "block" else flipped)(content, harm.place)
         case "misnumber":
             fresh = misnumbered(content, harm.place)
+        case "missize":
+            fresh = missized(content, harm.place)
         case "truncate":
             fresh = truncated(content, harm.place)
         case "roll-back":

@@ -111,3 +111,9 @@ def test_a_message_gets_another_sequence():
     assert int.from_bytes(after[44:52], "little") == 7 + (1 << 28)
     assert after[:44] + message[4:12] + after[52:] == message * 3
     assert disks.misnumbered(b"", 500) == b""
+
+
+def test_a_message_gets_another_size():
+    message = (40).to_bytes(4, "little") + (7).to_bytes(8, "little") + bytes(28)
+    assert disks.missized(message * 3, 500) == message + b"\x29" + message[1:] + message
+    assert disks.missized(b"", 500) == b""
