@@ -97,6 +97,7 @@ def many(count: int) -> Endorsements:
     ("told", "code", "text"),
     [
         ({}, Exit.OK, "exported with its result"),
+        ({"complete": False}, Exit.OK, "exported with its result"),  # it is the lift's
         ({"unstored": "disk full"}, Exit.OK, "with its result, which is not stored: disk full"),
         (
             {"result": b"", "unstored": "disk full"},

@@ -53,7 +53,8 @@ def export(settings: Settings, hold_id: str, output: str, region: str | None) ->
     with sink(output, private=False) as writing:
         writing.write(written(evidence))
     about = {"hold_id": told.hold_id, "complete": told.complete, "unstored": told.unstored}
-    if told.complete and told.result:
+    # Of a lifted hold, `complete` is about the lift. Its kill has ended, and the result remains.
+    if told.result and (told.complete or told.lift):
         text = f"hold {told.hold_id.hex()}: exported with its result"
         if told.unstored:
             text += f", which is not stored: {told.unstored}"
