@@ -34,7 +34,7 @@ def started(tmp_path: Path) -> Iterator[Process]:
 
 
 def service(process: Process) -> Entry:
-    return Entry(process, Kind.SERVICE, "core", "eu", "core-eu-1")
+    return Entry(process, Kind.INSTANCE, "core", "eu", "core-eu-1")
 
 
 def test_an_instance_is_ready_once_it_has_said_so(tmp_path: Path, started: Process) -> None:

@@ -75,7 +75,7 @@ def boot() -> str:
 
 def entry(name: str) -> Entry:
     ended = Process(name, 4_000_000, 77, "another boot", Path("/log") / name)
-    return Entry(ended, Kind.SERVICE, name.partition("-")[0], EU, name)
+    return Entry(ended, Kind.INSTANCE, name.partition("-")[0], EU, name)
 
 
 @pytest.fixture

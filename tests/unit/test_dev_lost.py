@@ -77,9 +77,9 @@ def test_another_systems_process_and_another_command_are_not_taken(
     shape.save(other, OPTIONS.shape)
     standins.start("core-eu-1")
     config = config_file(root, OPTIONS.members[0])
-    standins.start(Part("x", state.Kind.SERVICE, "core", ("-m", "vim", str(config))))
+    standins.start(Part("x", state.Kind.INSTANCE, "core", ("-m", "vim", str(config))))
     broker = standins.parts["eu"].command
-    standins.start(Part("x", state.Kind.SERVICE, "core", ("/bin/vim", *broker)))
+    standins.start(Part("x", state.Kind.INSTANCE, "core", ("/bin/vim", *broker)))
     assert found(other) == {}
     assert list(found(root)) == ["core-eu-1"]
 

@@ -26,7 +26,7 @@ def test_it_comes_back_as_it_was(tmp_path):
         (
             entry("backbone", role="backbone", address="nats-leaf://127.0.0.1:1"),
             entry("eu-de", region="eu-de", address="nats://127.0.0.1:2"),
-            entry("core-1", Kind.SERVICE, role="core", region="eu-de", instance="core-1"),
+            entry("core-1", Kind.INSTANCE, role="core", region="eu-de", instance="core-1"),
         )
     )
     state.save(tmp_path, kept)
@@ -50,7 +50,7 @@ def test_a_process_that_is_started_again_replaces_its_entry():
 
 def broken(**changes) -> dict:
     document = {
-        "version": 1,
+        "version": state.VERSION,
         "processes": [
             {
                 "process": {
@@ -86,9 +86,9 @@ def test_the_unbroken_document_is_read(tmp_path):
         "{",
         "[]",
         "null",
-        '{"version": "2", "processes": []}',
-        '{"version": 1}',
-        '{"version": 1, "processes": [1]}',
+        f'{{"version": "{state.VERSION}", "processes": []}}',
+        f'{{"version": {state.VERSION}}}',
+        f'{{"version": {state.VERSION}, "processes": [1]}}',
         "[" * 100_000,
         # To signal 0 or -1 is to signal a group, or everybody.
         *(json.dumps(broken(pid=pid)) for pid in (0, -1, True, "2", 2.0, None)),
@@ -104,10 +104,12 @@ def test_what_this_version_did_not_write_is_not_acted_upon(tmp_path, text):
         state.load(tmp_path)
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [1, 99])
 def test_a_state_of_another_version_is_refused_by_its_version(tmp_path, version):
     (tmp_path / state.FILE).write_text(json.dumps(broken() | {"version": version}))
-    with pytest.raises(OtherVersionError, match=f"version {version} of its format; .* reads 1"):
+    with pytest.raises(
+        OtherVersionError, match=f"version {version} of its format; .* reads {state.VERSION}"
+    ):
         state.load(tmp_path)
 
 
@@ -115,7 +117,9 @@ def test_a_state_without_a_version_is_refused_by_that(tmp_path):
     document = broken()
     del document["version"]
     (tmp_path / state.FILE).write_text(json.dumps(document))
-    with pytest.raises(OtherVersionError, match=r"has no version of its format; .* reads 1"):
+    with pytest.raises(
+        OtherVersionError, match=rf"has no version of its format; .* reads {state.VERSION}"
+    ):
         state.load(tmp_path)
 
 
@@ -155,7 +159,7 @@ def test_services_end_before_brokers_and_the_backbone_last(tmp_path):
         (
             Entry(running(tmp_path, "backbone", order), Kind.BROKER, "backbone"),
             Entry(running(tmp_path, "eu-de", order), Kind.BROKER, "region", "eu-de"),
-            Entry(running(tmp_path, "core", order), Kind.SERVICE, "core", "eu-de", "core-1"),
+            Entry(running(tmp_path, "core", order), Kind.INSTANCE, "core", "eu-de", "core-1"),
         )
     )
     assert all(status.running for status in system.status())

@@ -32,7 +32,7 @@ def health(root: Path, entry: Entry) -> str:
     match entry.kind:
         case Kind.BROKER:
             return "answers" if _greets(entry.address) else "silent"
-        case Kind.SERVICE:
+        case Kind.INSTANCE:
             condition = ready(root, entry)
             return "ready" if condition and condition.path.exists() else "starting"
         case Kind.WATCHER:

@@ -40,7 +40,7 @@ def start_member(root: Path, member: Member, *, die_with_parent: bool) -> Entry:
         die_with_parent=die_with_parent,
         ready_file=ready_file(root, member),
     )
-    return Entry(process, Kind.SERVICE, member.role.value, member.region, member.name)
+    return Entry(process, Kind.INSTANCE, member.role.value, member.region, member.name)
 
 
 def start_watcher(root: Path) -> Entry:
@@ -73,7 +73,7 @@ def start_part(root: Path, part: Part | Entry, name: str) -> Entry:
         case Kind.BROKER:
             process = topology.spawn_broker(root, name, die_with_parent=False)
             return Entry(process, part.kind, part.role, part.region, address=part.address)
-        case Kind.SERVICE:
+        case Kind.INSTANCE:
             number = int(part.instance.rpartition("-")[2])
             member = Member(Role(part.role), part.region, number)
             return start_member(root, member, die_with_parent=False)
@@ -86,7 +86,7 @@ def ready(root: Path, entry: Entry) -> ReadyFile | None:
     match entry.kind:
         case Kind.BROKER:
             return ReadyFile(topology.ports_file(root, entry.process))
-        case Kind.SERVICE:
+        case Kind.INSTANCE:
             return ReadyFile(root / "run" / f"{entry.instance}.ready")
         case Kind.WATCHER:
             return None

@@ -103,7 +103,7 @@ def _brokers(root: Path, shape: Shape) -> list[Part]:
 def _members(root: Path, shape: Shape) -> list[Part]:
     return [
         Part(
-            one.name, Kind.SERVICE, one.role.value, tuple(member_argv(root, one)[1:]),
+            one.name, Kind.INSTANCE, one.role.value, tuple(member_argv(root, one)[1:]),
             one.region, one.name,
         )
         for one in shape.members

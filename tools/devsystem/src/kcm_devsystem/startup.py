@@ -91,7 +91,7 @@ class Start:
     def _services(self) -> None:
         members = to_start(self._root, self.shape.members, self.running, self.tell)
         if not self.running:
-            self.tell(f"starting {counted(len(members), 'service')}")
+            self.tell(f"starting {counted(len(members), 'instance')}")
         started = []
         for member in members:
             entry = instances.start_member(

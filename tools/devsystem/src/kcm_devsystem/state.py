@@ -27,7 +27,7 @@ FILE: Final = "state.json"
 """The file's name in the development system's directory."""
 LOCK: Final = "lock"
 """The file that a command locks with flock(2) while it changes the system."""
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the file's format. A file of another version is refused."""
 LOCK_POLL_S: Final = 0.05
 """Seconds between two attempts to get the lock."""
@@ -37,10 +37,10 @@ BYTES_MAX: Final = 1 << 20
 
 
 class Kind(StrEnum):
-    """The kinds of process. The watcher is ended first, and components before brokers."""
+    """The kinds of process. The watcher is ended first, and instances before brokers."""
 
     BROKER = "broker"
-    SERVICE = "service"
+    INSTANCE = "instance"
     WATCHER = "watcher"
 
 
@@ -49,8 +49,8 @@ class Entry:
     """One process of the system.
 
     ``role`` is ``backbone`` or ``region`` for brokers, ``core``, ``gateway`` or ``auditor`` for
-    components, and ``watcher``. ``region`` is empty for the backbone, ``instance`` for brokers.
-    ``address`` is the URL of a broker, without a password; it is empty for components.
+    instances, and ``watcher``. ``region`` is empty for the backbone, ``instance`` for brokers.
+    ``address`` is the URL of a broker, without a password; it is empty for instances.
     """
 
     process: Process
@@ -132,7 +132,7 @@ def _stage(entry: Entry) -> int:
     match entry.kind:
         case Kind.WATCHER:
             return 0
-        case Kind.SERVICE:
+        case Kind.INSTANCE:
             return 1
         case Kind.BROKER:
             return 2 if entry.region else 3

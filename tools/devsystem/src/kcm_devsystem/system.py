@@ -124,7 +124,7 @@ def _agreed(options: Options, running: State) -> Shape:
 def _missing(root: Path, wanted: Shape, running: State, tell: Tell) -> bool:
     """Whether a process is missing."""
     missing = [part for part in parts.of(root, wanted) if part.name not in running.names]
-    if any(part.kind is not Kind.SERVICE for part in missing):
+    if any(part.kind is not Kind.INSTANCE for part in missing):
         return True
     roster = retired.highest(root)
     left = [part for part in missing if retired.why_not(roster, part.instance)]
@@ -168,7 +168,7 @@ def down(directory: Path, *, wipe: bool = False, tell: Tell = lambda _: None) ->
         running = orphans.known(root)
         ended = []
         if running is not None:
-            tell("ending services, then brokers")
+            tell("ending instances, then brokers")
             ends = orphans.stop(root, running)
             ended = [process.name for process in ends]
             state.save(root, State())
