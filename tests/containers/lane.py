@@ -50,9 +50,10 @@ def images_of(compose: dict[str, Any]) -> dict[str, str]:
 
 
 def error_of(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The code of the error that a command ended with, among lines that Compose writes."""
-    (line,) = [each for each in done.stderr.splitlines() if each.startswith(b"{")]
-    return str(json.loads(line)["error"])
+    """The code of the error that a command ended with, among notes and lines of Compose."""
+    lines = [json.loads(each) for each in done.stderr.splitlines() if each.startswith(b"{")]
+    (line,) = [each for each in lines if "error" in each]
+    return str(line["error"])
 
 
 def until(
