@@ -58,7 +58,7 @@ class Start:
         plan = self._brokers(write)
         asyncio.run(provision_all(plan, self.options.audit_bytes))
         context = write_configs(plan, self.options, public, write, leave=self.running)
-        self._services()
+        self._instances()
         if self.shape.watch and "watcher" not in self.running:
             self._tell_missing("watcher")
             self.record(instances.start_watcher(root))
@@ -88,7 +88,7 @@ class Start:
         )
         return plan
 
-    def _services(self) -> None:
+    def _instances(self) -> None:
         members = to_start(self._root, self.shape.members, self.running, self.tell)
         if not self.running:
             self.tell(f"starting {counted(len(members), 'instance')}")
