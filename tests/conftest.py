@@ -22,9 +22,13 @@ from xdist.remote import Producer
 
 from tests import lanes, scheduling
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever started this ignores Ctrl-C. What the tests start must not inherit that.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored, action in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    # Whoever started this ignores Ctrl-C or a hang-up. What the tests start must not inherit that.
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, action)
 
 settings.register_profile("kcm", deadline=None)
 settings.register_profile("fast", deadline=None, max_examples=10, database=None)

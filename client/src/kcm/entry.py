@@ -7,8 +7,6 @@ loaded.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import os
 import signal
 import sys
@@ -17,23 +15,17 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, NoReturn
 
-OBJECTS: Final = 50_000
-"""New objects after which the garbage collector looks for garbage: more than loading creates."""
-
 TEXT: Final = b"interrupted: nothing was done\n"
 INTERRUPTED: Final = 130
 """The exit code of ``kcm.exit_codes``, which is not loaded yet."""
 
 
 def main() -> None:
-    """Load the command and run it with this process's arguments.
-
-    The garbage collector seldom looks through what is loaded, and not at the end: otherwise that
-    would be a quarter of the time of a short command.
-    """
-    gc.set_threshold(OBJECTS)
-    atexit.register(gc.freeze)
+    """Load the command and run it with this process's arguments."""
     with _nothing_to_undo():
+        from kcm_runtime.garbage_collection import collect_seldom
+
+        collect_seldom()
         from kcm.cli.main import begin, run
 
         begin()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from kcm_runtime.garbage_collection import collect_seldom
+
 from kcm_core.unsealer.import_guard import forbid_cloud_sdks
 
 forbid_cloud_sdks()
+if __name__ == "__main__":
+    collect_seldom()
 
-# ruff: noqa: E402 - nothing may be imported before the import guard is installed
+# ruff: noqa: E402 - nothing else may be imported before the import guard is installed
 
 import sys
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from kcm_runtime.garbage_collection import collect_seldom
+
+if __name__ == "__main__":
+    collect_seldom()
+
 import sys
 
 from kcm_keymem.random import SystemKeyRandomness

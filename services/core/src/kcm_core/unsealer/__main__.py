@@ -7,14 +7,13 @@ Libraries read ``SOFTHSM2_CONF`` and the variables of the cloud SDKs.
 
 from __future__ import annotations
 
-import atexit
-import gc
 import logging
 import os
 import signal
 import socket
 import sys
 
+from kcm_runtime.garbage_collection import collect_seldom
 from kcm_runtime.hardening import make_undumpable
 from kcm_runtime.logs import LineFormatter
 
@@ -23,7 +22,7 @@ from kcm_core.unsealer.server import Server
 
 def main() -> int:
     """Serve until the Core closes its end; returns the exit code."""
-    atexit.register(gc.freeze)  # the end does not look through an SDK for garbage
+    collect_seldom()
     log_our_own()
     make_undumpable()  # a child whose HSM module crashes leaves no core file
     # SIGINT is for the Core, which closes the socket when it has finished.
