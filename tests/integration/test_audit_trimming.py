@@ -49,7 +49,7 @@ async def trimming(rig: Rig) -> AsyncIterator[Trimmer]:
         Host(rig.system.instance_context("core", b"c" * 16), clock, SystemRandomness(), _nothing),
         control=ControlLog(connection, REGION, clock),
         store=AuditStream(connection, REGION, clock),
-        memory=TrimFiles(rig.directory / "core"),
+        state=TrimFiles(rig.directory / "core"),
         policy=Policy(quorum=0, keep_ms=0, keep_full_ms=0),
     )
     trimmer.start()

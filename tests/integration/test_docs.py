@@ -23,9 +23,9 @@ kcm tenant create acme --link acme-root
 kcm dev down
 rm state/core-eu-de-*/registry-floors
 kcm dev up
-kcm registry show | grep -q '"memory": false'
+kcm registry show | grep -q '"baseline": false'
 """
-"""All Cores of a region lose their memory of its registry."""
+"""All Cores of a region lose their baseline of its registry."""
 
 
 def blocks(name):

@@ -55,8 +55,8 @@ class SimCore(Instance):
 
     @property
     def remembers(self) -> bool:
-        """Whether it has memory of its region's registry."""
-        return self.registry_parts is not None and self.registry_parts.memory.has
+        """Whether it has a baseline of its region's registry."""
+        return self.registry_parts is not None and self.registry_parts.baseline.present
 
     async def _until_shown(self) -> object:
         return await self.shown()
@@ -171,7 +171,7 @@ class SimCore(Instance):
         """As ``RegistryRequests`` of a Core does; roots are wrapped by every link already."""
         if self.feed is None or self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
-        self.registry_parts.memory.require()
+        self.registry_parts.baseline.require()
         record: Tenant = self.me.verifier.tenant(raw)
         await self.feed.fetch("tenant", record.tenant)
         known = self.registry.known(key_of(record))

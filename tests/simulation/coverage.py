@@ -59,7 +59,7 @@ RACES: Final = (
     "a fork of the registry",
     "a Core that is gone when it has accepted a record",
     "a record that was refused",
-    "a Core without memory of its registry",
+    "a Core without a baseline of its registry",
     "a kill of a link just after a tenant came to it",
     "a result that is told once more",
     "a bucket of results that is emptied",

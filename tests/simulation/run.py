@@ -132,7 +132,7 @@ class Run:
                         await loop.spawn(core.node, _adopt(core, bucket))
                         break
                 if loop.now > until:
-                    world.oracle.never_healed(8, f"no Core of {region} has memory")
+                    world.oracle.never_healed(8, f"no Core of {region} has a baseline")
                     return
                 await asyncio.sleep(0.5)
 
@@ -345,5 +345,5 @@ async def _adopt(core: SimCore, bucket: Bucket) -> None:
     if all(core.registry.revision(key) >= head for key, head in keys.items()):
         parts = core.registry_parts
         if parts is not None:
-            await parts.memory.begin(EventType.REGISTRY_ADOPTED, parts.memory.digest)
+            await parts.baseline.begin(EventType.REGISTRY_ADOPTED, parts.baseline.digest)
             parts.keeper.compare()

@@ -169,7 +169,7 @@ def forgotten(world: World, fault: Fault) -> None:
 
 def _forget(world: World, fault: Fault, cores: list[SimCore]) -> None:
     for name in [one.who.name for one in cores]:
-        world.coverage.saw("a Core without memory of its registry")
+        world.coverage.saw("a Core without a baseline of its registry")
         world.crash(name)
         world.floors[name] = FloorsDisk(there=False)
         world.loop.after(fault.lasts, world.start, name)

@@ -18,7 +18,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def recovery_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Core without memory of the registry asks again without a pause."""
+    """A Core without a baseline of the registry asks again without a pause."""
     monkeypatch.setattr("kcm_core.registry.recovery.AGAIN_S", 0.0)
 
 

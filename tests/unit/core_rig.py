@@ -198,7 +198,7 @@ class Core:
         )  # fmt: skip
         self.sessions, self.wrapping = parts.keys.sessions, parts.keys.wrapping
         self._comparison = parts.registry.comparison
-        self.memory, self.keeper = parts.registry.memory, parts.registry.keeper
+        self.baseline, self.keeper = parts.registry.baseline, parts.registry.keeper
         self.joining, self.admin = parts.registry.recovery, parts.admin
 
     def _ports(self, seal_key: Path, *, remembers: bool) -> Ports:

@@ -84,12 +84,12 @@ class OneCore:
         self.events = []
         self.log = FakeLog(world.control)
         self.store = FakeAuditStore(world.audit)
-        self.memory = TrimFiles(world.directory / name)
+        self.state = TrimFiles(world.directory / name)
         entry = world.verifier.instance(name)
         me = InstanceContext(identity(name), entry, Rosters(world.verifier), bytes(16))
         self.trimmer = Trimmer(
             Host(me, world.clock, SystemRandomness(), self._emit),
-            control=self.log, store=self.store, memory=self.memory,
+            control=self.log, store=self.store, state=self.state,
             policy=policy or Policy(quorum=0, **KEEP),
         )  # fmt: skip
 

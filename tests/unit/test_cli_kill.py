@@ -216,8 +216,8 @@ def test_a_region_whose_cores_differ_is_told_with_both_reasons(desk: Desk, cores
     cores.looks = 10**6
     cores.waiting = {"how": "differing", "left_ms": 1000}
     _, out, err = desk.run("kill", "acme", "--timeout", "4", "-o", "table")
-    assert "its Cores know different tenants, or have no memory of them" in " ".join(out.split())
-    assert "the Cores there know different tenants, or have no memory of them" in err
+    assert "its Cores know different tenants, or have no baseline of them" in " ".join(out.split())
+    assert "the Cores there know different tenants, or have no baseline of them" in err
 
 
 def test_a_retired_instance_is_said_to_be_one(desk: Desk, cores: Cores) -> None:

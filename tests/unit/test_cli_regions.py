@@ -15,7 +15,7 @@ class Desk(operator_rig.Desk):
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self.registries = test_cli_registry.Desk(directory, capsys)
-        self.registries.memory["eu"] = True
+        self.registries.baseline["eu"] = True
         self.system = self.registries.system
         self.holds = operator_rig.Cores(self.system, looks=0)
 
@@ -58,7 +58,7 @@ def test_a_dark_region_is_not_shown_as_healthy(desk: Desk, how: str) -> None:
 
 def test_one_of_several_cores_and_one_without_memory_are_named(desk: Desk) -> None:
     desk.registries.another_core()
-    desk.registries.memory["us"] = False
+    desk.registries.baseline["us"] = False
     code, rows, err = desk.listed()
     assert code == Exit.NOT_COMPLETE
     assert rows["eu"]["serving"] == ["core-eu"]
@@ -66,7 +66,7 @@ def test_one_of_several_cores_and_one_without_memory_are_named(desk: Desk) -> No
     assert "`kcm registry show`" in step["hint"]
     told = {one["core"]: one["error"] for one in silent}
     assert set(told) == {"core-eu-2", "core-us"}
-    assert told["core-us"].startswith("no memory of its registry: ")
+    assert told["core-us"].startswith("no baseline of its registry: ")
 
 
 def test_nobody_waits_for_a_region_that_is_retired(desk: Desk) -> None:

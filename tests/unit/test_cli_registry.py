@@ -9,7 +9,7 @@ import pytest
 from kcm.cli.error_report import explain
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
-from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.model.registry_lease import NO_BASELINE
 from kcm_schemas.admin.registry import AdoptOrder, RegistryView
 from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.codec import Message, decode, encode
@@ -23,11 +23,11 @@ DIGEST = b"d" * 32
 
 
 class Desk:
-    """Both regions have one Core that runs; that of ``eu`` is without memory."""
+    """Both regions have one Core that runs; that of ``eu`` is without a baseline."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.system = FakeSystem(directory)
-        self.memory = {"eu": False, "us": True}
+        self.baseline = {"eu": False, "us": True}
         self.adopted: list[tuple[str, bytes]] = []
         self.refusal: KcmError | None = None
         self._capsys = capsys
@@ -36,9 +36,9 @@ class Desk:
 
     def view(self, region: str, core: str = "") -> RegistryView:
         return RegistryView(
-            core=core or f"core-{region}", memory=self.memory[region], tenants=2, links=1,
+            core=core or f"core-{region}", baseline=self.baseline[region], tenants=2, links=1,
             services=3, highest=7, digest=DIGEST,
-            waits="" if self.memory[region] else "no Core has memory",
+            waits="" if self.baseline[region] else "no Core has a baseline",
         )  # fmt: skip
 
     def _show(self, request: AdminRequest, operator: str) -> Message:
@@ -49,7 +49,7 @@ class Desk:
         if self.refusal is not None:
             raise self.refusal
         self.adopted.append((operator, decode(AdoptOrder, request.payload).digest))
-        self.memory[request.region] = True
+        self.baseline[request.region] = True
         return self.view(request.region)
 
     def another_core(self) -> None:
@@ -82,25 +82,30 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
 def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
     code, rows, _ = desk.run("show")
     assert code == Exit.NOT_COMPLETE
-    assert [(one["core"], one["region"], one["memory"]) for one in rows] == [
+    assert [(one["core"], one["region"], one["baseline"]) for one in rows] == [
         ("core-eu", "eu", False),
         ("core-us", "us", True),
     ]
-    assert rows[0] | {"memory": 0} == {
-        "core": "core-eu", "region": "eu", "memory": 0, "tenants": 2, "links": 1, "services": 3,
-        "highest": 7, "digest": DIGEST.hex(), "waits": "no Core has memory",
+    assert rows[0] | {"baseline": 0} == {
+        "core": "core-eu", "region": "eu", "baseline": 0, "tenants": 2, "links": 1, "services": 3,
+        "highest": 7, "digest": DIGEST.hex(), "waits": "no Core has a baseline",
     }  # fmt: skip
     assert desk.run("show", "--region", "us")[0] == Exit.OK
     code, table, err = desk.run("show", form="table")
     assert DIGEST.hex()[:16] in table
-    assert "core-eu: no Core has memory" in err
+    assert "core-eu: no Core has a baseline" in err
 
 
-def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
+def test_where_nobody_has_a_baseline_the_next_command_is_named(desk: Desk) -> None:
     code, _, err = desk.run("show", "--region", "eu", form="table")
     assert code == Exit.NOT_COMPLETE
-    text = "no Core of region eu that replies has memory: start one that has memory, or check that"
-    assert f"{text} this registry is complete and adopt it: `kcm registry adopt --region eu`" in err
+    text = (
+        "no Core of region eu that replies has a baseline: start one that has a baseline, or check"
+    )
+    assert (
+        f"{text} that this registry is complete and adopt it: `kcm registry adopt --region eu`"
+        in err
+    )
     said = json.loads(desk.run("show")[2])
     assert said["region"] == "eu"
     assert "kcm registry adopt --region eu" in said["hint"]
@@ -108,13 +113,13 @@ def test_where_nobody_has_memory_the_next_command_is_named(desk: Desk) -> None:
 
 
 def test_a_refusal_for_want_of_memory_is_told_with_the_command_that_says_who_has() -> None:
-    report = explain(KcmError(Code.UNAVAILABLE, NO_MEMORY))
-    assert report.hint == "`kcm registry show` shows which Core has memory"
+    report = explain(KcmError(Code.UNAVAILABLE, NO_BASELINE))
+    assert report.hint == "`kcm registry show` shows which Core has a baseline"
     assert explain(KcmError(Code.UNAVAILABLE)).hint != report.hint
 
 
 def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(desk: Desk) -> None:
-    desk.memory["eu"] = True
+    desk.baseline["eu"] = True
     desk.another_core()
     code, rows, _ = desk.run("show", "--region", "eu")
     assert code == Exit.NOT_COMPLETE
@@ -128,7 +133,7 @@ def test_a_core_with_memory_that_is_named_has_nothing_to_adopt(
 ) -> None:
     views = {
         "core-eu": desk.view("eu"),
-        "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"memory": True}),
+        "core-eu-2": desk.view("eu", "core-eu-2").model_copy(update={"baseline": True}),
     }
     monkeypatch.setattr("kcm._internal.admin.Admin.cores", lambda self, region: list(views))
 
@@ -137,7 +142,7 @@ def test_a_core_with_memory_that_is_named_has_nothing_to_adopt(
 
     monkeypatch.setattr("kcm._internal.admin.Admin.registry", registry)
     code, said, _ = desk.run("adopt", "--region", "eu", "--core", "core-eu-2", "--yes")
-    assert (code, said["why"]) == (Exit.OK, "core-eu-2 has memory: there is nothing to adopt")
+    assert (code, said["why"]) == (Exit.OK, "core-eu-2 has a baseline: there is nothing to adopt")
 
 
 def test_what_was_shown_is_adopted_and_no_more(desk: Desk) -> None:
@@ -146,11 +151,11 @@ def test_what_was_shown_is_adopted_and_no_more(desk: Desk) -> None:
     assert desk.adopted == [("alice", DIGEST)]
     about = {"region": "eu", "adopted": True, "core": "core-eu", "digest": DIGEST.hex()}
     assert {name: said[name] for name in about} == about
-    assert [(one["core"], one["memory"]) for one in said["cores"]] == [("core-eu", True)]
+    assert [(one["core"], one["baseline"]) for one in said["cores"]] == [("core-eu", True)]
     code, said, _ = desk.run("adopt", "--region", "eu", "--yes")
     assert (code, said["adopted"], said["core"]) == (Exit.OK, False, None)
-    assert said["why"] == "every Core that replies has memory: there is nothing to adopt"
-    assert said["cores"][0]["memory"] is True
+    assert said["why"] == "every Core that replies has a baseline: there is nothing to adopt"
+    assert said["cores"][0]["baseline"] is True
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert (code, len(desk.adopted)) == (Exit.OK, 1)
     assert "nothing to adopt" in err
@@ -211,10 +216,10 @@ def test_somebody_who_is_not_on_the_regions_roster_is_told_so(desk: Desk) -> Non
 
 
 def test_a_refusal_says_what_to_do_next(desk: Desk) -> None:
-    desk.refusal = KcmError(Code.CONFLICT, "core-eu-2 has memory of another registry")
+    desk.refusal = KcmError(Code.CONFLICT, "core-eu-2 has a baseline of another registry")
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert code == Exit.REFUSED
-    assert "core-eu-2 has memory of another registry" in err
+    assert "core-eu-2 has a baseline of another registry" in err
     assert "kcm registry show --region eu" in err
 
 
@@ -242,14 +247,14 @@ def test_nothing_is_adopted_while_a_core_that_may_have_memory_does_not_answer(de
     desk.another_core()
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert code == Exit.UNAVAILABLE
-    assert "core-eu-2 does not reply and may have memory" in err
+    assert "core-eu-2 does not reply and may have a baseline" in err
     assert "start it, or name it with --without core-eu-2" in err
     assert not desk.adopted
-    desk.memory["eu"] = True
+    desk.baseline["eu"] = True
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", "--core", "core-eu-2")
     assert code == Exit.UNAVAILABLE
     assert "core-eu-2 does not reply" in err
-    desk.memory["eu"] = False
+    desk.baseline["eu"] = False
     adopt = ("adopt", "--region", "eu", "--yes", "--without")
     assert desk.run(*adopt, "core-us")[0] == Exit.USAGE
     assert desk.run(*adopt, "core-eu", "--core", "core-eu")[0] == Exit.USAGE

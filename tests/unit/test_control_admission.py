@@ -109,7 +109,7 @@ def test_a_tenant_that_is_not_registered_or_not_for_this_region_is_unknown():
 
 
 def test_a_gateway_does_not_say_that_a_tenant_is_unknown_while_no_core_says_what_there_is():
-    """It has no memory of its own, and the bucket may have been lost with that of the Cores."""
+    """It has no baseline of its own, and the bucket may have been lost with that of the Cores."""
     incarnation = ready(told=True)
     with pytest.raises(KcmError, match="no Core of the region says") as caught:
         incarnation.admission.admit("beta", 101.0)

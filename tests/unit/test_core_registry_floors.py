@@ -54,7 +54,7 @@ def test_damaged_floors_stop_a_core(tmp_path):
 
 
 def test_floors_that_were_cut_stop_a_core(tmp_path):
-    """At a line's end, too, and to nothing: what is left is no memory of what there was."""
+    """At a line's end, too, and to nothing: what is left is no baseline of what there was."""
     path = tmp_path / "floors"
     floors = begun(path)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""A Core without memory asks the others: which answer counts, and when there is none."""
+"""A Core without a baseline asks the others: which answer counts, and when there is none."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ async def test_who_knows_the_same_as_a_core_with_memory_serves_without_hands(wor
     await one.joining.start()
     core = await fresh(world)
     await core.joining.start()
-    assert core.memory.has
+    assert core.baseline.present
     assert served(core) == (Code.OK, "")
     assert Floors(floors_of(world)).items()
     assert not emitted(core, "registry.forgotten")
@@ -43,7 +43,7 @@ async def test_who_knows_the_same_as_a_core_with_memory_serves_without_hands(wor
     assert event["detail"] == f"core-eu: {one.registry.digest.hex()}"
     core.keeper.close()
     again = world.core("core-eu-2", remembers=False)
-    assert again.memory.has
+    assert again.baseline.present
     assert not emitted(one, "registry.joined")
 
 
@@ -59,13 +59,13 @@ async def test_who_differs_reads_again_until_both_know_the_same(world):
     core = await fresh(world)
     await core.joining.start()
     assert served(core)[0] is Code.UNAVAILABLE
-    assert (await shown(core)).waits.startswith("core-eu has memory of another registry")
+    assert (await shown(core)).waits.startswith("core-eu has a baseline of another registry")
     code, _ = await adopt(core, core.registry.digest)
     assert code is Code.CONFLICT  # a Core that remembers goes before an operator
     assert not floors_of(world).exists()
     newest.write_bytes(record)  # as the one that remembers puts it back
     world.bus.stream.stored[TENANT_KEY] = good
-    await until(lambda: core.memory.has)
+    await until(lambda: core.baseline.present)
     assert core.registry.tenant("acme") == NEWER
     assert served(core) == (Code.OK, "")
     core.joining.close()
@@ -105,9 +105,9 @@ async def test_a_question_that_never_left_does_not_mean_that_nobody_has_memory(
     core = await fresh(world)
     with monkeypatch.context() as patch:
         lost(core, patch, when)
-        assert (await adopt(core, core.memory.digest))[0] is Code.UNAVAILABLE
-    assert not core.memory.has
-    assert (await adopt(core, core.memory.digest))[0] is Code.CONFLICT  # as it was all the time
+        assert (await adopt(core, core.baseline.digest))[0] is Code.UNAVAILABLE
+    assert not core.baseline.present
+    assert (await adopt(core, core.baseline.digest))[0] is Code.CONFLICT  # as it was all the time
     assert served(core)[0] is Code.UNAVAILABLE
     core.keeper.close()
 
@@ -121,7 +121,7 @@ async def test_a_region_does_not_begin_over_a_question_that_never_left(world, mo
     core = await fresh(world)
     lost(core, monkeypatch, when)
     await core.joining.start()
-    assert not core.memory.has
+    assert not core.baseline.present
     assert not emitted(core, "registry.begun")
     assert "try again" in (await shown(core)).waits
     core.joining.close()
@@ -148,8 +148,8 @@ async def test_records_that_are_accepted_meanwhile_keep_nobody_from_joining(worl
 
     await bus.subscribe(subjects.registry_question("eu"), reply)
     await core.joining.ask()
-    assert core.memory.has
-    assert core.memory.digest == after
+    assert core.baseline.present
+    assert core.baseline.digest == after
     await until(lambda: dict(Floors(floors_of(world)).items())["tenant", "acme"][0] == 2)
     core.keeper.close()
 
@@ -162,7 +162,7 @@ async def test_another_roster_in_between_is_no_agreement(world, monkeypatch):
     async def reply(message):
         question = VERIFIER.registry_question(message.data)
         monkeypatch.setattr(type(core.me.rosters), "version", 99)
-        await bus.publish(message.reply, answer_of(core.memory.digest)(question))
+        await bus.publish(message.reply, answer_of(core.baseline.digest)(question))
 
     await bus.subscribe(subjects.registry_question("eu"), reply)
     with pytest.raises(KcmError, match="another registry"):
@@ -185,7 +185,7 @@ async def test_a_core_that_remembers_what_was_lost_agrees_with_nobody_who_does_n
     del world.bus.stream.stored[TENANT_KEY]
     core = await fresh(world)
     assert core.registry.digest == one.registry.digest  # neither store has it at all
-    assert core.memory.digest != one.memory.digest
+    assert core.baseline.digest != one.baseline.digest
     core.keeper.close()
 
 
@@ -214,13 +214,13 @@ async def test_an_answer_of_before_or_of_somebody_else_is_not_believed(world, ch
 
     async def reply(message):
         question = VERIFIER.registry_question(message.data)
-        make = answer_of(core.memory.digest, **changed)
+        make = answer_of(core.baseline.digest, **changed)
         await bus.publish(message.reply, make(question))
 
     await bus.subscribe(subjects.registry_question("eu"), reply)
     with pytest.raises(KcmError, match="not believed"):
         await core.joining.ask()
-    assert not core.memory.has
+    assert not core.baseline.present
     assert emitted(core, "trust.refused")
     core.keeper.close()
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from kcm_core.registry.floors import Floors
 from kcm_core.registry.stores import PREFIX
-from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.model.registry_lease import NO_BASELINE
 from kcm_schemas.codes import Code
 
 from tests.audit_rig import until
@@ -37,13 +37,13 @@ def _raise(error):
 async def test_an_empty_registry_is_a_new_regions(world):
     core = await fresh(world, "core-eu")
     await core.joining.start()
-    assert core.memory.has
+    assert core.baseline.present
     assert not Floors(floors_of(world, "core-eu")).items()
     assert len(emitted(core, "registry.begun")) == 1
     assert await put_all(core) == [Code.OK] * 3
     assert served(core) == (Code.OK, "")
     again = world.core("core-eu", remembers=False)
-    assert again.memory.has
+    assert again.baseline.present
     core.keeper.close()
 
 
@@ -58,7 +58,7 @@ async def test_what_nobody_can_believe_is_no_new_region(world, where):
         world.bus.stream.stored[TENANT_KEY] = (1, data)
     core = await fresh(world)
     await core.joining.start()
-    assert not core.memory.has
+    assert not core.baseline.present
     world.bus.stream.stored.clear()  # what is emptied later is no new region, either
     for place in world.directory.iterdir():
         shutil.rmtree(place)
@@ -76,11 +76,11 @@ async def test_an_empty_registry_is_no_new_region_where_a_core_remembers_records
         shutil.rmtree(place)
     core = await fresh(world)
     await core.joining.start()
-    assert not core.memory.has
+    assert not core.baseline.present
     for subscription in list(one.region_bus.subscriptions):
         one.region_bus.subscriptions.remove(subscription)  # it is gone, with what it knew
     await core.joining.attempt()
-    assert not core.memory.has
+    assert not core.baseline.present
     core.joining.close()
     core.keeper.close()
 
@@ -88,10 +88,10 @@ async def test_an_empty_registry_is_no_new_region_where_a_core_remembers_records
 async def test_a_full_disk_in_a_new_region_is_said_and_tried_again(world, monkeypatch):
     core = await fresh(world, "core-eu")
     with monkeypatch.context() as patch:
-        patch.setattr("kcm_core.registry.memory.RegistryMemory.begin", _raise(FULL))
+        patch.setattr("kcm_core.registry.baseline.RegistryBaseline.begin", _raise(FULL))
         await core.joining.start()
     assert "make room in its state_dir" in core.joining.waits
-    await until(lambda: core.memory.has)
+    await until(lambda: core.baseline.present)
     core.keeper.close()
 
 
@@ -114,14 +114,14 @@ def mount(world, hidden):
 async def begun(world):
     core = await fresh(world)
     await core.joining.start()
-    assert core.memory.has
+    assert core.baseline.present
     assert emitted(core, "registry.begun")
     return core
 
 
 async def is_dark(world, core, caplog):
-    await until(lambda: not core.memory.has and not core.region_bus.subscriptions)
-    assert served(core) == (Code.UNAVAILABLE, NO_MEMORY)
+    await until(lambda: not core.baseline.present and not core.region_bus.subscriptions)
+    assert served(core) == (Code.UNAVAILABLE, NO_BASELINE)
     assert not floors_of(world).exists()
     assert "absent at the start" in caplog.text
     assert emitted(core, "registry.forgotten")
@@ -136,12 +136,12 @@ async def test_a_region_that_began_before_its_second_store_was_there_goes_dark(w
     core.keeper.compare()
     await is_dark(world, core, caplog)
     await until(lambda: core.registry.tenant("acme") is not None)
-    assert served(core) == (Code.UNAVAILABLE, NO_MEMORY)
+    assert served(core) == (Code.UNAVAILABLE, NO_BASELINE)
     assert not [
         one for one in world.bus.stream.stored if one.startswith(BUCKET)
     ]  # and nothing of it is given to the others
     await until(lambda: core.joining.waits.startswith("no Core of the region"))
-    assert (await adopt(core, core.memory.digest))[0] is Code.OK
+    assert (await adopt(core, core.baseline.digest))[0] is Code.OK
     assert served(core) == (Code.OK, "")
     core.joining.close()
     core.keeper.close()
@@ -155,7 +155,7 @@ async def test_it_goes_dark_at_its_next_start_too_and_before_its_first_record(wo
     core.joining.close()
     core = await fresh(world)
     await core.joining.start()
-    assert core.memory.has
+    assert core.baseline.present
     mount(world, hidden)
     assert await put(core, NEWER.model_copy(update={"tenant": "bank"})) is not Code.OK
     core.keeper.compare()
@@ -169,10 +169,10 @@ async def test_what_a_region_accepts_itself_is_no_reason_to_go_dark(world):
     assert await put_all(core) == [Code.OK] * 3
     del world.bus.stream.stored[TENANT_KEY]
     await core.keeper.reconcile()
-    assert core.memory.has
+    assert core.baseline.present
     core.keeper.close()
     again = await fresh(world)  # killed after it wrote to the second store, and before all else
-    assert again.memory.has
+    assert again.baseline.present
     again.keeper.close()
 
 
@@ -180,6 +180,6 @@ async def test_a_bucket_that_ever_had_a_message_is_no_new_regions(world):
     world.bus.stream.sequence = 7
     core = await fresh(world, "core-eu")
     await core.joining.start()
-    assert not core.memory.has
+    assert not core.baseline.present
     core.joining.close()
     core.keeper.close()

@@ -22,7 +22,7 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-@pytest.mark.parametrize("who", ["the same Core", "another one", "one without memory"])
+@pytest.mark.parametrize("who", ["the same Core", "another one", "one without stored state"])
 async def test_a_crash_between_trim_and_purge_is_completed_by_whoever_comes(world, who):
     world.fill(200)
     core = await read(world)
@@ -40,7 +40,7 @@ async def test_a_crash_between_trim_and_purge_is_completed_by_whoever_comes(worl
     next_one = {
         "the same Core": core,
         "another one": other,
-        "one without memory": OneCore(world, name="core-eu-2"),
+        "one without stored state": OneCore(world, name="core-eu-2"),
     }[who]
     core.store.before_purge = lambda: None
     await next_one.round()

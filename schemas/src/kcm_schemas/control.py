@@ -117,7 +117,7 @@ class Lease(Message):
     digest of the holds that it knows by the roster of version ``roster``, by which it judged the
     whole stream: under another roster, other holds count. ``registry`` has the digests of the
     shards of the region's tenants, links and services. It is empty in the entry of a Core without
-    memory of the registry. ``ended`` marks its last entry: it serves no more and has no key.
+    baseline of the registry. ``ended`` marks its last entry: it serves no more and has no key.
     """
 
     instance: Name

@@ -67,14 +67,14 @@ class RegistryEntry(Message):
 
 
 class RegistryQuestion(Message):
-    """A Core without memory of its region's registry asks the other Cores for theirs."""
+    """A Core without a baseline of its region's registry asks the other Cores for theirs."""
 
     region: Name
     nonce: Id
 
 
 class RegistryAnswer(Message):
-    """The digest of the registry of a Core with memory, valid for this nonce only.
+    """The digest of the registry of a Core with a baseline, valid for this nonce only.
 
     The digest also covers entries that the Core remembers and that both stores lost or have only at
     a lower revision: no other Core may know them.

@@ -84,7 +84,7 @@ def admin_all_at(region: str, instance: str) -> str:
 
 
 def registry_question(region: str) -> str:
-    """A Core without memory of the registry to all Cores that have; request/reply."""
+    """A Core without a baseline of the registry to all Cores that have; request/reply."""
     return _in_region(region, "registry", "question")
 
 

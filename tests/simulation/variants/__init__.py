@@ -64,7 +64,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "no-repair": _by(registry.no_repair, "moved-set-back"),
     "one-of-a-fork": _by(registry.one_of_a_fork, "moved-fork"),
     "one-store": _by(registry.one_store, "moved-restarted"),
-    "served-without-memory": _by(registry.served_without_memory, "moved-forgotten"),
+    "served-without-baseline": _by(registry.served_without_baseline, "moved-forgotten"),
     "reached-ignored": _by(registry.reached_ignored, "moved-late"),
     "accept-late": Variant(
         "A client accepts an answer whenever it comes.", "late-answers", _nothing

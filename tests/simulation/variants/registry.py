@@ -131,8 +131,8 @@ def no_floors(instance: Instance) -> None:
     registry.forget_floors()
 
 
-def served_without_memory(instance: Instance) -> None:
-    """A Core without memory of its registry serves what the stores have."""
+def served_without_baseline(instance: Instance) -> None:
+    """A Core without a baseline of its registry serves what the stores have."""
     instance.freshness.registry.remembered()
 
 

@@ -61,8 +61,8 @@ async def test_a_refusal_that_is_asked_for_again_and_again_is_one_event_with_its
 ):
     put, what = EventType.ADMIN_TENANT_PUT, {"tenant": "acme"}
     for _ in range(10):
-        looks.record(put, "alice", what, Code.UNAVAILABLE, "no memory")
-    first = what | {"actor": "alice", "code": Code.UNAVAILABLE, "detail": "no memory"}
+        looks.record(put, "alice", what, Code.UNAVAILABLE, "no baseline")
+    first = what | {"actor": "alice", "code": Code.UNAVAILABLE, "detail": "no baseline"}
     assert events == [(put, first | {"count": 1})]
     looks.record(put, "alice", what, Code.CONFLICT, "is there")
     looks.record(put, "alice", what, Code.UNAVAILABLE, "another reason")

@@ -284,10 +284,10 @@ class Admin(AdminChannel):
         )
 
     async def adopt(self, region: str, core: str, digest: bytes) -> RegistryView:
-        """Order one Core without memory to adopt the registry with this digest.
+        """Order one Core without a baseline to adopt the registry with this digest.
 
-        A Core with memory changes nothing and returns what it knows. Raises ``ServiceError``:
-        ``conflict`` if the Core, or another Core with memory, knows another registry.
+        A Core with a baseline changes nothing and returns what it knows. Raises ``ServiceError``:
+        ``conflict`` if the Core, or another Core with a baseline, knows another registry.
         """
         order = AdoptOrder(digest=digest)
         return await self.ask(region, "registry", "adopt", order, RegistryView, at=core)

@@ -20,7 +20,7 @@ SHOW_S: Final = 5.0
 """Seconds for a Core's reply."""
 
 COLUMNS: Final = (
-    "core", "region", "memory", "tenants", "links", "services", "highest revision", "digest",
+    "core", "region", "baseline", "tenants", "links", "services", "highest revision", "digest",
 )  # fmt: skip
 
 SHORT: Final = 16
@@ -105,4 +105,4 @@ def _cells(row: Row) -> tuple[object, ...]:
     view = row.view
     counts = view.tenants, view.links, view.services, view.highest
     digest = view.digest.hex()[:SHORT]
-    return row.core, row.region, "yes" if view.memory else "no", *counts, digest
+    return row.core, row.region, "yes" if view.baseline else "no", *counts, digest

@@ -45,8 +45,8 @@ async def serving(admin: Admin, regions: Sequence[str]) -> dict[str, CoreState]:
         for row in await ask(admin, region, admin.cores(region)):
             if row.view is None:
                 found.not_serving[row.core] = f"no reply: {row.error}"
-            elif not row.view.memory:
-                found.not_serving[row.core] = f"no memory of its registry: {row.view.waits}"
+            elif not row.view.baseline:
+                found.not_serving[row.core] = f"no baseline of its registry: {row.view.waits}"
             else:
                 found.serving.append(row.core)
         return found

@@ -120,8 +120,8 @@ OF_COMMAND: Final = {
 """By command and code."""
 
 OF_TEXT: Final = {
-    ("unavailable", "no memory of its region's registry"): "`kcm registry show` shows which Core "
-    "has memory",
+    ("unavailable", "no baseline of its region's registry"): "`kcm registry show` shows which Core "
+    "has a baseline",
     ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "
     "list` shows the regions that serve, and `kcm roster show` which has an older roster; "
     "docs/cli.md describes what to do about a lost region",

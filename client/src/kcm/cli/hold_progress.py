@@ -40,7 +40,7 @@ CANNOT_STORE: Final = "cannot store"
 REGION_STATES: Final = {
     "durable": "stored",
     "watching": "stored; watched too briefly",
-    "differing": "stored; its Cores know different tenants, or have no memory of them",
+    "differing": "stored; its Cores know different tenants, or have no baseline of them",
     "leases-ended": "isolated: its leases ended",
     "unbounded": "isolated: may still serve",
     "waiting": "no reply",
@@ -49,7 +49,7 @@ REGION_STATES: Final = {
 WHY: Final = {
     "watching": "the Core that replies there started, reconnected or missed a message recently "
     "and cannot know yet that no instance is missing",
-    "differing": "the Cores there know different tenants, or have no memory of them",
+    "differing": "the Cores there know different tenants, or have no baseline of them",
     "unbounded": "no reply; its region quorum allows it to serve, so there is no bound",
     "waiting": "no reply",
 }

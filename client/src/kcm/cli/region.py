@@ -98,7 +98,7 @@ def list_regions(settings: Settings) -> int:
         advise(
             settings,
             "start the Cores that do not serve, and use a context that has every region; "
-            "`kcm registry show` shows which Cores have memory",
+            "`kcm registry show` shows which Cores have a baseline",
         )
     return Exit.NOT_COMPLETE if left else Exit.OK
 

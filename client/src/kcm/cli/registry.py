@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def registry() -> None:
     """Show and adopt the registry of a region.
 
-    The registry has the region's tenants, links and services. A Core without memory of it does not
-    serve until a Core with memory knows the same registry, or until you adopt what it knows.
+    The registry has the region's tenants, links and services. A Core without a baseline of it does
+    not serve until a Core with a baseline knows the same registry, or you adopt what it knows.
     """
 
 
@@ -29,9 +29,9 @@ def registry() -> None:
 @click.option("--region", metavar="REGION", help="Only this region [default: all].", **once)
 @common
 def show(settings: Settings, region: str | None) -> int:
-    """Show what each Core knows, and whether it has memory.
+    """Show what each Core knows, and whether it has a baseline.
 
-    Two Cores with the same digest know the same registry. Exit code 6 if a Core has no memory or
+    Two Cores with the same digest know the same registry. Exit code 6 if a Core has no baseline or
     does not reply, 5 if no Core replies, 3 if they refuse.
     """
     rows = run_async(look(settings, [] if region is None else [region]))
@@ -62,11 +62,11 @@ def adopt(
 ) -> int:
     """Let a region's Cores serve the registry that they know.
 
-    Use this only if no Core of the region has memory: all their disks are new, or the region was
-    restored. If an entry is missing or older than before, Cores serve the wrong tenants with the
-    wrong keys. Compare the numbers with what you know; restore the second store first.
+    Use this only if no Core of the region has a baseline: all their disks are new, or the region
+    was restored. If an entry is missing or older than before, Cores serve the wrong tenants with
+    the wrong keys. Compare the numbers with what you know; restore the second store first.
 
-    A Core that does not reply may have memory. Start it, or name it with --without.
+    A Core that does not reply may have a baseline. Start it, or name it with --without.
 
     \b
     Examples:
@@ -77,13 +77,13 @@ def adopt(
 
 
 def _next(settings: Settings, region: str, said: list[RegistryView | None]) -> None:
-    """Name the next command if no Core of a region has memory."""
+    """Name the next command if no Core of a region has a baseline."""
     views = [view for view in said if view is not None]
-    if not views or any(view.memory for view in views):
+    if not views or any(view.baseline for view in views):
         return
-    text = f"no Core of region {region} that replies has memory"
+    text = f"no Core of region {region} that replies has a baseline"
     hint = (
-        "start one that has memory, or check that this registry is complete and adopt it: "
+        "start one that has a baseline, or check that this registry is complete and adopt it: "
         f"`kcm registry adopt --region {region}`"
     )
     note(settings, f"{text}: {hint}", region=region, warning=text, hint=hint)
@@ -94,5 +94,5 @@ def _whole(rows: list[Row]) -> int:
     if not views:
         refuse(rows)
         return Exit.UNAVAILABLE
-    whole = len(views) == len(rows) and all(view.memory for view in views)
+    whole = len(views) == len(rows) and all(view.baseline for view in views)
     return Exit.OK if whole else Exit.NOT_COMPLETE

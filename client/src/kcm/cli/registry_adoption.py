@@ -35,7 +35,7 @@ def adopt(
         tell(settings, rows)
     chosen = choose(rows, region, core, without)
     if chosen is None:
-        who = "every Core that replies has memory" if core is None else f"{core} has memory"
+        who = "every Core that replies has a baseline" if core is None else f"{core} has a baseline"
         return _unchanged(settings, region, rows, f"{who}: there is nothing to adopt")
     if not yes and not _confirmed(settings, region, chosen):
         return _unchanged(settings, region, rows, "nothing was changed")
@@ -128,11 +128,11 @@ def choose(
         )  # fmt: skip
     if core is not None and core not in [view.core for view in views]:
         raise Problem(Exit.UNAVAILABLE, "unavailable", f"{core} does not reply", "start it")
-    if all(view.memory for view in views):
+    if all(view.baseline for view in views):
         return None
     if silent := [row.core for row in rows if row.view is None and row.core not in without]:
         raise _silent(silent)
-    empty = [view for view in views if not view.memory and core in (None, view.core)]
+    empty = [view for view in views if not view.baseline and core in (None, view.core)]
     if len({view.digest for view in empty}) > 1:
         raise Problem(
             Exit.REFUSED, "conflict", f"the Cores of region {region} know different registries",
@@ -142,12 +142,12 @@ def choose(
 
 
 def _silent(cores: Sequence[str]) -> Problem:
-    """Return the error for Cores without a reply, which may have memory."""
+    """Return the error for Cores without a reply, which may have a baseline."""
     one = len(cores) == 1
     verb, it = ("does not reply", "it") if one else ("do not reply", "them")
     options = " ".join(f"--without {core}" for core in cores)
     return Problem(
-        Exit.UNAVAILABLE, "unavailable", f"{', '.join(cores)} {verb} and may have memory",
+        Exit.UNAVAILABLE, "unavailable", f"{', '.join(cores)} {verb} and may have a baseline",
         f"start {it}, or name {it} with {options}",
     )  # fmt: skip
 

@@ -7,15 +7,15 @@ from kcm_schemas.names import U32, U64, Digest, Name, Text
 
 
 class RegistryView(Message):
-    """What one Core knows of its region's registry, and whether it has a memory of it.
+    """What one Core knows of its region's registry, and whether it has a baseline of it.
 
     ``highest`` is the highest revision of any registry entry. ``digest`` is over all entries: Cores
-    that know the same entries have the same digest. ``waits`` says why a Core without memory does
-    not serve yet; otherwise it is empty.
+    that know the same entries have the same digest. ``waits`` says why a Core without a baseline
+    does not serve yet; otherwise it is empty.
     """
 
     core: Name
-    memory: bool
+    baseline: bool
     tenants: U32
     links: U32
     services: U32

@@ -70,8 +70,8 @@ async def run(config: str, tenant: str, service: str, source: BinaryIO) -> dict[
             contexts = [(pieces + i).to_bytes(8, "big") for i in range(len(batch))]
             seal = partial(member.engine.encrypt, tenant, service, batch, contexts)
             sealed = await patiently(seal, clock)
-            unseal = partial(member.engine.decrypt, tenant, service, sealed.values, contexts)
-            opened = await patiently(unseal, clock)
+            decrypt = partial(member.engine.decrypt, tenant, service, sealed.values, contexts)
+            opened = await patiently(decrypt, clock)
             pieces += len(batch)
             size += sum(map(len, batch))
             sealed_bytes += sum(map(len, sealed.values))

@@ -24,7 +24,7 @@ from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.key_leases import AttestedKey
 from kcm_killswitch.model.open_keys import OpenKeys
 from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.model.registry_lease import NO_BASELINE
 from kcm_killswitch.model.revocations import Revocations
 
 
@@ -48,7 +48,7 @@ UNREGISTERED: Final = (
 """What an operator does about a tenant that was there; the registry is the bucket kcm-registry."""
 
 NOBODY_SAYS: Final = (
-    "no Core of the region says what its registry is: none runs, or none has memory of it; "
+    "no Core of the region says what its registry is: none runs, or none has a baseline of it; "
     "`kcm registry show` says which"
 )
 """The refusal of a Gateway that does not know a tenant while no Core states the registry."""
@@ -85,7 +85,7 @@ class Admission:
         know of every kill. ``recheck`` checks the key lease.
         """
         if not self.remembers:  # also for an unknown tenant: the stores may lack it
-            raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
+            raise KcmError(Code.UNAVAILABLE, NO_BASELINE)
         if self._told and self._registry.tenant(tenant) is None:
             self._untold(now)
         registered = self.known(tenant)

@@ -13,8 +13,8 @@ been the only one that knew. It ends in one of three ways: it is resolved; anoth
 agrees with this incarnation (a Core with an older state does not count); or this incarnation is a
 Core, and has compared its registry with the second store since.
 
-A Core without memory of its region's registry does not know what it lacks. So it relies neither on
-its stores nor on the absence of a difference.
+A Core without a baseline of its region's registry does not know what it lacks. So it relies neither
+on its stores nor on the absence of a difference.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 PATIENCE_S: Final = 2.0
 """Seconds for which an incarnation that agreed before may differ, while a change arrives."""
 
-NO_MEMORY: Final = (
-    "this Core has no memory of its region's registry: it serves again when a Core that has one "
+NO_BASELINE: Final = (
+    "this Core has no baseline of its region's registry: it serves again when a Core that has one "
     "knows the same registry; if no Core has one, run `kcm registry show`, then "
     "`kcm registry adopt`"
 )
-"""The refusal of a Core without memory, and what an operator does about it."""
+"""The refusal of a Core without a baseline, and what an operator does about it."""
 
 PAST_KEPT: Final = 1024
 """Number of past states of a shard that are kept, to recognise a Core with an older state."""
@@ -126,7 +126,7 @@ class RegistryLease:
 
     @property
     def remembers(self) -> bool:
-        """Whether this incarnation may state what the registry is: not a Core without memory."""
+        """Whether this incarnation may state what the registry is: no Core without a baseline."""
         return self._remembers
 
     def without_memory(self) -> None:

@@ -83,7 +83,7 @@ Read = Callable[[Path], dict[Path, bytes]]
 
 
 class FileHoldStore:
-    """``hold_store_port.Memory`` in a directory."""
+    """``hold_store_port.HoldStore`` in a directory."""
 
     def __init__(
         self,
@@ -293,7 +293,7 @@ class FileHoldStore:
 
 
 class NullHoldStore:
-    """A null ``hold_store_port.Memory``, for an instance that unseals nothing without a Core."""
+    """A null ``hold_store_port.HoldStore``, for an instance that unseals nothing without a Core."""
 
     @property
     def unkept(self) -> Mapping[bytes, Unkept]:

@@ -16,21 +16,21 @@ from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.api.read_only import LOOKS
 from kcm_core.api.request_events import requested, type_of
-from kcm_core.registry.memory import RegistryMemory
+from kcm_core.registry.baseline import RegistryBaseline
 
 REMEMBERING: Final = frozenset(
     {("tenant", "put"), ("link", "put"), ("service", "put"), ("roster", "signed")}
 )
-"""Requests that a Core without memory of its region's registry refuses: its answer may depend on
-entries that it does not know."""
+"""Requests that a Core without a baseline of its region's registry refuses: its answer may depend
+on entries that it does not know."""
 
 
 class CoreRules:
     """Implements ``kcm_runtime.admin_endpoint.AdminRules`` for a Core."""
 
-    def __init__(self, me: InstanceContext, memory: RegistryMemory) -> None:
+    def __init__(self, me: InstanceContext, baseline: RegistryBaseline) -> None:
         self._me: Final = me
-        self._memory: Final = memory
+        self._baseline: Final = baseline
 
     def check_place(self, subject: str, request: AdminRequest) -> None:
         """Raise ``forbidden`` for a request that was signed for another place."""
@@ -40,9 +40,9 @@ class CoreRules:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
 
     def check_ready(self, request: AdminRequest) -> None:
-        """Raise ``unavailable`` if the request takes a memory that this Core does not have."""
+        """Raise ``unavailable`` if the request needs a baseline that this Core does not have."""
         if (request.noun, request.verb) in REMEMBERING:
-            self._memory.require()
+            self._baseline.require()
 
     def event(self, request: AdminRequest) -> RequestEvent:
         """Return the event, with the object that the operator named."""

@@ -16,7 +16,7 @@ from kcm_schemas.admin.requests import AdminRequest, Empty
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode
 
-from kcm_core.registry.memory import RegistryMemory, unkept
+from kcm_core.registry.baseline import RegistryBaseline, unkept
 from kcm_core.registry.recovery import RegistryRecovery
 
 
@@ -28,14 +28,14 @@ class RegistryAdoption:
         *,
         me: InstanceContext,
         registry: Registry,
-        memory: RegistryMemory,
+        baseline: RegistryBaseline,
         recovery: RegistryRecovery,
         compare: Callable[[], None],
     ) -> None:
         """``compare`` synchronizes the two stores soon."""
         self._me: Final = me
         self._registry: Final = registry
-        self._memory: Final = memory
+        self._baseline: Final = baseline
         self._recovery: Final = recovery
         self._compare: Final = compare
 
@@ -47,17 +47,17 @@ class RegistryAdoption:
     async def adopt(self, request: AdminRequest, operator: str) -> Message:
         """Remember what this Core knows, if that is what the operator named.
 
-        A Core with memory has nothing to adopt: it shows what it knows. A Core without memory first
-        asks those that have it; their answer takes precedence over the operator's. Raises
+        A Core with a baseline has nothing to adopt: it shows what it knows. A Core without one
+        first asks those that have it; their answer takes precedence over the operator's. Raises
         ``conflict`` if the digest is not this Core's or theirs, and ``unavailable`` while its disk
         is full.
         """
         order = decode(AdoptOrder, request.payload)
-        if not self._memory.has:
+        if not self._baseline.present:
             await self._recovery.ask()
-        if not self._memory.has:
+        if not self._baseline.present:
             try:
-                await self._memory.begin(EventType.REGISTRY_ADOPTED, order.digest, actor=operator)
+                await self._baseline.begin(EventType.REGISTRY_ADOPTED, order.digest, actor=operator)
             except OSError as error:
                 raise unkept(error) from None
             self._compare()
@@ -67,11 +67,11 @@ class RegistryAdoption:
         known = self._registry
         return RegistryView(
             core=self._me.name,
-            memory=self._memory.has,
+            baseline=self._baseline.present,
             tenants=known.tenant_count,
             links=known.link_count,
             services=known.total_services,
             highest=known.highest_revision,
-            digest=self._memory.digest,
+            digest=self._baseline.digest,
             waits=self._recovery.waits,
         )

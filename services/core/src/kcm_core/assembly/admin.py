@@ -33,7 +33,7 @@ def admin_requests(
     ports: Ports, parts: KillSwitchParts, keys: KeyService, registry: RegistryParts
 ) -> AdminEndpoint:
     """Make the endpoint with the whole table."""
-    rules = CoreRules(ports.host.me, registry.memory)
+    rules = CoreRules(ports.host.me, registry.baseline)
     endpoint = AdminEndpoint(ports.host, "admin", rules)
     _serve_registry(endpoint, ports, keys, registry)
     _serve_lists(endpoint, ports)
@@ -42,7 +42,7 @@ def admin_requests(
     adoption = RegistryAdoption(
         me=ports.host.me,
         registry=ports.replica_state.registry,
-        memory=registry.memory,
+        baseline=registry.baseline,
         recovery=registry.recovery,
         compare=registry.keeper.compare,
     )

@@ -172,7 +172,7 @@ def _trimmer(ports: Ports, bus: Connection, config: CoreConfig) -> Trimmer:
         ports.host,
         control=ports.stream,
         store=AuditStream(bus, region, ports.host.clock),
-        memory=TrimFiles(config.state_dir),
+        state=TrimFiles(config.state_dir),
         policy=Policy(
             quorum=audit.quorum,
             keep_ms=int(audit.keep_s * 1000),

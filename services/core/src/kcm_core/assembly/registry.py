@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from kcm_killswitch.replica.killswitch import KillSwitch
 
 from kcm_core.assembly.ports import Ports
+from kcm_core.registry.baseline import RegistryBaseline
 from kcm_core.registry.comparison import Comparison
 from kcm_core.registry.keeper import RegistryKeeper
-from kcm_core.registry.memory import RegistryMemory
 from kcm_core.registry.recovery import RegistryRecovery
 
 
@@ -18,7 +18,7 @@ from kcm_core.registry.recovery import RegistryRecovery
 class RegistryParts:
     """The parts that other parts, or the Core's start and end, need."""
 
-    memory: RegistryMemory
+    baseline: RegistryBaseline
     keeper: RegistryKeeper
     recovery: RegistryRecovery
     comparison: Comparison
@@ -33,7 +33,7 @@ def registry_parts(
     kill switch renews the entry.
     """
     host, lease = ports.host, ports.replica_state.freshness.registry
-    memory = RegistryMemory(
+    baseline = RegistryBaseline(
         floors=ports.floors, registry=ports.replica_state.registry, lease=lease, emit=host.emit
     )
     comparison = Comparison(lease, host.clock)
@@ -43,13 +43,13 @@ def registry_parts(
         connection=ports.buckets,
         feed=ports.feed,
         second_store=ports.second_store,
-        memory=memory,
+        baseline=baseline,
         settled=shown or switch.renew,
         compared=comparison.compared,
     )
     comparison.keeper = keeper
     switch.on_registry(keeper.compare)
     recovery = RegistryRecovery(
-        host, bus=ports.region_bus, memory=memory, compare=keeper.compare, empty=keeper.empty
+        host, bus=ports.region_bus, baseline=baseline, compare=keeper.compare, empty=keeper.empty
     )
-    return RegistryParts(memory, keeper, recovery, comparison)
+    return RegistryParts(baseline, keeper, recovery, comparison)

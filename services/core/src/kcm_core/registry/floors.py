@@ -6,13 +6,13 @@ Lines are appended and synced. A line that a crash cut off is ignored, because i
 use yet. The remains of a failed write are removed before the next line is appended.
 
 The first line states what the file is, and how many of its bytes were on disk at some time. A file
-with fewer bytes was cut, by a repair of the file system or by an attacker: it is not a memory, and
+with fewer bytes was cut, by a repair of the file system or by an attacker: it is no baseline, and
 no Core starts with it. The number is written after the bytes that it counts, so a crash leaves it
 too low and never too high.
 
 A file without any floor that is not in use belongs to a Core that began when nothing was stored.
 
-The existence of the file means that this Core has memory of its region's registry. The file
+The existence of the file means that this Core has a baseline of its region's registry. The file
 therefore comes into existence as a whole, and only by ``begin``.
 """
 
@@ -38,8 +38,8 @@ _USED: Final = "used"
 """The line that a Core writes when it accepts its first record."""
 
 _OR_REMOVE: Final = (
-    "; without one remove it: this Core has no memory then, and serves once another Core that has "
-    "knows the same, or an operator adopts what is there"
+    "; without one remove it: this Core has no baseline then, and serves once another Core that "
+    "has one knows the same, or an operator adopts what is there"
 )
 
 Floor = tuple[int, bytes]
@@ -77,7 +77,7 @@ class Floors:
 
     @property
     def fresh(self) -> bool:
-        """Whether there is no file: this Core has no memory."""
+        """Whether there is no file: this Core has no baseline."""
         return self._fresh
 
     def begin(self, floors: Iterable[tuple[Key, Floor]]) -> None:
@@ -101,7 +101,7 @@ class Floors:
                 self._used = True
 
     def forget(self) -> None:
-        """Remove the file and the memory. Raises ``OSError``; the memory is gone even then."""
+        """Remove the file and the baseline. Raises ``OSError``; the baseline is gone even then."""
         with self._writing:
             self._known, self._used, self._fresh = {}, False, True
             self._path.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ class Floors:
     def raise_to(self, floors: Iterable[tuple[Key, Floor]]) -> None:
         """Accept nothing lower from now on; on disk when this returns. Raises ``OSError``.
 
-        Only if there is a file: to write one would state that this Core has memory.
+        Only if there is a file: to write one would state that this Core has a baseline.
         """
         with self._writing:
             if self._fresh:

@@ -7,7 +7,8 @@ other than the entry that counts in the bucket (an older entry, garbage, nothing
 entry back and records an incident. A Core accepts nothing below what it knew once, also after a
 restart.
 
-A Core without memory (``kcm_core.registry.memory``) reads both stores and changes nothing there.
+A Core without a baseline (``kcm_core.registry.baseline``) reads both stores and changes nothing
+there.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.registry.acceptance import Acceptance
+from kcm_core.registry.baseline import RegistryBaseline, unkept
 from kcm_core.registry.inspection import RegistryInspection
-from kcm_core.registry.memory import RegistryMemory, unkept
 from kcm_core.registry.repair import RegistryRepair, key_fields
 from kcm_core.registry.stores import RegistryStores
 
@@ -60,7 +61,7 @@ class RegistryKeeper:
         connection: Connection,
         feed: RegistryFollower,
         second_store: FileKeyStore,
-        memory: RegistryMemory,
+        baseline: RegistryBaseline,
         settled: Callable[[], Awaitable[object]],
         compared: Callable[[], None],
     ) -> None:
@@ -70,7 +71,7 @@ class RegistryKeeper:
         """
         self._feed: Final = feed
         self._registry: Final = registry
-        self._memory: Final = memory
+        self._baseline: Final = baseline
         self._settled: Final = settled
         self._compared: Final = compared
         self._emit: Final = host.emit
@@ -83,12 +84,12 @@ class RegistryKeeper:
             stores=self._stores,
             feed=feed,
             registry=registry,
-            memory=memory,
+            baseline=baseline,
             on_pending=self._stir.set,
             emit=host.emit,
         )
         self._inspection: Final = RegistryInspection(self._stores, feed, self.repairs)
-        feed.watch(self.wrong, memory.learned)
+        feed.watch(self.wrong, baseline.learned)
 
     async def start(self) -> None:
         """Synchronize bucket and second store, then monitor them. The feed has started."""
@@ -101,13 +102,13 @@ class RegistryKeeper:
                 await asyncio.sleep(RETRY_S)
             else:
                 break
-        self._memory.start()
+        self._baseline.start()
         self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Stop."""
         self._tasks.close()
-        self._memory.close()
+        self._baseline.close()
         self.repairs.close()
 
     async def accept(self, raw: bytes, obj: RegistryObject) -> None:
@@ -117,8 +118,8 @@ class RegistryKeeper:
         ``unavailable`` if a store failed: then the entry may be stored in one of them, and the same
         request, sent again, completes the work.
         """
-        self._memory.require()
-        if self._memory.unused:
+        self._baseline.require()
+        if self._baseline.unused:
             await self._first()
         entry = await self._acceptance.create(raw, obj)
         await self.repairs.put_in_bucket(key_of(obj), entry)
@@ -129,8 +130,8 @@ class RegistryKeeper:
         """Load the entries of the second store, before this Core accepts its first one."""
         try:
             await self.reconcile()
-            self._memory.require()
-            await self._memory.use()
+            self._baseline.require()
+            await self._baseline.use()
         except OSError as error:
             raise unkept(error) from None
 
@@ -181,7 +182,7 @@ class RegistryKeeper:
             lacks = raw is not None and heads.get(key, 0) < obj.revision
             if raw is not None and lacks and not await self.repairs.copy(key, obj.revision, raw):
                 self._comparing = True
-        await self._memory.keep()
+        await self._baseline.keep()
         self._report_lost()
         return whole
 
@@ -189,12 +190,12 @@ class RegistryKeeper:
         """Compare the stores if another instance differs, and repair what was found wrong."""
         if self._comparing:
             await self._compare()
-        if self._memory.has:  # otherwise, a Core that knows the registry repairs it
+        if self._baseline.present:  # otherwise, a Core that knows the registry repairs it
             await self.repairs.run()
 
     async def inspect(self) -> None:
         """Check that both stores have every entry; the next round repairs the bucket."""
-        if self._memory.has:
+        if self._baseline.present:
             await self._inspection.run()
         else:
             self._comparing = True  # an operator may have restored the second store
@@ -207,7 +208,7 @@ class RegistryKeeper:
                 await self.inspect()
             self._stir.clear()
             await self.round()
-            if self._memory.has and self.repairs.pending:
+            if self._baseline.present and self.repairs.pending:
                 await asyncio.sleep(RETRY_S)
                 self._stir.set()
 

@@ -1,11 +1,11 @@
-"""How a Core without memory of its region's registry gets one: it asks a Core that has memory.
+"""How a Core without a baseline of its region's registry gets one: it asks a Core that has one.
 
-The question goes to all Cores of the region, and only those with memory subscribe to it, so that
-their absence shows at once. An answer is signed and contains the question's nonce, so an old answer
-has no value. If both know the same, the asking Core remembers it and serves; until then it reads
-both stores again. This is how another Core joins a running region, and how a Core with a new disk
-recovers, without manual work. If no Core has memory and neither store has data, a new region
-begins.
+The question goes to all Cores of the region, and only those with a baseline subscribe to it, so
+that their absence shows at once. An answer is signed and contains the question's nonce, so an old
+answer has no value. If both know the same, the asking Core remembers it and serves; until then it
+reads both stores again. This is how another Core joins a running region, and how a Core with a new
+disk recovers, without manual work. If no Core has a baseline and neither store has data, a new
+region begins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
-from kcm_killswitch.model.registry_lease import NO_MEMORY
+from kcm_killswitch.model.registry_lease import NO_BASELINE
 from kcm_killswitch.replica.verification_budget import Budgets
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.error_text import describe
@@ -31,12 +31,12 @@ from kcm_schemas.registry import RegistryAnswer, RegistryQuestion
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted
 
-from kcm_core.registry.memory import RegistryMemory, unkept
+from kcm_core.registry.baseline import RegistryBaseline, unkept
 
 log = logging.getLogger(__name__)
 
 ASK_S: Final = 1.0
-"""Seconds in which a Core with memory must answer."""
+"""Seconds in which a Core with a baseline must answer."""
 
 REACH_S: Final = 0.5
 """Seconds within which this Core receives what the other one has just accepted."""
@@ -52,14 +52,14 @@ LONGEST_S: Final = 5.0
 
 
 class RegistryRecovery:
-    """Asks while this Core has no memory, and answers when it has."""
+    """Asks while this Core has no baseline, and answers when it has."""
 
     def __init__(
         self,
         host: Host,
         *,
         bus: PubSub,
-        memory: RegistryMemory,
+        baseline: RegistryBaseline,
         compare: Callable[[], None],
         empty: Callable[[], Awaitable[bool]],
     ) -> None:
@@ -71,7 +71,7 @@ class RegistryRecovery:
         self._clock: Final = host.clock
         self._random: Final = host.randomness
         self._bus: Final = bus
-        self._memory: Final = memory
+        self._baseline: Final = baseline
         self._compare: Final = compare
         self._empty: Final = empty
         self._budgets: Final = Budgets()
@@ -80,33 +80,33 @@ class RegistryRecovery:
         self._new = False
         """Whether it may be a new region: both stores were empty at the start."""
         self._nobody = False
-        """Whether no Core with memory received the last question."""
+        """Whether no Core with a baseline received the last question."""
         self._one: Final = asyncio.Lock()
         self._tasks: Final = TaskSet()
         self._joining: asyncio.Task[None] | None = None
 
     @property
     def waits(self) -> str:
-        """The reason why this Core has no memory yet; empty if it has."""
-        return "" if self._memory.has else self._waits or NO_MEMORY
+        """The reason why this Core has no baseline yet; empty if it has."""
+        return "" if self._baseline.present else self._waits or NO_BASELINE
 
     async def start(self) -> None:
         """Ask once, or answer others; then continue in the background. The keeper has started."""
-        self._memory.on_lost(self._begin_again)
-        if not self._memory.has:
+        self._baseline.on_lost(self._begin_again)
+        if not self._baseline.present:
             with suppress(KcmError):  # an unreadable store does not count as empty
                 self._new = await self._empty()
             await self.attempt()
-        if self._memory.has:
+        if self._baseline.present:
             await self._listen()
         else:
-            self._memory.forgotten()
+            self._baseline.forgotten()
             self._joining = self._tasks.spawn(self._join())
 
     def _begin_again(self) -> None:
-        """Stop answering and ask, because this Core has lost its memory."""
+        """Stop answering and ask, because this Core has lost its baseline."""
         self._new = False
-        self._memory.forgotten()
+        self._baseline.forgotten()
         if self._joining is not None:
             self._joining.cancel()
         self._joining = self._tasks.spawn(self._leave())
@@ -124,16 +124,16 @@ class RegistryRecovery:
     async def ask(self) -> None:
         """Ask once; this Core remembers what it knows if the answer is the same.
 
-        Raises ``conflict`` if a Core with memory knows another registry, and ``unavailable`` if one
-        did not answer, if it is not certain that the question reached any, or if this Core's disk
-        is full. If no Core has memory, nothing happens.
+        Raises ``conflict`` if a Core with a baseline knows another registry, and ``unavailable`` if
+        one did not answer, if it is not certain that the question reached any, or if this Core's
+        disk is full. If no Core has a baseline, nothing happens.
         """
         async with self._one:
-            self._memory.asking()
+            self._baseline.asking()
             try:
                 await self._ask()
             finally:
-                self._memory.asked()
+                self._baseline.asked()
 
     async def _ask(self) -> None:
         nonce, roster = self._random.public(limits.ID_SIZE), self._me.rosters.version
@@ -143,20 +143,22 @@ class RegistryRecovery:
         try:
             raw = await self._asked(body)
         except NobodyListens:
-            self._waits = "no Core of the region that can be reached has memory of its registry"
+            self._waits = "no Core of the region that can be reached has a baseline of its registry"
             self._nobody = True
             return
         answer, core = self._believed(raw, nonce)
-        same = await self._memory.reaches(answer.digest, REACH_S)
+        same = await self._baseline.reaches(answer.digest, REACH_S)
         self._new = False
         if not same or roster != self._me.rosters.version:
             raise KcmError(
                 Code.CONFLICT,
-                f"{core} has memory of another registry; it is read again until both are the same",
+                f"{core} has a baseline of another registry; "
+                "it is read again until both are the same",
             )
         try:
             # What was accepted since then is known here, too: no agreed entry is dropped.
-            await self._memory.begin(EventType.REGISTRY_JOINED, self._memory.digest, detail=core)
+            joined = EventType.REGISTRY_JOINED
+            await self._baseline.begin(joined, self._baseline.digest, detail=core)
         except OSError as error:
             raise unkept(error) from None
         self._compare()
@@ -174,7 +176,7 @@ class RegistryRecovery:
                 raise KcmError(
                     Code.UNAVAILABLE,
                     "the connection to the broker was lost while Cores were asked for their "
-                    "memory of the registry; try again",
+                    "baseline of the registry; try again",
                 ) from None
             raise
 
@@ -185,9 +187,9 @@ class RegistryRecovery:
             raise
         except KcmError as error:
             why = (
-                "a Core that has memory did not answer in time"
+                "a Core that has a baseline did not answer in time"
                 if error.code is Code.DEADLINE_EXCEEDED
-                else "the Cores of the region cannot be asked for their memory of the registry: "
+                else "the Cores of the region cannot be asked for their baseline of the registry: "
                 f"{error.detail or error.code.value}"
             )
             raise KcmError(Code.UNAVAILABLE, f"{why}; try again") from None
@@ -211,28 +213,28 @@ class RegistryRecovery:
             await self._begin()
         except KcmError as error:
             if error.detail != self._waits:
-                log.warning("no memory of the region's registry yet: %s", error.detail)
+                log.warning("no baseline of the region's registry yet: %s", error.detail)
             self._waits = error.detail
             self._compare()
         except Exception as error:  # noqa: BLE001 - without a question it would never serve
-            log.warning("no memory of the region's registry yet: %s", describe(error))
+            log.warning("no baseline of the region's registry yet: %s", describe(error))
 
     async def _begin(self) -> None:
-        """Begin with an empty registry if no Core has memory and nothing is stored."""
-        if self._memory.has or not (self._new and self._nobody and await self._empty()):
+        """Begin with an empty registry if no Core has a baseline and nothing is stored."""
+        if self._baseline.present or not (self._new and self._nobody and await self._empty()):
             return
         try:
-            await self._memory.begin(EventType.REGISTRY_BEGUN, self._memory.digest)
+            await self._baseline.begin(EventType.REGISTRY_BEGUN, self._baseline.digest)
         except OSError as error:
             raise unkept(error) from None
 
     async def _join(self) -> None:
         wait = FIRST_S
         # A flag in addition to cancellation: the client library may swallow a cancellation.
-        while not self._tasks.closed and not self._memory.has:
-            await self._memory.wait(wait)
+        while not self._tasks.closed and not self._baseline.present:
+            await self._baseline.wait(wait)
             wait = min(2 * wait, LONGEST_S)
-            if not self._memory.has:
+            if not self._baseline.present:
                 await self.attempt()
         if not self._tasks.closed:
             await self._listen()
@@ -259,10 +261,10 @@ class RegistryRecovery:
         except Untrusted as error:
             self._refusals.record(error)
             return
-        if question.region != self._me.region or not self._memory.has or not self._me.acts:
+        if question.region != self._me.region or not self._baseline.present or not self._me.acts:
             return
         answer = RegistryAnswer(
-            region=question.region, nonce=question.nonce, digest=self._memory.digest
+            region=question.region, nonce=question.nonce, digest=self._baseline.digest
         )
         try:
             await self._bus.publish(

@@ -1,8 +1,8 @@
 """Repair of the two stores: the entry that counts is put where a store has something else.
 
-A Core that remembers its region's registry repairs both stores. A Core without memory only learns
-from them (``kcm_core.registry.memory``). Every repair is recorded as an incident, because the
-product's own writes never make one necessary.
+A Core that remembers its region's registry repairs both stores. A Core without a baseline only
+learns from them (``kcm_core.registry.baseline``). Every repair is recorded as an incident, because
+the product's own writes never make one necessary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from kcm_trust.verify import Untrusted
 
-from kcm_core.registry.memory import RegistryMemory, unkept
+from kcm_core.registry.baseline import RegistryBaseline, unkept
 from kcm_core.registry.stores import RegistryStores, subject_of
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class RegistryRepair:
         stores: RegistryStores,
         feed: RegistryFollower,
         registry: Registry,
-        memory: RegistryMemory,
+        baseline: RegistryBaseline,
         on_pending: Callable[[], None],
         emit: Emit,
     ) -> None:
@@ -47,7 +47,7 @@ class RegistryRepair:
         self._stores: Final = stores
         self._feed: Final = feed
         self._registry: Final = registry
-        self._memory: Final = memory
+        self._baseline: Final = baseline
         self._on_pending: Final = on_pending
         self._emit: Final = emit
         self._wrong: dict[Key, str] = {}
@@ -124,11 +124,11 @@ class RegistryRepair:
                 "an entry in the second store is not believed: %s", error, extra=key_fields(key)
             )
             return False
-        if self._memory.unused:
-            await self._memory.lose()
+        if self._baseline.unused:
+            await self._baseline.lose()
         what = "the bucket had an older entry than the second store, or none"
         await self.learn(obj, copy.data)
-        if not self._memory.has:
+        if not self._baseline.present:
             self.add(key, what)
             return True
         try:
@@ -167,13 +167,13 @@ class RegistryRepair:
         """Apply a verified object, and remember it; raises ``unavailable`` for a full disk."""
         self._feed.learn(obj, raw)
         try:
-            await self._memory.keep([key_of(obj)])
+            await self._baseline.keep([key_of(obj)])
         except OSError as error:
             raise unkept(error) from None
 
     async def copy(self, key: Key, revision: int, raw: bytes) -> bool:
         """Create an entry that the second store lacks; whether the second store has it now."""
-        if not self._memory.has:
+        if not self._baseline.present:
             return False
         try:
             await self._stores.create_copy(key, revision, raw)

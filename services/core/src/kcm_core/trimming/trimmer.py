@@ -29,7 +29,6 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Untrusted, VerifiedTrim
 
-from kcm_core.trimming.memory import Floors, TrimMemory
 from kcm_core.trimming.policy import (
     GRAVE,
     Claim,
@@ -45,6 +44,7 @@ from kcm_core.trimming.policy import (
     raised,
 )
 from kcm_core.trimming.reader import AuditReader
+from kcm_core.trimming.state import Floors, TrimState
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Trimmer:
         *,
         control: StreamLog,
         store: AuditStore,
-        memory: TrimMemory,
+        state: TrimState,
         policy: Policy,
     ) -> None:
         """Raises ``ConfigError`` if the stored heads cannot be read."""
@@ -75,11 +75,11 @@ class Trimmer:
         self._clock: Final = host.clock
         self._control: Final = control
         self._store: Final = store
-        self._memory: Final = memory
+        self._state: Final = state
         self._policy: Final = policy
         self._refusals: Final = RejectionLog("a trim or a head", host.emit)
-        self._floors = memory.floors()
-        self._reader: Final = AuditReader(memory.reading())
+        self._floors = state.floors()
+        self._reader: Final = AuditReader(state.reading())
         self._following: Final[Subscription] = store.follow(self._reader)
         self._heads: dict[str, bytes] = {}
         self._told: dict[str, tuple[Doubt, int]] = {}
@@ -228,7 +228,7 @@ class Trimmer:
         floors = raised(self._floors.claims, good)
         if floors is not None:
             kept = Floors(facts.created, floors)
-            await asyncio.to_thread(self._memory.save_floors, kept)
+            await asyncio.to_thread(self._state.save_floors, kept)
             self._floors = kept
         return decide(
             mine,
@@ -332,7 +332,7 @@ class Trimmer:
         if reading is None:
             return
         try:
-            await asyncio.to_thread(self._memory.save_reading, reading)
+            await asyncio.to_thread(self._state.save_reading, reading)
         except OSError as error:
             log.warning(
                 "how far the audit stream was read is not kept: %s",

@@ -42,7 +42,7 @@ async def views(living, region=EU):
 
 async def remembers(living, *cores):
     found = await views(living)
-    return all(found[core].memory for core in cores)
+    return all(found[core].baseline for core in cores)
 
 
 async def set_back(living, tenant):
@@ -119,12 +119,12 @@ async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(two_cor
             living.sigkill(core)
             forget(living, core)
         new = await set_back(living, tenant)
-        for _ in range(2):  # a restart is no memory
+        for _ in range(2):  # a restart is no baseline
             for core in (ONE, TWO):
                 await living.restart(core)
             found = await views(living)
-            assert not found[ONE].memory
-            assert not found[TWO].memory
+            assert not found[ONE].baseline
+            assert not found[TWO].baseline
             assert found[ONE].waits.startswith("no Core of the region")
             assert not floors_of(living, ONE).exists()
             assert not floors_of(living, TWO).exists()
@@ -143,7 +143,7 @@ async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(two_cor
         async with Admin.open(living.context) as admin:
             with pytest.raises(Conflict, match=found[ONE].digest.hex()):
                 await admin.adopt(EU, ONE, bytes(32))
-            assert not (await admin.registry(EU, ONE)).memory
+            assert not (await admin.registry(EU, ONE)).baseline
             # What is missing is restored first: here the newest record, into the second store.
             (second_store(living, tenant) / f"{2:020d}").write_bytes(new)
             for core in (ONE, TWO):
@@ -152,7 +152,7 @@ async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(two_cor
             seen = await admin.registry(EU, ONE)
             assert seen.digest != found[ONE].digest
             adopted = await admin.adopt(EU, ONE, seen.digest)
-            assert (adopted.memory, adopted.digest) == (True, seen.digest)
+            assert (adopted.baseline, adopted.digest) == (True, seen.digest)
         await eventually(lambda: remembers(living, ONE, TWO))
 
         async def opens():
@@ -201,5 +201,5 @@ async def test_an_answer_that_is_played_once_more_is_not_believed(two_cores):
                 return "not believed" in (await admin.registry(EU, ONE)).waits
 
             await eventually(disbelieved)
-            assert not (await admin.registry(EU, ONE)).memory
+            assert not (await admin.registry(EU, ONE)).baseline
         assert not floors_of(living, ONE).exists()

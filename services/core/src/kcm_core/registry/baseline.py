@@ -1,10 +1,10 @@
 """Whether this Core remembers its region's registry, and what it remembers.
 
-The memory is the file of floors on the Core's own disk. A Core that finds the file at its start
+The baseline is the file of floors on the Core's own disk. A Core that finds the file at its start
 knows below which revisions it must accept nothing. A Core without the file (a new disk, a new Core,
-a restored region) cannot distinguish an old registry from the newest one. Until it begins to
-remember, it serves nothing, changes nothing in either store, and shows no registry to others. With
-memory, a Core soon writes down what any Core accepts.
+a restored region) cannot distinguish an old registry from the newest one. Until it has a
+baseline, it serves nothing, changes nothing in either store, and shows no registry to others. A
+Core with a baseline soon writes down what any Core accepts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final
 
 from kcm_killswitch.model.registry import Key, Registry
-from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
+from kcm_killswitch.model.registry_lease import NO_BASELINE, RegistryLease
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
 from kcm_runtime.tasks import TaskSet
@@ -31,7 +31,7 @@ RETRY_S: Final = 1.0
 """Seconds until a failed write is tried again."""
 
 
-class RegistryMemory:
+class RegistryBaseline:
     """The floors of one Core, and the effects of their existence."""
 
     def __init__(
@@ -53,7 +53,7 @@ class RegistryMemory:
         self._tasks: Final = TaskSet()
         self._on_lost: Callable[[], None] = _nobody
         self._unmet: tuple[bytes, bytes] | None = None
-        """A registry's digest, and the memory's digest at that time."""
+        """A registry's digest, and the baseline's digest at that time."""
         for key, floor in floors.items():
             registry.floor(key, *floor)
         if floors.fresh:
@@ -62,14 +62,14 @@ class RegistryMemory:
             self._began.set()
 
     @property
-    def has(self) -> bool:
+    def present(self) -> bool:
         """Whether this Core remembers."""
         return self._began.is_set()
 
     def require(self) -> None:
-        """Raise ``unavailable`` for a Core without memory."""
-        if not self.has:
-            raise KcmError(Code.UNAVAILABLE, NO_MEMORY)
+        """Raise ``unavailable`` for a Core without a baseline."""
+        if not self.present:
+            raise KcmError(Code.UNAVAILABLE, NO_BASELINE)
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until this Core remembers, or until the timeout."""
@@ -98,7 +98,7 @@ class RegistryMemory:
         Raises ``OSError`` if the disk does not store it: nothing has changed then.
         """
         async with self._beginning:
-            if self.has:
+            if self.present:
                 return
             if agreed != self.digest:
                 raise KcmError(Code.CONFLICT, f"this Core knows another registry: {self._hex}")
@@ -114,18 +114,18 @@ class RegistryMemory:
     @property
     def unused(self) -> bool:
         """Whether this Core remembers an empty registry and has accepted nothing since."""
-        return self.has and self._floors.unused
+        return self.present and self._floors.unused
 
     async def use(self) -> None:
         """Remember that an entry is accepted; on disk when this returns. Raises ``OSError``."""
         await asyncio.to_thread(self._floors.use)
 
     def on_lost(self, told: Callable[[], None]) -> None:
-        """Call ``told`` when this Core loses its memory."""
+        """Call ``told`` when this Core loses its baseline."""
         self._on_lost = told
 
     async def lose(self) -> None:
-        """Drop the memory: the stores were not empty when this Core began with an empty one."""
+        """Drop the baseline: the stores were not empty when this Core began with an empty one."""
         async with self._beginning:
             if not self.unused:
                 return
@@ -134,7 +134,7 @@ class RegistryMemory:
             log.critical(
                 "this Core started with an empty registry, but the second key store has entries "
                 "that no Core has accepted since: the store was absent at the start, or old files "
-                "were restored; this Core now has no memory of the registry, and `kcm registry "
+                "were restored; this Core now has no baseline of the registry, and `kcm registry "
                 "show` says what to do"
             )
             try:
@@ -165,7 +165,7 @@ class RegistryMemory:
 
     def forgotten(self) -> None:
         """Report that this Core serves nothing, and what to do about it."""
-        log.critical("%s", NO_MEMORY)
+        log.critical("%s", NO_BASELINE)
         count = len(self._registry.ranks())
         event = EventType.REGISTRY_FORGOTTEN
         self._emit(event, code=Code.UNAVAILABLE, count=count, detail=self._hex)
@@ -180,7 +180,7 @@ class RegistryMemory:
 
     async def keep(self, keys: list[Key] | None = None) -> None:
         """Write down what is known under these keys (``None``: all); raises ``OSError``."""
-        if not self.has:
+        if not self.present:
             return
         found = (
             self._registry.ranks()

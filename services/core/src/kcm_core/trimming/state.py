@@ -37,7 +37,7 @@ class Floors:
     claims: Mapping[str, Claim]
 
 
-class TrimMemory(Protocol):
+class TrimState(Protocol):
     """The storage of heads and position. Saving raises ``OSError``."""
 
     def floors(self) -> Floors:
@@ -58,7 +58,7 @@ class TrimMemory(Protocol):
 
 
 class TrimFiles:
-    """``TrimMemory`` in two files of a Core's state directory, each replaced as a whole."""
+    """``TrimState`` in two files of a Core's state directory, each replaced as a whole."""
 
     def __init__(self, directory: Path) -> None:
         self._floors: Final = directory / "audit-heads.json"

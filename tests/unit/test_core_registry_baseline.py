@@ -1,4 +1,4 @@
-"""A Core without memory of its region's registry: what it refuses, and how it gets memory back."""
+"""A Core without a baseline of its registry: what it refuses, and how it gets one again."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from kcm_core.providers.state import L1State
 from kcm_core.registry.floors import Floors
 from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
-from kcm_killswitch.model.registry_lease import NO_MEMORY, RegistryLease
+from kcm_killswitch.model.registry_lease import NO_BASELINE, RegistryLease
 from kcm_schemas import subjects
 from kcm_schemas.admin.registry import AdoptOrder, RegistryView
 from kcm_schemas.admin.roster import SignedQuery
@@ -54,7 +54,7 @@ async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_memo
         core = await fresh(world)
         assert core.registry.tenant("acme") == TENANT
         for tenant in ("acme", "of which the stores know nothing any more"):
-            assert served(core, tenant) == (Code.UNAVAILABLE, NO_MEMORY)
+            assert served(core, tenant) == (Code.UNAVAILABLE, NO_BASELINE)
         assert core.freshness.registry.until(core.world.clock.elapsed()) == EXPIRED
         assert not floors_of(world).exists()
         await core.joining.start()
@@ -76,7 +76,7 @@ async def test_a_core_without_memory_accepts_nothing_and_changes_nothing(world):
     assert await put(core, SERVICE) is Code.UNAVAILABLE
     with pytest.raises(KcmError) as caught:
         await core.keeper.accept(signed(Kind.TENANT, NEWER), NEWER)
-    assert caught.value.detail == NO_MEMORY
+    assert caught.value.detail == NO_BASELINE
     query = SignedQuery(name="admin", after="")
     raw = request(world, "roster", "signed", query)
     assert (await ask(core, raw, "roster", "signed"))[0] is Code.UNAVAILABLE
@@ -114,7 +114,7 @@ async def test_an_operator_adopts_what_they_saw_and_nothing_else(world):
     core = await fresh(world)
     await core.joining.start()
     seen = await shown(core)
-    assert (seen.core, seen.memory) == ("core-eu-2", False)
+    assert (seen.core, seen.baseline) == ("core-eu-2", False)
     assert (seen.tenants, seen.links, seen.services, seen.highest) == (1, 1, 1, 1)
     assert seen.waits.startswith("no Core of the region")
     assert (await adopt(core, seen.digest, "security"))[0] is Code.FORBIDDEN
@@ -126,7 +126,7 @@ async def test_an_operator_adopts_what_they_saw_and_nothing_else(world):
     assert seen.digest.hex() in reply.detail
     assert served(core)[0] is Code.UNAVAILABLE
     code, payload = await adopt(core, seen.digest)
-    assert (code, decode(RegistryView, payload).memory) == (Code.OK, True)
+    assert (code, decode(RegistryView, payload).baseline) == (Code.OK, True)
     assert served(core) == (Code.OK, "")
     (event,) = emitted(core, "registry.adopted")
     assert (event["actor"], event["count"]) == ("admin", 3)
@@ -140,7 +140,7 @@ async def test_a_core_with_memory_has_nothing_to_adopt(world):
     core = await kept(world)
     code, payload = await adopt(core, bytes(32))
     view = decode(RegistryView, payload)
-    assert (code, view.memory, view.waits) == (Code.OK, True, "")
+    assert (code, view.baseline, view.waits) == (Code.OK, True, "")
     assert not emitted(core, "registry.adopted")
 
 
@@ -159,15 +159,15 @@ async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, mon
             patch.setattr("os.link", full)
         else:
             patch.setattr("kcm_core.registry.floors.place", full)
-        raw = request(world, "registry", "adopt", AdoptOrder(digest=core.memory.digest))
+        raw = request(world, "registry", "adopt", AdoptOrder(digest=core.baseline.digest))
         place = subjects.admin("eu", "registry", "adopt")
         reply, _ = VERIFIER.admin_reply(await core.admin.handle(place, raw))
     assert reply.code is Code.UNAVAILABLE
     assert "No space left on device; make room in its state_dir" in reply.detail
     assert served(core)[0] is Code.UNAVAILABLE
     assert not floors_of(world).exists()
-    assert not world.core("core-eu-2", remembers=False).memory.has
-    assert (await adopt(core, core.memory.digest))[0] is Code.OK
+    assert not world.core("core-eu-2", remembers=False).baseline.present
+    assert (await adopt(core, core.baseline.digest))[0] is Code.OK
     assert served(core) == (Code.OK, "")
     core.keeper.close()
 
@@ -190,7 +190,7 @@ async def test_what_another_core_accepted_is_remembered_too(world):
 
 
 async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch):
-    monkeypatch.setattr("kcm_core.registry.memory.RETRY_S", 0.0)
+    monkeypatch.setattr("kcm_core.registry.baseline.RETRY_S", 0.0)
     core = await fresh(world, "core-eu")
     await core.joining.start()
 
@@ -209,7 +209,7 @@ async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch)
 async def test_two_ways_to_a_memory_at_once_are_one(world):
     await kept(world)
     core = await fresh(world)
-    digest = core.memory.digest
+    digest = core.baseline.digest
     done = await asyncio.gather(*(adopt(core, digest) for _ in range(3)))
     assert {code for code, _ in done} == {Code.OK}
     assert len(emitted(core, "registry.adopted")) == 1
