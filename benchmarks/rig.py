@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from kcm_core.api.session_keys import SessionKeys
+from kcm_core.api.sessions import Sessions
+from kcm_core.api.wrap import WrapApi
 from kcm_core.assembly import Limits, Ports
 from kcm_core.assembly.key_service import key_service
 from kcm_core.assembly.kill_switch import key_monitor
@@ -27,7 +30,6 @@ from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import Ask
 from kcm_gateway.engine import Gateway
-from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition
@@ -37,19 +39,18 @@ from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
-from kcm_runtime.files.secret_file import read_secret
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.roster.store import Rosters
+from kcm_schemas import subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Region, Role
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.verify import Verifier, verify_roster
 
 from tests.fakes.bus import Bus
@@ -150,7 +151,7 @@ class _Making:
         )
         caller = member_of(trust, verifier, gateway, randomness)
         unused: Any = None  # no key of this run refuses, so nothing is held
-        ports = key_ports(host, state, region, self.vault, hpke_private(trust), audit=self.audit)
+        ports = key_ports(host, state, region, self.vault, randomness, audit=self.audit)
         keys = key_service(ports, key_monitor(ports, unused), _registered(caller, clock.elapsed()))
         self.sessions, self.wrapping = keys.sessions, keys.wrapping
         self.loader, self.creator = keys.loader, keys.creator
@@ -176,9 +177,15 @@ class _Making:
     async def ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
         """What ``kcm_runtime.nats.request_server`` does with a handler, without the bus."""
         try:
-            return await self.wrapping.handle(subject, body)
+            return await served(self.wrapping, self.sessions, subject, body)
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
+
+
+async def served(wrapping: WrapApi, sessions: Sessions, subject: str, body: bytes) -> bytes:
+    """Serve a request of a session, or one that begins a session."""
+    in_session = subject.count(".") == subjects.core_all(REGION, TENANT).count(".")
+    return await (wrapping if in_session else sessions).handle(subject, body)
 
 
 def key_ports(
@@ -186,7 +193,7 @@ def key_ports(
     replica_state: ReplicaState,
     region: Region,
     vault: Vault,
-    private: HpkePrivate,
+    randomness: SystemKeyRandomness,
     *,
     audit: AuditEmitter,
 ) -> Ports:
@@ -207,7 +214,7 @@ def key_ports(
         second_store=unused,
         store=MemoryStore(),
         vault=vault,
-        hpke_private=private,
+        session_keys=SessionKeys(host, randomness),
         unsealer=FakeUnsealer(),
         purge=vault.purge,
         unload=vault.purge,
@@ -264,16 +271,6 @@ def member_of(
     return InstanceContext(
         identity, verifier.instance(member.name), Rosters(verifier), randomness.public(16)
     )
-
-
-def hpke_private(trust: Trust) -> HpkePrivate:
-    arena = Arena()
-    try:
-        with arena.use() as view:
-            read_secret(str(trust.hpke_key(REGION)), view[:SECRET_SIZE])
-            return HpkePrivate(view[:SECRET_SIZE])
-    finally:
-        arena.purge()
 
 
 def no_broker(directory: Path) -> Connection:

@@ -53,10 +53,10 @@ from benchmarks.measure import BASELINE, Case, Turn, cpu_async
 from benchmarks.rig import (
     deliver,
     gateway_ports,
-    hpke_private,
     key_ports,
     member_of,
     no_broker,
+    served,
 )
 
 REGION: Final = REGIONS[0]
@@ -150,7 +150,7 @@ class Pair:
             state,
             region,
             self._vault,
-            hpke_private(trust),
+            randomness,
             audit=audit,
         )
         keys = key_service(ports, Known(admission, freshness), incarnations)
@@ -183,7 +183,7 @@ class Pair:
 
     async def _ask(self, subject: str, body: bytes, _timeout_s: float) -> bytes:
         try:
-            return await self._wrapping.handle(subject, body)
+            return await served(self._wrapping, self._sessions, subject, body)
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 

@@ -11,9 +11,11 @@ import os
 from typing import Final
 
 import uvloop
+from kcm_devsystem.identities import Member
 from kcm_runtime.config import BusAddress
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode
+from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, Signature, Signed
 from nats.aio.client import Client as Nats
 
@@ -42,7 +44,9 @@ class Flood:
     async def run(self) -> None:
         """Send for ever."""
         gateway = subjects.gateway(self._region, "encrypt", "t00000", "records")
-        core = subjects.core(self._region, "unwrap", "t00000", "records")
+        core = subjects.core(
+            self._region, Member(Role.CORE, self._region, 1).name, "unwrap", "t00000", "records"
+        )
         while True:
             await self.on.wait()
             for _ in range(BOMBS):

@@ -339,10 +339,4 @@ class FakeSystem:
 
 
 def _region(name: str) -> Region:
-    return Region(
-        region=name,
-        hpke_key_id=bytes(16),
-        hpke_suite="mlkem768-x25519",
-        hpke_public=b"",
-        seal_key_id=bytes(16),
-    )
+    return Region(region=name, seal_key_id=bytes(16))

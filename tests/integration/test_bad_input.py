@@ -144,7 +144,7 @@ async def test_both_scopes_come_back(app, tenants):
 
 async def test_a_core_refuses_who_is_no_gateway(app, tenants):
     """A client that speaks to a Core itself has no ticket that anybody believes."""
-    subject = subjects.core(EU, "unwrap", tenants[0], "crm")
+    subject = subjects.core(EU, "core-eu-de-1", "unwrap", tenants[0], "crm")
     body = encode(DecryptRequest(v=1, deadline_ms=now_ms() + 1000, records=[b"x"], contexts=[]))
     assert await refused(app, subject, body) is Code.MALFORMED
 

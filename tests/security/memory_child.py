@@ -58,7 +58,7 @@ def envelope(tell: Tell) -> None:
 
 
 def _info() -> session.TicketInfo:
-    return session.TicketInfo("eu", bytes(16), "gateway-1", bytes(16), 0, 1)
+    return session.TicketInfo("eu", "core-1", bytes(16), "gateway-1", bytes(16), bytes(16), 0, 1)
 
 
 def caller(tell: Tell) -> None:
@@ -99,9 +99,9 @@ def callee(tell: Tell) -> None:
 
 def _use(opened: session.Session) -> None:
     with ScratchPool().borrow(64) as view:
-        sealed = opened.seal_request(bytes(16), b"clear", view[:32], os.urandom(24))
-        opened.open_request(bytes(16), b"clear", sealed, view[32:])
-        opened.seal_reply(bytes(32), "core-1", view[:32], os.urandom(24))
+        sealed = opened.seal_request(1, b"clear", view[:32], os.urandom(24))
+        opened.open_request(1, b"clear", sealed, view[32:])
+        opened.seal_reply(bytes(32), view[:32], os.urandom(24))
 
 
 def identity(tell: Tell) -> None:

@@ -21,7 +21,7 @@ from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_of, floors_of
 from tests.simulation.variants import RESULT_STORES, broken
-from tests.simulation.vault import SERVICE, SimVault, unwrap_key, wrap_key
+from tests.simulation.vault import ANY_CORE, SERVICE, SimVault, unwrap_key, wrap_key
 
 LEASE_MS: Final = 10_000
 """The longest for which an answer of a Core may be used."""
@@ -86,7 +86,7 @@ class SimCore(Instance):
             second_store=bucket.directory if bucket else unused,
             store=world.stores[region],
             vault=self.vault,
-            hpke_private=unused,
+            session_keys=unused,
             unsealer=self.unsealer,
             purge=self.purge,
             unload=self.unload,
@@ -113,7 +113,7 @@ class SimCore(Instance):
         if self.world.plan.page_s:
             self.compaction.start()
         region = self.who.region
-        await self.serve(subjects.core_all(region), f"core-{region}", self._keys)
+        await self.serve(subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
         await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
         self.ready = True
 
@@ -130,7 +130,7 @@ class SimCore(Instance):
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
-        asked = subjects.read_data(subject)
+        asked = subjects.read_core(subject)
         caller, incarnation, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)

@@ -23,7 +23,7 @@ from kcm_schemas.codes import Code, KcmError
 from tests.simulation.instance import Instance, read
 from tests.simulation.plan import Member
 from tests.simulation.variants import broken
-from tests.simulation.vault import KEY_SIZE, SERVICE
+from tests.simulation.vault import ANY_CORE, KEY_SIZE, SERVICE
 
 BATCH: Final = 4
 """Keys of one refill."""
@@ -144,7 +144,7 @@ class SimGateway(Instance):
         sent = self.clock.elapsed()
         deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
         body = pack([self.who.name, self.incarnation, deadline_ms, keys])
-        subject = subjects.core(self.who.region, operation, tenant, SERVICE)
+        subject = subjects.core(self.who.region, ANY_CORE, operation, tenant, SERVICE)
         answer = await self.region_bus.request(subject, body, CORE_TIMEOUT_S)
         lease_ms, done = read(answer)
         until = sent + lease_ms / 1000

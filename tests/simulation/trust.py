@@ -34,7 +34,6 @@ from tests.simulation.disk import SimDisk
 ROOT_KEY: Final = Identity(ROOT, Ed25519PrivateKey.from_private_bytes(bytes(32)), "simulation")
 """Signs rosters, and is as real as in production: there are few of them."""
 
-HPKE: Final = b"no hpke here"
 ID: Final = bytes(16)
 SYSTEM: Final = "simulation"
 
@@ -187,9 +186,6 @@ def roster(
         regions=[
             Region(
                 region=region,
-                hpke_key_id=ID,
-                hpke_suite="mlkem768-x25519",
-                hpke_public=HPKE,
                 seal_key_id=ID,
             )
             for region in regions

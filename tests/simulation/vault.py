@@ -21,6 +21,9 @@ from tests.simulation.plan import LINKS
 from tests.simulation.trust import ID
 
 SERVICE: Final = "files"
+ANY_CORE: Final = "any"
+"""In place of a Core's name: the broker chooses a Core, as a Gateway with sessions does."""
+
 """Every tenant's one service."""
 
 INNER_SIZE: Final = 72

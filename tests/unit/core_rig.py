@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.assembly.production import overwrite_keys
 from kcm_core.keys.file_store import FileKeyStore
@@ -28,12 +29,11 @@ from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.roster.follower import RosterFollower
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas.codec import encode
-from kcm_schemas.codes import KcmError
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
@@ -54,18 +54,7 @@ SERVICE: Final = Service(tenant="acme", service="crm", revision=1)
 BLOB: Final = 72
 KEY: Final = 32
 
-PRIVATE: Final = {
-    region: HpkePrivate(memoryview(bytearray(bytes([number]) * SECRET_SIZE)))
-    for number, region in enumerate(("eu", "us"), start=1)
-}
-ROSTER: Final = trust_rig.roster().model_copy(
-    update={
-        "regions": [
-            region.model_copy(update={"hpke_public": PRIVATE[region.region].public_bytes})
-            for region in trust_rig.roster().regions
-        ]
-    }
-)
+ROSTER: Final = trust_rig.roster()
 VERIFIER: Final = Verifier(ROSTER)
 SIGNED_ROSTER: Final = encode(identity(ROOT).sign(Kind.ROSTER, ROSTER))
 _incarnations: Final = itertools.count(1)
@@ -82,6 +71,11 @@ def instance_context(name: str) -> InstanceContext:
 
 def signed(kind: Kind, message: Any, signer: str = "admin") -> bytes:
     return encode(identity(signer).sign(kind, message))
+
+
+def is_request(subject: str) -> bool:
+    """Whether it is one of a session, and does not begin one."""
+    return subject.count(".") == 7
 
 
 class World:
@@ -212,6 +206,7 @@ class Core:
             floors.use()
         second_store = FileKeyStore(world.directory)
         self.region_bus = world.wire.join(self.me.name)
+        self.session_keys = SessionKeys(host, randomness)
         stream: Any = Attestations()
         return Ports(
             host=host,
@@ -230,7 +225,7 @@ class Core:
             second_store=second_store,
             store=KeyStore(host, bus, second_store),
             vault=Vault(region, SealKey(trust_rig.ID, str(seal_key)), randomness),
-            hpke_private=PRIVATE[region],
+            session_keys=self.session_keys,
             unsealer=world.unsealer,
             purge=self.purge,
             unload=self.purge,
@@ -275,15 +270,19 @@ class Core:
 
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""
+        if f".core.{self.me.name}." not in subject:
+            raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
+        handler = self.wrapping if is_request(subject) else self.sessions
         try:
-            return await self.wrapping.handle(subject, body)
+            return await handler.handle(subject, body)
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
     def client(self, name: str = "gw-eu", ask: Any = None, clock: Any = None) -> CoreClient:
         """A caller whose incarnation this Core has on record."""
         me = instance_context(name)
-        self.incarnations.take(lease_of(me), 1, self.world.clock.elapsed())
+        self.caller_lease = lease_of(me)
+        self.incarnations.take(self.caller_lease, 1, self.world.clock.elapsed())
         clock = clock or self.world.clock
         return CoreClient(
             ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep

@@ -1,9 +1,7 @@
 """What a Core says and takes of the roster; and who is retired is served by nobody."""
 
 import pytest
-from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.nats.ports import Entry
-from kcm_runtime.roster.store import Rosters
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import Empty, PutStatement
 from kcm_schemas.admin.roster import (
@@ -18,10 +16,9 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.endorsements import PAGE_BYTES, Endorsements, pages
 from kcm_trust.envelopes import statement_digest
-from kcm_trust.identity import ROOT
 from kcm_trust.statements import lift
 
-from tests.unit import core_rig, trust_rig
+from tests.unit import trust_rig
 from tests.unit.admin_requests import ask, request
 from tests.unit.core_rig import LINK, ROSTER, SERVICE, TENANT, entry, signed
 from tests.unit.roster_changes import signed_roster, without
@@ -219,20 +216,14 @@ async def test_records_of_somebody_retired_are_dropped_and_purged_for(core, worl
     assert core.revocations.generation("acme") > generation
 
 
-def test_sessions_of_a_caller_whose_entry_changed_are_closed():
-    from tests.unit.test_core_sessions import NOW, ticket
+async def test_sessions_of_a_caller_whose_entry_changed_are_closed(world):
+    from tests.unit.test_core_sessions import ticket
 
-    rosters = Rosters(core_rig.VERIFIER, root_public=identity(ROOT).public)
-    from kcm_core.api.sessions import Sessions
-
-    found = Sessions(
-        core_rig.VERIFIER.roster.regions[0], core_rig.PRIVATE["eu"], rosters, Incarnations()
-    )
-    asked = ticket()
-    found.session(asked, NOW)
-    assert len(found) == 1
-    rosters.take(signed_roster(without("gw-eu")))
-    assert len(found) == 0
+    core = world.core()
+    core.sessions.open(ticket(core))
+    assert len(core.sessions) == 1
+    core.me.rosters.take(signed_roster(without("gw-eu")))
+    assert len(core.sessions) == 0
     with pytest.raises(KcmError) as refused:
-        found.session(asked, NOW)
+        core.sessions.open(ticket(core))
     assert refused.value.code is Code.FORBIDDEN

@@ -12,9 +12,9 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena, Purged
 from kcm_keymem.pages import fill_random
+from kcm_schemas.limits import TICKET_MAX_MS
 from kcm_sealing.hpke import HpkePrivate, HpkePublic, KeyClosed
 from kcm_sealing.session import (
-    LIFETIME_MAX_MS,
     Session,
     TicketInfo,
     open_session_as_callee,
@@ -23,7 +23,9 @@ from kcm_sealing.session import (
 )
 
 NOW = 1_700_000_000_000
-INFO = TicketInfo("eu", b"k" * 16, "gateway-1", b"s" * 16, NOW, NOW + LIFETIME_MAX_MS)
+INFO = TicketInfo(
+    "eu", "core-1", b"k" * 16, "gateway-1", b"i" * 16, b"s" * 16, NOW, NOW + TICKET_MAX_MS
+)
 
 
 def sign(message: bytes) -> bytes:
@@ -42,10 +44,10 @@ def pair(of_caller: Arena | None = None, of_callee: Arena | None = None) -> tupl
     return caller, open_session_as_callee(INFO, private, ciphertext, of_callee or Arena())
 
 
-def opened(session: Session, request_id: bytes, clear: bytes, sealed: bytes) -> bytes:
+def opened(session: Session, counter: int, clear: bytes, sealed: bytes) -> bytes:
     out = memoryview(bytearray(b"\xaa" * (len(sealed) - sealed_size(0))))
     try:
-        session.open_request(request_id, clear, sealed, out)
+        session.open_request(counter, clear, sealed, out)
     except InvalidTag:
         assert not any(out)
         raise
@@ -55,29 +57,33 @@ def opened(session: Session, request_id: bytes, clear: bytes, sealed: bytes) -> 
 def test_both_ends_agree() -> None:
     caller, callee = pair()
     plain = os.urandom(64)
-    sealed = caller.seal_request(b"r" * 16, b"clear", memoryview(plain), os.urandom(24))
+    sealed = caller.seal_request(1, b"clear", memoryview(plain), os.urandom(24))
     assert len(sealed) == sealed_size(64)
-    assert opened(callee, b"r" * 16, b"clear", sealed) == plain
-    reply = callee.seal_reply(b"d" * 32, "core-1", memoryview(plain), os.urandom(24))
+    assert opened(callee, 1, b"clear", sealed) == plain
+    reply = callee.seal_reply(b"d" * 32, memoryview(plain), os.urandom(24))
     out = memoryview(bytearray(64))
-    caller.open_reply(b"d" * 32, "core-1", reply, out)
+    with pytest.raises(InvalidTag):
+        caller.open_reply(b"d" * 32, reply, out, "refused")
+    caller.open_reply(b"d" * 32, reply, out)
     assert out == plain
 
 
 def test_another_session_opens_nothing() -> None:
     caller, _ = pair()
     _, stranger = pair()
-    sealed = caller.seal_request(b"r" * 16, b"clear", memoryview(b"plain"), os.urandom(24))
+    sealed = caller.seal_request(1, b"clear", memoryview(b"plain"), os.urandom(24))
     with pytest.raises(InvalidTag):
-        opened(stranger, b"r" * 16, b"clear", sealed)
+        opened(stranger, 1, b"clear", sealed)
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         replace(INFO, region="us"),
-        replace(INFO, hpke_key_id=b"K" * 16),
+        replace(INFO, key_id=b"K" * 16),
+        replace(INFO, callee="core-2"),
         replace(INFO, caller="gateway-2"),
+        replace(INFO, incarnation=b"I" * 16),
         replace(INFO, session_id=b"S" * 16),
         replace(INFO, issued_ms=NOW + 1),
         replace(INFO, expiry_ms=INFO.expiry_ms - 1),
@@ -109,10 +115,10 @@ def test_a_secret_of_another_length_is_refused() -> None:
 
 def test_the_direction_matters() -> None:
     caller, callee = pair()
-    sealed = callee.seal_reply(b"d" * 32, "core-1", memoryview(b"plain"), os.urandom(24))
+    sealed = callee.seal_reply(b"d" * 32, memoryview(b"plain"), os.urandom(24))
     for end in (caller, callee):
         with pytest.raises(InvalidTag):
-            opened(end, b"d" * 16, b"core-1", sealed)
+            opened(end, 1, b"core-1", sealed)
 
 
 @pytest.mark.parametrize(
@@ -130,19 +136,19 @@ def test_lifetime(now: int, live: bool) -> None:
 
 
 def test_a_longer_lifetime_is_never_live() -> None:
-    longer = replace(INFO, expiry_ms=NOW + LIFETIME_MAX_MS + 1)
+    longer = replace(INFO, expiry_ms=NOW + TICKET_MAX_MS + 1)
     assert not any(longer.live(now) for now in (NOW, NOW + 1, longer.expiry_ms - 1))
 
 
 def test_a_closed_session_seals_and_opens_nothing() -> None:
     caller, callee = pair()
-    sealed = caller.seal_request(b"r" * 16, b"", memoryview(b"plain"), os.urandom(24))
+    sealed = caller.seal_request(1, b"", memoryview(b"plain"), os.urandom(24))
     caller.close()
     callee.close()
     with pytest.raises(Purged):
-        caller.seal_request(b"r" * 16, b"", memoryview(b"plain"), os.urandom(24))
+        caller.seal_request(1, b"", memoryview(b"plain"), os.urandom(24))
     with pytest.raises(Purged):
-        callee.open_request(b"r" * 16, b"", sealed, memoryview(bytearray(5)))
+        callee.open_request(1, b"", sealed, memoryview(bytearray(5)))
 
 
 def test_the_secret_is_wiped_once_the_keys_are_derived() -> None:
@@ -160,9 +166,8 @@ def test_threads_share_a_session() -> None:
     message = os.urandom(32)
 
     def one(number: int) -> bool:
-        request_id = number.to_bytes(16, "big")
-        sealed = caller.seal_request(request_id, b"", memoryview(message), os.urandom(24))
-        return opened(callee, request_id, b"", sealed) == message
+        sealed = caller.seal_request(number, b"", memoryview(message), os.urandom(24))
+        return opened(callee, number, b"", sealed) == message
 
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # a switch of threads between any two steps

@@ -22,7 +22,7 @@ from kcm_trust.verify import verify_roster
 NOW = 1_700_000_000_000
 ALL = {"config.toml", "roster", "identity", "region-bus"}
 FILES = {
-    "core": ALL | {"control-bus", "seal-key", "hpke-key"},
+    "core": ALL | {"control-bus", "seal-key"},
     "gateway": ALL | {"control-bus"},
     "auditor": ALL,
 }
@@ -69,7 +69,7 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
         for name, data in tree(system / "authority").items()
         if name.startswith(("keys/", "secrets/"))
     }
-    assert len(set(kept.values())) == len(kept) == 2 + 2 * 4 + 2 + 2 * (7 + 2)
+    assert len(set(kept.values())) == len(kept) == 2 + 2 * 4 + 2 + 2 * (7 + 1)
     outside = {n: d for n, d in tree(system).items() if not n.startswith("authority/")}
     found = {
         name: {
@@ -86,7 +86,6 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
             expected[f"keys/{member(region, name).name}"] = {f"{region}/{name}"}
         expected |= {
             f"{secrets}/seal-key": cores,
-            f"{secrets}/hpke-key": cores,
             f"secrets/backbone/{region}": {"backbone", broker},
             f"{secrets}/core": {broker, *cores},
             f"{secrets}/core-control": {broker, *cores},

@@ -39,6 +39,8 @@ BUILDERS: list[Callable[..., str]] = [
     subjects.gateway_all,
     subjects.core,
     subjects.core_all,
+    subjects.core_session,
+    subjects.core_sessions,
     subjects.admin,
     subjects.admin_all,
     subjects.admin_at,
@@ -129,10 +131,18 @@ def test_what_crosses_regions_lies_below_ctl() -> None:
     assert all(subject.startswith(subjects.CTL + ".") for subject in crossing)
 
 
-@pytest.mark.parametrize("builder", [subjects.gateway, subjects.core])
-def test_a_data_subject_reads_back(builder: Callable[..., str]) -> None:
-    subject = builder("eu", "encrypt", "acme", "payroll")
+def test_a_data_subject_reads_back() -> None:
+    subject = subjects.gateway("eu", "encrypt", "acme", "payroll")
     assert subjects.read_data(subject) == subjects.DataSubject("encrypt", "acme", "payroll")
+
+
+def test_the_subjects_of_a_core_read_back() -> None:
+    subject = subjects.core("eu", "core-1", "unwrap", "acme", "payroll")
+    assert subjects.read_core(subject) == subjects.DataSubject("unwrap", "acme", "payroll")
+    assert subjects.read_core_session(subjects.core_session("eu", "core-1", "open")) == "open"
+    refused(lambda: subjects.read_core_session(subject))
+    refused(lambda: subjects.read_core(subject.replace(".core.", ".gateway.")))
+    refused(lambda: subjects.read_core(subject.replace("core-1", "*")))
 
 
 def test_an_admin_subject_reads_back() -> None:

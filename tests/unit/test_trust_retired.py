@@ -169,7 +169,7 @@ def test_a_retired_auditor_answers_no_more() -> None:
 
 
 def test_a_retired_gateway_opens_no_session() -> None:
-    info = TicketInfo("eu", ID, "gw-eu", ID, 1, 2)
+    info = TicketInfo("eu", "core-eu", ID, "gw-eu", ID, ID, 1, 2)
     message = to_sign(info.encode(), b"ciphertext")
     signature = identity("gw-eu").sign_raw(message)
     assert ACTIVE.ticket("gw-eu", "eu", signature, message).instance == "gw-eu"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from kcm_schemas import limits
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.codec import encode
 from kcm_schemas.control import Hold, Lease, Lift, PullReply, Receipt
 from kcm_schemas.registry import Accepted, RootKeys, ServiceKeys, WrappedRoot, WrappedService
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
+from kcm_schemas.session import SessionKey
 from kcm_schemas.signed import Kind
 from kcm_trust.verify import Verifier, hold_id
 
@@ -53,16 +55,7 @@ def roster() -> Roster:
             Operator(operator=name, roles=list(roles), public_key=identity(name).public)
             for name, roles in OPERATORS.items()
         ],
-        regions=[
-            Region(
-                region=region,
-                hpke_key_id=ID,
-                hpke_suite="mlkem768-x25519",
-                hpke_public=b"",
-                seal_key_id=ID,
-            )
-            for region in ("eu", "us")
-        ],
+        regions=[Region(region=region, seal_key_id=ID) for region in ("eu", "us")],
     )
 
 
@@ -155,3 +148,18 @@ def pull_reply(region: str) -> PullReply:
 def batch(who: str, role: Role, region: str) -> AuditBatch:
     fields: dict[str, Any] = {"emitter": who, "incarnation": ID, "role": role, "region": region}
     return AuditBatch(**fields, first=1, previous=bytes(32), events=[b"event"])
+
+
+def session_key(name: str = "core-eu", role: Role = Role.CORE, region: str = "eu") -> SessionKey:
+    """What an instance states of its key; nothing opens with it."""
+    return SessionKey(
+        instance=name,
+        role=role,
+        region=region,
+        incarnation=ID,
+        key_id=ID,
+        suite="mlkem768-x25519",
+        public=bytes(limits.HPKE_PUBLIC_SIZE),
+        issued_ms=1,
+        valid_ms=1,
+    )

@@ -31,6 +31,7 @@ from tests.unit.trust_rig import (
     receipt,
     root_keys,
     service_keys,
+    session_key,
 )
 from tests.vectors.families.messages import identity
 
@@ -122,6 +123,11 @@ ROWS: Final = [
     Row("lifts of us", Kind.LIFTS, lifts("l1", "us"), V.lifts, ("core-us",)),
     Row("operators' lifts", Kind.LIFTS, lifts("operator", "eu"), V.lifts, ()),
     Row("lifts of nowhere", Kind.LIFTS, lifts("l1", "mars"), V.lifts, ()),
+    Row("session key", Kind.SESSION_KEY, session_key(), V.session_key, ("core-eu",)),
+    Row("session key of us", Kind.SESSION_KEY, session_key(region="us"), V.session_key, ()),
+    Row(
+        "session key, Gateway", Kind.SESSION_KEY, session_key(role=Role.GATEWAY), V.session_key, ()
+    ),
     Row("receipt", Kind.RECEIPT, receipt("gw-eu", Role.GATEWAY, "eu"), V.receipt, ("gw-eu",)),
     Row("result", Kind.RESULT, RESULT, V.result, (*CORES_EU, "core-us")),
     Row("another role", Kind.RECEIPT, receipt("gw-eu", Role.CORE, "eu"), V.receipt, ()),

@@ -211,10 +211,10 @@ def stream_digest(messages: list[tuple[str, bytes]], digest: bytes = bytes(32)) 
 
 
 def session_info(
-    region: str, hpke_key_id: bytes, caller: str, session_id: bytes, issued: int, expiry: int
+    callee: tuple[str, str, bytes], caller: tuple[str, bytes, bytes], issued: int, expiry: int
 ) -> bytes:
-    times = u64(issued), u64(expiry)
-    return ctx("kcm/v1/session", region, hpke_key_id, caller, session_id, *times)
+    """``callee`` is region, name and key id; ``caller`` is name, incarnation and session id."""
+    return ctx("kcm/v1/session", *callee, *caller, u64(issued), u64(expiry))
 
 
 def ticket_to_sign(info: bytes, ciphertext: bytes) -> bytes:
@@ -235,9 +235,9 @@ def direction_keys(secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes
     return request, reply
 
 
-def request_aad(session_id: bytes, request_id: bytes, clear: bytes) -> bytes:
-    return ctx("kcm/v1/request", session_id, request_id, clear)
+def request_aad(session_id: bytes, counter: int, clear: bytes) -> bytes:
+    return ctx("kcm/v1/request", session_id, u64(counter), clear)
 
 
-def reply_aad(request_body: bytes, callee: str) -> bytes:
-    return ctx("kcm/v1/reply", sha256(request_body).digest(), callee, b"")
+def reply_aad(request_body: bytes, callee: str, outcome: str) -> bytes:
+    return ctx("kcm/v1/reply", sha256(request_body).digest(), callee, outcome)

@@ -9,9 +9,19 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena
 from kcm_schemas.codec import decode
-from kcm_schemas.vault import REPLY_HEAD, CoreReply, CoreRequest
+from kcm_schemas.codes import Code
+from kcm_schemas.data import Failure
+from kcm_schemas.session import Ticket
+from kcm_schemas.vault import REPLY_HEAD, CoreRequest, decode_core_reply
 from kcm_sealing.hpke import HpkePrivate
-from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, sealed_size, to_sign
+from kcm_sealing.session import (
+    Outcome,
+    Session,
+    TicketInfo,
+    open_session_as_callee,
+    sealed_size,
+    to_sign,
+)
 from kcm_trust.identity import check
 
 from tests.vectors import decoder, generate, packed
@@ -21,26 +31,42 @@ CASE = generate.load("channel")
 REQUEST = (
     "v",
     "caller",
-    "incarnation",
-    "ticket",
-    "request_id",
+    "session_id",
+    "counter",
     "deadline_ms",
     "purpose",
     "l3_version",
     "count",
     "sealed",
 )
-CLEAR = ("caller", "incarnation", "deadline_ms", "purpose", "l3_version", "count")
+TICKET = (
+    "v",
+    "caller",
+    "incarnation",
+    "session_id",
+    "key_id",
+    "issued_ms",
+    "expiry_ms",
+    "ciphertext",
+    "signature",
+)
+CLEAR = ("caller", "deadline_ms", "purpose", "l3_version", "count")
 
 
 def value(name: str) -> bytes:
     return bytes.fromhex(CASE[name])
 
 
+def info_parts() -> tuple[tuple[str, str, bytes], tuple[str, bytes, bytes], int, int]:
+    """Of the callee: region, name, key id; of the caller: name, incarnation, session id; times."""
+    region, callee, key_id, caller, incarnation, session_id, issued, expiry = CASE["info_parts"]
+    ids = bytes.fromhex(incarnation), bytes.fromhex(session_id)
+    return (region, callee, bytes.fromhex(key_id)), (caller, *ids), issued, expiry
+
+
 def info_of_the_product() -> TicketInfo:
-    region, key_id, caller, session_id, issued, expiry = CASE["info_parts"]
-    ids = bytes.fromhex(key_id), bytes.fromhex(session_id)
-    return TicketInfo(region, ids[0], caller, ids[1], issued, expiry)
+    callee, caller, issued, expiry = info_parts()
+    return TicketInfo(*callee, *caller, issued, expiry)
 
 
 @pytest.fixture
@@ -52,8 +78,8 @@ def session() -> Any:
 
 
 def clear_part(fields: dict[str, Any], subject: list[str]) -> bytes:
-    """The clear part from the document's rule: a msgpack list of ten values, spelled by hand."""
-    out = b"\x9a"
+    """The clear part from the document's rule: a msgpack list of nine values, spelled by hand."""
+    out = b"\x99"
     for item in [*subject, *(fields[name] for name in CLEAR)]:
         if isinstance(item, str):
             text = item.encode()
@@ -70,13 +96,14 @@ def clear_part(fields: dict[str, Any], subject: list[str]) -> bytes:
 
 
 def test_ticket() -> None:
-    region, key_id, caller, session_id, issued, expiry = CASE["info_parts"]
-    ids = bytes.fromhex(key_id), bytes.fromhex(session_id)
-    info = decoder.session_info(region, ids[0], caller, ids[1], issued, expiry)
+    info = decoder.session_info(*info_parts())
     assert info == value("info") == info_of_the_product().encode()
     message = decoder.ticket_to_sign(info, value("ciphertext"))
     assert message == to_sign(info, value("ciphertext"))
     assert check(value("caller_public"), value("signature"), message)
+    fields = packed.read_message(value("ticket"), TICKET)
+    assert fields == dict(decode(Ticket, value("ticket")))
+    assert (fields["ciphertext"], fields["signature"]) == (value("ciphertext"), value("signature"))
 
 
 def test_keys() -> None:
@@ -100,26 +127,36 @@ def test_request(session: Session) -> None:
     clear = clear_part(fields, CASE["subject"])
     assert clear == value("clear")
     assert decode(CoreRequest, value("request")).clear(*CASE["subject"]) == clear
-    ids = bytes.fromhex(CASE["info_parts"][3]), fields["request_id"]
-    aad = decoder.request_aad(*ids, clear)
+    assert fields["session_id"] == info_of_the_product().session_id
+    assert fields["counter"] == CASE["counter"]
+    aad = decoder.request_aad(fields["session_id"], fields["counter"], clear)
     assert aad == value("request_aad")
     plain = decoder.xaes_open(value("request_key"), fields["sealed"], aad)
     out = memoryview(bytearray(len(plain)))
-    session.open_request(fields["request_id"], clear, fields["sealed"], out)
+    session.open_request(fields["counter"], clear, fields["sealed"], out)
     assert plain == out == value("request_plain")
     assert len(fields["sealed"]) == sealed_size(32 * fields["count"])
 
 
-def test_reply(session: Session) -> None:
-    fields = packed.read_message(value("reply"), ("v", "callee", "sealed"))
-    assert decode(CoreReply, value("reply")).callee == fields["callee"] == CASE["callee"]
-    aad = decoder.reply_aad(value("request"), fields["callee"])
-    assert aad == value("reply_aad")
-    plain = decoder.xaes_open(value("reply_key"), fields["sealed"], aad)
+@pytest.mark.parametrize(
+    ("name", "field", "outcome"),
+    [("reply", "sealed", "answered"), ("refusal", "refused", "refused")],
+)
+def test_reply(session: Session, name: str, field: str, outcome: Outcome) -> None:
+    sealed = packed.read_message(value(name), ("v", field))[field]
+    message = decode_core_reply(value(name))
+    assert sealed == getattr(message, field)
+    aad = decoder.reply_aad(value("request"), CASE["callee"], outcome)
+    assert aad == value(f"{name}_aad")
+    plain = decoder.xaes_open(value("reply_key"), sealed, aad)
     out = memoryview(bytearray(len(plain)))
-    session.open_reply(sha256(value("request")).digest(), CASE["callee"], fields["sealed"], out)
-    assert plain == out == value("reply_plain")
-    assert REPLY_HEAD.unpack(plain[:8]) == (9_500, 3)
+    session.open_reply(sha256(value("request")).digest(), sealed, out, outcome)
+    assert plain == out == value(f"{name}_plain")
+
+
+def test_what_a_reply_says() -> None:
+    assert REPLY_HEAD.unpack(value("reply_plain")[:8]) == (9_500, 3)
+    assert decode(Failure, value("refusal_plain")).error is Code.TENANT_KILLED
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=c["name"]) for c in CASE["invalid"]])
@@ -129,17 +166,16 @@ def test_refused(case: dict[str, Any], session: Session) -> None:
     message = decode(CoreRequest, body)
     out = memoryview(bytearray(b"\xaa" * (len(sealed) - 40)))
     if case["direction"] == "request":
-        session_id = fields["ticket"]["session_id"]
         aad = decoder.request_aad(
-            session_id, fields["request_id"], clear_part(fields, case["subject"])
+            fields["session_id"], fields["counter"], clear_part(fields, case["subject"])
         )
         with pytest.raises(InvalidTag):
-            session.open_request(message.request_id, message.clear(*case["subject"]), sealed, out)
+            session.open_request(message.counter, message.clear(*case["subject"]), sealed, out)
         key = value("request_key")
     else:
-        aad = decoder.reply_aad(body, case["callee"])
+        aad = decoder.reply_aad(body, case["callee"], "answered")
         with pytest.raises(InvalidTag):
-            session.open_reply(sha256(body).digest(), case["callee"], sealed, out)
+            session.open_reply(sha256(body).digest(), sealed, out)
         key = value("reply_key")
     assert not any(out)
     with pytest.raises(Refused) as caught:

@@ -39,7 +39,7 @@ The public names, by purpose:
   ``UnknownService``, ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``,
   ``KeyDestroyed``, ``KeyShredded``;
 - failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
-  ``Discarded``, ``UnknownSession``; ``Internal`` is a fault;
+  ``Discarded``, ``UnknownSession``, ``Replayed``; ``Internal`` is a fault;
 - answers to operators: ``UnknownLink``, ``UnknownHold``, ``Conflict``, ``UntrustedReply``;
 - wrong arguments: ``BadArgument``, ``BadType``, ``BadValue``;
 - wrong use of a client: ``Misuse``, ``WrongLoop``, ``AfterFork``, ``Closed``,
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         KeyDestroyed,
         KeyShredded,
         Malformed,
+        Replayed,
         ServiceError,
         Tampered,
         TenantKilled,
@@ -111,6 +112,7 @@ _HOME: Final = {
         "KeyDestroyed",
         "KeyShredded",
         "Malformed",
+        "Replayed",
         "ServiceError",
         "Tampered",
         "TenantKilled",
@@ -160,6 +162,7 @@ __all__ = [
     "Malformed",
     "Misuse",
     "NotLetIn",
+    "Replayed",
     "ServiceError",
     "Tampered",
     "TenantKilled",

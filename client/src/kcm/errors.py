@@ -65,6 +65,12 @@ class UnknownSession(ServiceError):
     CODE = Code.UNKNOWN_SESSION
 
 
+class Replayed(ServiceError):
+    """The same request came before. A retry makes a new one."""
+
+    CODE = Code.REPLAYED
+
+
 class Forbidden(ServiceError):
     """The caller has no permission, or the record belongs to another tenant or service."""
 
@@ -159,6 +165,7 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
         UnknownLink,
         UnknownHold,
         UnknownSession,
+        Replayed,
         Forbidden,
         WrongRegion,
         TenantKilled,

@@ -24,6 +24,7 @@ class Code(StrEnum):
     UNKNOWN_LINK = "unknown_link"
     UNKNOWN_HOLD = "unknown_hold"
     UNKNOWN_SESSION = "unknown_session"
+    REPLAYED = "replayed"
     FORBIDDEN = "forbidden"
     WRONG_REGION = "wrong_region"
     TENANT_KILLED = "tenant_killed"
@@ -48,6 +49,7 @@ RETRYABLE: Final = frozenset(
         Code.DEADLINE_EXCEEDED,
         Code.TENANT_UNAVAILABLE,
         Code.UNKNOWN_SESSION,
+        Code.REPLAYED,
     }
 )
 """Codes for which the same request may succeed later without a decision by a person."""
@@ -61,6 +63,7 @@ TEXT: Final = {
     Code.UNKNOWN_LINK: "no such link in this region",
     Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
+    Code.REPLAYED: "the same request came before; nothing was done",
     Code.FORBIDDEN: "the caller may not do this, or the record is of another tenant or service",
     Code.WRONG_REGION: "the record belongs to another region",
     Code.TENANT_KILLED: "the tenant is killed: a hold is on it, on its root key or on its region",

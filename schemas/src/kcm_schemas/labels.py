@@ -55,17 +55,17 @@ RECORD: Final = Label("kcm/v1/record", (_B, _B))
 L1_CONTEXT: Final = Label("kcm/v1/l1", (_T, _T, _U32))
 """tenant, region, l2_version: passed to L1 providers that authenticate a context."""
 
-SESSION: Final = Label("kcm/v1/session", (_T, _B, _T, _B, _U64, _U64))
-"""region, hpke_key_id, caller, session_id, issued (ms), expiry (ms)."""
+SESSION: Final = Label("kcm/v1/session", (_T, _T, _B, _T, _B, _B, _U64, _U64))
+"""region, callee, key_id, caller, caller's incarnation, session_id, issued (ms), expiry (ms)."""
 
 TICKET: Final = Label("kcm/v1/ticket", (_B, _B))
 """SHA-256 of info, SHA-256 of the HPKE ciphertext: the message that a caller signs."""
 
-REQUEST: Final = Label("kcm/v1/request", (_B, _B, _B))
-"""session_id, request_id, the clear part of the body."""
+REQUEST: Final = Label("kcm/v1/request", (_B, _U64, _B))
+"""session_id, counter, the clear part of the body."""
 
-REPLY: Final = Label("kcm/v1/reply", (_B, _T, _B))
-"""SHA-256 of the request, callee, the clear part of the body."""
+REPLY: Final = Label("kcm/v1/reply", (_B, _T, _T))
+"""SHA-256 of the request, callee, outcome (``answered``, ``refused``)."""
 
 SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
 """system, kind of statement, signer, SHA-256 of the body."""

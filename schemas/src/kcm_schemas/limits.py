@@ -71,6 +71,22 @@ WRAPPED_SIZE: Final = NONCE_SIZE + KEY_SIZE + TAG_SIZE
 ID_SIZE: Final = 16
 """Bytes of a random identifier (hold, incarnation, session, request)."""
 
+SKEW_MS: Final = 5_000
+"""Milliseconds by which two clocks may differ, in either direction."""
+
+TICKET_MAX_MS: Final = 600_000
+"""Milliseconds of a ticket's lifetime: it bounds how long a stolen session is useful."""
+
+SESSION_KEY_MAX_MS: Final = 3_600_000
+"""Milliseconds in which tickets are made for one session key. With the lifetime of the last ticket
+and the skew, this is the age from which a recording is opened by no later theft."""
+
+REFUSAL_MAX: Final = 16 * 1024
+"""Bytes of a sealed refusal: its text has at most ``TEXT_MAX`` characters of up to four bytes."""
+
+HPKE_PUBLIC_SIZE: Final = 1184 + 32
+"""Bytes of an HPKE public key: ML-KEM-768 and X25519."""
+
 L1_BLOB_MAX: Final = 8192
 """Bytes of a blob that an L1 made of a nested blob: RSA-4096 gives 512, clouds a few hundred."""
 

@@ -79,12 +79,9 @@ class Operator(Message):
 
 
 class Region(Message):
-    """A region's keys: the HPKE public key of its Cores and the name of its seal key."""
+    """A region, and the name of the seal key that its Cores share."""
 
     region: Name
-    hpke_key_id: Id
-    hpke_suite: Literal["mlkem768-x25519"]
-    hpke_public: bytes
     seal_key_id: Id
 
 

@@ -52,6 +52,7 @@ class Kind(StrEnum):
     AUDIT_HEAD = "audit-head"
     STREAM_HEAD = "stream-head"
     TRIM = "trim"
+    SESSION_KEY = "session-key"
 
 
 SIGNATURES_MAX: Final = 8
@@ -77,6 +78,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.PULL: 16 * _KIB,
         Kind.REGISTRY_QUESTION: 4 * _KIB,
         Kind.REGISTRY_ANSWER: 4 * _KIB,
+        Kind.SESSION_KEY: 4 * _KIB,
     }
 )
 """Bytes of a statement by its kind, signatures included. Checking a signature reads the whole body

@@ -52,14 +52,24 @@ def gateway_all(region: str) -> str:
     return f"{_in_region(region, 'gateway')}.*.*.*"
 
 
-def core(region: str, operation: str, tenant: str, service: str) -> str:
-    """Gateway to Core, request/reply in a queue group."""
-    return _in_region(region, "core", operation, tenant, service)
+def core(region: str, instance: str, operation: str, tenant: str, service: str) -> str:
+    """Gateway to one Core, request/reply within a session."""
+    return _in_region(region, "core", instance, operation, tenant, service)
 
 
-def core_all(region: str) -> str:
-    """The subjects that a Core serves."""
-    return f"{_in_region(region, 'core')}.*.*.*"
+def core_all(region: str, instance: str) -> str:
+    """The subjects of sealed requests that one Core serves."""
+    return f"{_in_region(region, 'core', instance)}.*.*.*"
+
+
+def core_session(region: str, instance: str, verb: str) -> str:
+    """Gateway to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one."""
+    return _in_region(region, "core", instance, verb)
+
+
+def core_sessions(region: str, instance: str) -> str:
+    """The subjects with which callers begin sessions at one Core."""
+    return f"{_in_region(region, 'core', instance)}.*"
 
 
 def admin(region: str, noun: str, verb: str) -> str:
@@ -98,11 +108,27 @@ class DataSubject:
 
 
 def read_data(subject: str) -> DataSubject:
-    """Read ``kcm.v1.<region>.<role>.<operation>.<tenant>.<service>``; raises ``malformed``."""
+    """Read ``kcm.v1.<region>.gateway.<operation>.<tenant>.<service>``; raises ``malformed``."""
     tokens = _read(subject, 7)
-    if tokens[3] not in {"gateway", "core"}:
+    if tokens[3] != "gateway":
         raise KcmError(Code.MALFORMED, "not the subject of a data request")
     return DataSubject(*tokens[4:])
+
+
+def read_core(subject: str) -> DataSubject:
+    """Read the subject of a sealed request to a Core (``core``); raises ``malformed``."""
+    tokens = _read(subject, 8)
+    if tokens[3] != "core":
+        raise KcmError(Code.MALFORMED, "not the subject of a request to a Core")
+    return DataSubject(*tokens[5:])
+
+
+def read_core_session(subject: str) -> str:
+    """Read the verb of ``core_session``; raises ``malformed``."""
+    tokens = _read(subject, 6)
+    if tokens[3] != "core":
+        raise KcmError(Code.MALFORMED, "not the subject of a session at a Core")
+    return tokens[5]
 
 
 def _read(subject: str, count: int) -> list[str]:

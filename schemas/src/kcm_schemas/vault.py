@@ -20,7 +20,8 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message, pack
+from kcm_schemas.codec import Message, decode, pack
+from kcm_schemas.data import decode_reply
 from kcm_schemas.names import U32, U64, Id, Name
 
 REPLY_HEAD: Final = struct.Struct(">II")
@@ -33,32 +34,16 @@ Purpose = Literal["record", "stream"]
 Operation = Literal["wrap", "unwrap"]
 
 
-class Ticket(Message):
-    """A statement with which every Core of the region can open the caller's session.
-
-    ``ciphertext`` is the HPKE encapsulation of the session secret; the caller signed it. Times are
-    Unix milliseconds.
-    """
-
-    session_id: Id
-    hpke_key_id: Id
-    issued_ms: U64
-    expiry_ms: U64
-    ciphertext: Annotated[bytes, Field(max_length=4096)]
-    signature: Annotated[bytes, Field(min_length=64, max_length=64)]
-
-
 class CoreRequest(Message):
     """One sealed batch. ``l3_version`` 0 asks a wrap for the current version.
 
-    ``incarnation`` is the caller's: a Core serves only callers whose lease entry it has read.
+    ``counter`` counts the caller's requests in this session, from 1. A Core serves each once.
     """
 
     v: Literal[1]
     caller: Name
-    incarnation: Id
-    ticket: Ticket
-    request_id: Id
+    session_id: Id
+    counter: Annotated[U64, Field(ge=1)]
     deadline_ms: U64
     purpose: Purpose
     l3_version: U32
@@ -66,7 +51,7 @@ class CoreRequest(Message):
     sealed: bytes
 
     def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
-        """Encode what the seal binds besides session and request id: subject and clear columns."""
+        """Encode what the seal binds besides session and counter: subject and clear columns."""
         return pack(
             [
                 region,
@@ -74,7 +59,6 @@ class CoreRequest(Message):
                 tenant,
                 service,
                 self.caller,
-                self.incarnation,
                 self.deadline_ms,
                 self.purpose,
                 self.l3_version,
@@ -84,8 +68,25 @@ class CoreRequest(Message):
 
 
 class CoreReply(Message):
-    """A sealed reply, bound to the SHA-256 of its request."""
+    """A sealed answer, bound to the SHA-256 of its request."""
 
     v: Literal[1]
-    callee: Name
     sealed: bytes
+
+
+class CoreRefusal(Message):
+    """A sealed ``Failure`` in place of an answer, bound to the SHA-256 of its request."""
+
+    v: Literal[1]
+    refused: Annotated[bytes, Field(max_length=limits.REFUSAL_MAX)]
+
+
+_REFUSED: Final = b"\x82\xa1v\x01\xa7refused"
+"""The first bytes of an encoded ``CoreRefusal``."""
+
+
+def decode_core_reply(body: bytes) -> CoreReply | CoreRefusal:
+    """Decode the reply of a Core; raises the ``KcmError`` that a failure without a seal carries."""
+    if body.startswith(_REFUSED):
+        return decode(CoreRefusal, body)
+    return decode_reply(CoreReply, body)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.keys.store import KeyStore
@@ -40,8 +41,8 @@ from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.virtual import VirtualClock, let_pass
 from tests.fakes.wire import Wire
+from tests.unit.core_rig import is_request
 from tests.unit.switch.statements import (
-    HPKE,
     ID,
     LINK,
     REGIONS,
@@ -220,7 +221,7 @@ class CoreIncarnation(Incarnation):
         self.results, self.regions = parts.kill_switch.results, parts.kill_switch.regions
         self.kills = parts.kill_switch.kills
         self.loader, self.creator = parts.keys.loader, parts.keys.creator
-        self.wrapping = parts.keys.wrapping
+        self.wrapping, self.sessions = parts.keys.wrapping, parts.keys.sessions
 
     def _ports(self, limits: Limits) -> Ports:
         region, system = self.me.region, self.system
@@ -252,7 +253,7 @@ class CoreIncarnation(Incarnation):
             second_store=second_store,
             store=KeyStore(self.host, bus, second_store),
             vault=Vault(region, SealKey(ID, str(system.seal_key)), self.randomness),
-            hpke_private=HPKE,
+            session_keys=SessionKeys(self.host, self.randomness),
             unsealer=self.unsealer,
             purge=self.purge,
             unload=self.purge,
@@ -296,6 +297,7 @@ class CoreIncarnation(Incarnation):
     async def answer(self, subject: str, body: bytes, timeout_s: float = 1.0) -> bytes:
         """As the bus serves it."""
         try:
-            return await self.wrapping.handle(subject, body)
+            handler = self.wrapping if is_request(subject) else self.sessions
+            return await handler.handle(subject, body)
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))

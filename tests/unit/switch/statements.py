@@ -11,7 +11,6 @@ from kcm_schemas.control import Hold
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 from kcm_trust.statements import lift
 from kcm_trust.verify import Verifier, hold_id
 
@@ -19,7 +18,6 @@ from tests.vectors.families.messages import identity
 
 ID: Final = b"i" * 16
 REGIONS: Final = ("ap", "eu", "us")
-HPKE: Final = HpkePrivate(memoryview(bytearray(b"\x07" * SECRET_SIZE)))
 URI: Final = "softkey:/keys/acme"
 LINK: Final = Link(link="acme-root", revision=1, uri=URI, model="byok")
 
@@ -56,9 +54,6 @@ def roster() -> Roster:
         regions=[
             Region(
                 region=region,
-                hpke_key_id=ID,
-                hpke_suite="mlkem768-x25519",
-                hpke_public=HPKE.public_bytes,
                 seal_key_id=ID,
             )
             for region in REGIONS

@@ -15,10 +15,13 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kcm_keymem.arena import Arena
 from kcm_schemas import labels
 from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code
+from kcm_schemas.data import Failure
 from kcm_schemas.labels import ctx
-from kcm_schemas.vault import REPLY_HEAD, CoreReply, CoreRequest, Ticket
+from kcm_schemas.session import Ticket
+from kcm_schemas.vault import REPLY_HEAD, CoreRefusal, CoreReply, CoreRequest
 from kcm_sealing.hpke import HpkePrivate, HpkePublic
-from kcm_sealing.session import TicketInfo, open_session_as_callee, to_sign
+from kcm_sealing.session import Outcome, TicketInfo, open_session_as_callee, to_sign
 
 from tests.vectors.families.fixed import Document, fixed, flip
 from tests.vectors.families.keys import REGION, SERVICE, TENANT
@@ -31,8 +34,10 @@ CALLER, CALLEE = "gateway-1", "core-1"
 OPERATION = "wrap"
 INFO = TicketInfo(
     region=REGION,
-    hpke_key_id=fixed("hpke key id", 16),
+    callee=CALLEE,
+    key_id=fixed("hpke key id", 16),
     caller=CALLER,
+    incarnation=fixed("incarnation id", 16),
     session_id=fixed("session id", 16),
     issued_ms=ISSUED,
     expiry_ms=ISSUED + 600_000,
@@ -56,28 +61,33 @@ def channel() -> Document:
     info = INFO.encode()
     gateway = identity(CALLER)
     ticket = Ticket(
+        v=1,
+        caller=CALLER,
+        incarnation=INFO.incarnation,
         session_id=INFO.session_id,
-        hpke_key_id=INFO.hpke_key_id,
+        key_id=INFO.key_id,
         issued_ms=INFO.issued_ms,
         expiry_ms=INFO.expiry_ms,
         ciphertext=ciphertext,
         signature=gateway.sign_raw(to_sign(info, ciphertext)),
     )
     plain = fixed("first data key") + fixed("second data key")
-    request, clear = _request(ticket, ciphertext, plain)
+    request, clear = _request(ciphertext, plain)
     body = encode(request)
     reply, answer = _reply(ciphertext, body)
+    refusal, refused = _refusal(ciphertext, body)
     salt = sha256(info + ciphertext).digest()
     return {
         "about": "one wrap of two keys: ticket, sealed request, sealed reply, with every "
         "intermediate value",
         "info_parts": [
             REGION,
-            INFO.hpke_key_id.hex(),
+            CALLEE,
+            INFO.key_id.hex(),
             CALLER,
+            INFO.incarnation.hex(),
             INFO.session_id.hex(),
-            INFO.issued_ms,
-            INFO.expiry_ms,
+            *(INFO.issued_ms, INFO.expiry_ms),
         ],
         "subject": [REGION, OPERATION, TENANT, SERVICE],
         "hpke_secret": HPKE_SECRET.hex(),
@@ -86,30 +96,33 @@ def channel() -> Document:
         "info": info.hex(),
         "ciphertext": ciphertext.hex(),
         "signature": ticket.signature.hex(),
+        "ticket": encode(ticket).hex(),
         "session_secret": SECRET.hex(),
         "salt": salt.hex(),
         "request_key": HKDF(SHA256(), 32, salt, b"request").derive(SECRET).hex(),
         "reply_key": HKDF(SHA256(), 32, salt, b"reply").derive(SECRET).hex(),
-        "request_id": request.request_id.hex(),
+        "counter": request.counter,
         "clear": clear.hex(),
-        "request_aad": ctx(labels.REQUEST, INFO.session_id, request.request_id, clear).hex(),
+        "request_aad": ctx(labels.REQUEST, INFO.session_id, request.counter, clear).hex(),
         "request_plain": plain.hex(),
         "request": body.hex(),
         "callee": CALLEE,
-        "reply_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, b"").hex(),
+        "reply_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, "answered").hex(),
         "reply_plain": answer.hex(),
         "reply": encode(reply).hex(),
-        "invalid": _broken(request, body, reply),
+        "refusal_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, "refused").hex(),
+        "refusal_plain": refused.hex(),
+        "refusal": encode(refusal).hex(),
+        "invalid": _broken(request, body, reply, refusal),
     }
 
 
-def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:
+def _request(ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:
     fields: dict[str, Any] = {
         "v": 1,
         "caller": CALLER,
-        "incarnation": fixed("incarnation id", 16),
-        "ticket": ticket,
-        "request_id": fixed("request id", 16),
+        "session_id": INFO.session_id,
+        "counter": 300,
         "deadline_ms": ISSUED + 2_000,
         "purpose": "record",
         "l3_version": 0,
@@ -120,7 +133,7 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
     try:
         columns = memoryview(bytearray(plain))
         nonce = fixed("request nonce", 24)
-        sealed = session.seal_request(fields["request_id"], clear, columns, nonce)
+        sealed = session.seal_request(fields["counter"], clear, columns, nonce)
     finally:
         session.close()
     return CoreRequest(**fields, sealed=sealed), clear
@@ -128,16 +141,27 @@ def _request(ticket: Ticket, ciphertext: bytes, plain: bytes) -> tuple[CoreReque
 
 def _reply(ciphertext: bytes, body: bytes) -> tuple[CoreReply, bytes]:
     answer = REPLY_HEAD.pack(9_500, 3) + fixed("first blob", 72) + fixed("second blob", 72)
+    sealed = _sealed(ciphertext, body, answer, "answered")
+    return CoreReply(v=1, sealed=sealed), answer
+
+
+def _refusal(ciphertext: bytes, body: bytes) -> tuple[CoreRefusal, bytes]:
+    failure = encode(Failure(v=1, error=Code.TENANT_KILLED, detail="the tenant is killed"))
+    return CoreRefusal(v=1, refused=_sealed(ciphertext, body, failure, "refused")), failure
+
+
+def _sealed(ciphertext: bytes, body: bytes, plain: bytes, outcome: Outcome) -> bytes:
     session = open_session_as_callee(INFO, _private(), ciphertext, Arena())
     try:
-        digest, nonce = sha256(body).digest(), fixed("reply nonce", 24)
-        sealed = session.seal_reply(digest, CALLEE, memoryview(bytearray(answer)), nonce)
+        digest, nonce = sha256(body).digest(), fixed(f"{outcome} nonce", 24)
+        return session.seal_reply(digest, memoryview(bytearray(plain)), nonce, outcome)
     finally:
         session.close()
-    return CoreReply(v=1, callee=CALLEE, sealed=sealed), answer
 
 
-def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[str, Any]]:
+def _broken(
+    request: CoreRequest, body: bytes, reply: CoreReply, refusal: CoreRefusal
+) -> list[dict[str, Any]]:
     """What must not open: ``direction``, the sealed bytes, and what they are opened against."""
     here = [REGION, OPERATION, TENANT, SERVICE]
     home: dict[str, Any] = {
@@ -161,13 +185,12 @@ def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[st
     rows += [
         home | {"name": f"another {name}", "request": other(**{name: value})}
         for name, value in (
-            ("request_id", fixed("another request id", 16)),
+            ("counter", 301),
             ("deadline_ms", request.deadline_ms + 1),
             ("purpose", "stream"),
             ("l3_version", 1),
             ("count", 1),
             ("caller", "gateway-2"),
-            ("incarnation", fixed("another incarnation id", 16)),
         )
     ]
     rows += [
@@ -176,7 +199,7 @@ def _broken(request: CoreRequest, body: bytes, reply: CoreReply) -> list[dict[st
         home | {"name": "a bit of the request", "sealed": flip(request.sealed, 24).hex()},
         back | {"name": "a request as a reply", "sealed": request.sealed.hex()},
         back | {"name": "a bit of the reply", "sealed": flip(reply.sealed, -1).hex()},
-        back | {"name": "another callee", "callee": "core-2"},
+        back | {"name": "a refusal as an answer", "sealed": refusal.refused.hex()},
         back | {"name": "the reply to another", "request": other(deadline_ms=ISSUED + 2_001)},
     ]
     return [row | {"failure": "tampered"} for row in rows]

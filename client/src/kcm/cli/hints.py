@@ -17,6 +17,7 @@ GENERAL: Final = {
     "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` creates one",
     "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "unknown_session": "give the same command again",
+    "replayed": "give the same command again",
     "tenant_killed": "`kcm hold list TENANT` shows why; `kcm lift --tenant TENANT --reason TEXT` "
     "lifts the holds on it",
     "tenant_unavailable": "the root key cannot be reached; the tenant is served again when it can",

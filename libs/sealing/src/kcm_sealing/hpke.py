@@ -1,7 +1,8 @@
 """HPKE (RFC 9180) with the hybrid KEM MLKEM768-X25519, HKDF-SHA256 and AES-256-GCM.
 
-The Cores of a region share one key. Its secret form has 96 bytes: the ML-KEM seed (64) and the
-X25519 scalar (32). Its public form is the two raw public keys in sequence (1184 + 32 bytes).
+An incarnation makes its keys in memory and stores none. The secret form has 96 bytes: the ML-KEM
+seed (64) and the X25519 scalar (32). The public form is the two raw public keys in sequence
+(1184 + 32 bytes).
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from kcm_schemas.limits import HPKE_PUBLIC_SIZE
 
 SECRET_SIZE: Final = 96
-PUBLIC_SIZE: Final = 1184 + 32
 SUITE_NAME: Final = "mlkem768-x25519"
 
 _SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
@@ -27,15 +28,15 @@ class KeyClosed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HpkePublic:
-    """A region's public key."""
+    """The public key of an incarnation."""
 
     key: hpke.MLKEM768X25519PublicKey
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Self:
         """Read the public form, 1216 bytes; raises ``ValueError``."""
-        if len(raw) != PUBLIC_SIZE:
-            raise ValueError(f"an HPKE public key has {PUBLIC_SIZE} bytes, not {len(raw)}")
+        if len(raw) != HPKE_PUBLIC_SIZE:
+            raise ValueError(f"an HPKE public key has {HPKE_PUBLIC_SIZE} bytes, not {len(raw)}")
         return cls(
             hpke.MLKEM768X25519PublicKey(
                 MLKEM768PublicKey.from_public_bytes(raw[:1184]),
@@ -49,7 +50,7 @@ class HpkePublic:
 
 
 class HpkePrivate:
-    """A region's private key; the cryptography library holds it (no ``repr``, no pickling)."""
+    """A private key; the cryptography library holds it (no ``repr``, no pickling)."""
 
     __slots__ = ("_key", "_public")
 

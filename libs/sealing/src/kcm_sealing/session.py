@@ -1,15 +1,17 @@
-"""The sealed channel between a Gateway and a Core, over a broker that neither trusts.
+"""The sealed channel between a caller and one instance, over a broker that neither trusts.
 
-The caller generates 32 random bytes ``s`` and a ticket that any Core of the region can open:
+The callee makes an HPKE key for each incarnation, keeps it in memory, and signs its public form.
+The caller generates 32 random bytes ``s`` and a ticket that this incarnation alone can open:
 
-    info = ctx("kcm/v1/session", region, hpke_key_id, caller, session_id, issued, expiry)
-    ct   = HPKE(region's public key, s, info)
+    info = ctx("kcm/v1/session", region, callee, key_id, caller, caller's incarnation, session_id,
+               issued, expiry)
+    ct   = HPKE(the callee's public key, s, info)
     sig  = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
 
 Direction keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info = "request" | "reply")``. Every
-body is XAES-256-GCM with a fresh random nonce. There are no counters, because replicas that count
-under one key would repeat nonces. A request binds its session, its random id and everything that
-travels beside it in clear. A reply binds the SHA-256 of its request and the name of the callee.
+body is XAES-256-GCM with a fresh random nonce. A request binds its session, its counter and
+everything that travels beside it in clear; the callee accepts each counter once. A reply binds the
+SHA-256 of its request, the name of the callee, and whether it is an answer or a refusal.
 """
 
 from __future__ import annotations
@@ -18,21 +20,21 @@ import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kcm_schemas import labels
 from kcm_schemas.labels import ctx
-from kcm_schemas.limits import NONCE_SIZE, TAG_SIZE
+from kcm_schemas.limits import NONCE_SIZE, SKEW_MS, TAG_SIZE, TICKET_MAX_MS
 
 from kcm_sealing import xaes
 from kcm_sealing.hpke import HpkePrivate, HpkePublic, KeyClosed
 from kcm_sealing.memory import SecretMemory
 
-LIFETIME_MAX_MS: Final = 600_000
-"""Lifetime of a ticket in milliseconds: it bounds how long a stolen session is useful."""
+Outcome = Literal["answered", "refused"]
+"""What a reply is: an answer cannot pass for a refusal, nor the other way round."""
 
 _REQUEST: Final = slice(0, 32)
 _REPLY: Final = slice(32, 64)
@@ -45,8 +47,10 @@ class TicketInfo:
     """The clear part of a ticket; times in Unix milliseconds."""
 
     region: str
-    hpke_key_id: bytes
+    callee: str
+    key_id: bytes
     caller: str
+    incarnation: bytes
     session_id: bytes
     issued_ms: int
     expiry_ms: int
@@ -56,8 +60,10 @@ class TicketInfo:
         return ctx(
             labels.SESSION,
             self.region,
-            self.hpke_key_id,
+            self.callee,
+            self.key_id,
             self.caller,
+            self.incarnation,
             self.session_id,
             self.issued_ms,
             self.expiry_ms,
@@ -66,8 +72,8 @@ class TicketInfo:
     def live(self, now_ms: int) -> bool:
         """Whether the ticket is valid at ``now_ms`` and its lifetime is within the maximum."""
         return (
-            self.issued_ms <= now_ms + 5_000
-            and now_ms < self.expiry_ms <= self.issued_ms + LIFETIME_MAX_MS
+            self.issued_ms <= now_ms + SKEW_MS
+            and now_ms < self.expiry_ms <= self.issued_ms + TICKET_MAX_MS
         )
 
 
@@ -94,25 +100,27 @@ class Session:
                 HKDF(SHA256(), 32, salt, name).derive_into(view[_SECRET], view[part])
             view[_SECRET] = bytes(32)
 
-    def seal_request(
-        self, request_id: bytes, clear: bytes, plain: memoryview, nonce: bytes
-    ) -> bytes:
+    def seal_request(self, counter: int, clear: bytes, plain: memoryview, nonce: bytes) -> bytes:
         """Seal the columns of a request; ``nonce`` is 24 fresh random bytes."""
-        aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
+        aad = ctx(labels.REQUEST, self.info.session_id, counter, clear)
         return self._seal(_REQUEST, plain, aad, nonce)
 
-    def open_request(self, request_id: bytes, clear: bytes, sealed: bytes, out: memoryview) -> None:
+    def open_request(self, counter: int, clear: bytes, sealed: bytes, out: memoryview) -> None:
         """Open a request into exactly ``out``; on failure wipes ``out``, raises ``InvalidTag``."""
-        aad = ctx(labels.REQUEST, self.info.session_id, request_id, clear)
+        aad = ctx(labels.REQUEST, self.info.session_id, counter, clear)
         self._open(_REQUEST, sealed, aad, out)
 
-    def seal_reply(self, request: bytes, callee: str, plain: memoryview, nonce: bytes) -> bytes:
+    def seal_reply(
+        self, request: bytes, plain: memoryview, nonce: bytes, outcome: Outcome = "answered"
+    ) -> bytes:
         """Seal the reply to ``request`` (its SHA-256); ``nonce`` is 24 fresh random bytes."""
-        return self._seal(_REPLY, plain, ctx(labels.REPLY, request, callee, b""), nonce)
+        return self._seal(_REPLY, plain, self._reply_aad(request, outcome), nonce)
 
-    def open_reply(self, request: bytes, callee: str, sealed: bytes, out: memoryview) -> None:
+    def open_reply(
+        self, request: bytes, sealed: bytes, out: memoryview, outcome: Outcome = "answered"
+    ) -> None:
         """Open a reply into exactly ``out``; on failure wipes ``out``, raises ``InvalidTag``."""
-        self._open(_REPLY, sealed, ctx(labels.REPLY, request, callee, b""), out)
+        self._open(_REPLY, sealed, self._reply_aad(request, outcome), out)
 
     @property
     def closed(self) -> bool:
@@ -123,6 +131,9 @@ class Session:
         """Wipe the keys."""
         self._closed = True
         self._memory.purge()
+
+    def _reply_aad(self, request: bytes, outcome: Outcome) -> bytes:
+        return ctx(labels.REPLY, request, self.info.callee, outcome)
 
     def _seal(self, key: slice, plain: memoryview, aad: bytes, nonce: bytes) -> bytes:
         with self._lock, self._memory.use() as view:
@@ -136,6 +147,11 @@ class Session:
 def sealed_size(plain_size: int) -> int:
     """Return the size in bytes of a sealed body of ``plain_size`` bytes."""
     return NONCE_SIZE + plain_size + TAG_SIZE
+
+
+def plain_size(sealed: bytes) -> int:
+    """Return the size in bytes of what a sealed body has in it; 0 if it is too short for one."""
+    return max(0, len(sealed) - sealed_size(0))
 
 
 def open_session_as_caller(

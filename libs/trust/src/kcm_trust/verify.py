@@ -27,6 +27,7 @@ admin-reply                   a Core, or an Auditor if the caller asked one
 audit                         the instance that it names
 audit-head, stream-head       the Auditor that it names
 trim                          a Core of the region it names
+session-key                   the instance that it names, in that role and region
 session ticket                a Gateway of the region it names
 ============================  ===================================================
 
@@ -103,6 +104,7 @@ from kcm_trust.hold_statements import (
 from kcm_trust.result_statements import ResultChecker, SignedResult
 from kcm_trust.rights import ADMIN, CORE, INSTANCE, OPERATOR, ROLE, itself, one_of
 from kcm_trust.roster import name_of, verify_roster
+from kcm_trust.session_statements import SessionChecker
 
 __all__ = [
     "STATEMENT_MAX",
@@ -134,7 +136,7 @@ class VerifiedTrim:
     raw: bytes
 
 
-class Verifier(HoldChecker, ResultChecker):
+class Verifier(HoldChecker, ResultChecker, SessionChecker):
     """Verifies statements by one roster. Immutable: a new roster needs a new verifier."""
 
     def tenant(self, raw: bytes) -> Tenant:
@@ -316,17 +318,6 @@ class Verifier(HoldChecker, ResultChecker):
             return None
         same = (head.region, head.created) == (trim.region, trim.created)
         return head if same and head.through >= trim.through else None
-
-    def ticket(self, caller: str, region: str, signature: bytes, message: bytes) -> Instance:
-        """Verify a session ticket, signed by a Gateway of this region; returns the caller."""
-        entry = self.acting(caller)
-        if (entry.role, entry.region) != (Role.GATEWAY, region):
-            raise Untrusted(
-                "the caller is not a Gateway of this region", f"{caller}, region {region}"
-            )
-        if not self._holds(entry.public_key, signature, message):
-            raise Untrusted("a signature is not valid", caller)
-        return entry
 
 
 def _not_named(signer: str, named: str) -> Untrusted:

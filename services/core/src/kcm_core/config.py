@@ -18,11 +18,10 @@ class Secrets(Section):
     """Files of mode 600, read directly into locked memory.
 
     ``seal_key`` has 32 bytes and never leaves the region; without it, no key of the region can be
-    unsealed again. ``hpke_key`` has 96 bytes and is shared by the region's Cores.
+    unsealed again.
     """
 
     seal_key: Path
-    hpke_key: Path
 
 
 class AuditTrimming(Section):

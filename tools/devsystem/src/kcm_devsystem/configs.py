@@ -38,7 +38,6 @@ class InstanceFiles:
     """The password of its user in REGION; ``control_bus`` has the one for CONTROL."""
     control_bus: PurePath
     seal_key: PurePath
-    hpke_key: PurePath
     key_store: PurePath
     journal: PurePath
     followed: Mapping[str, PurePath] = field(default_factory=dict)
@@ -91,7 +90,6 @@ def write_instance(
         region_bus=password_path(root, member.region, login, Account.REGION),
         control_bus=password_path(root, member.region, login, Account.CONTROL),
         seal_key=trust.seal_key(member.region),
-        hpke_key=trust.hpke_key(member.region),
         key_store=store,
         journal=root / "journal",
         followed={
@@ -133,7 +131,7 @@ def instance(
             config |= {
                 "control_bus": bus(spec, login, Account.CONTROL, files.control_bus),
                 "key_store": files.key_store,
-                "secrets": {"seal_key": files.seal_key, "hpke_key": files.hpke_key},
+                "secrets": {"seal_key": files.seal_key},
                 "unsealer_environment": dict(environment),
             }
         case Role.GATEWAY:

@@ -8,7 +8,6 @@ instances. Here it is in the same directory, so this is for development only.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,12 +15,11 @@ from typing import Final
 from kcm_keymem.arena import Arena
 from kcm_keymem.pages import fill_random
 from kcm_runtime.files.identity_file import create_identity, load_identity
-from kcm_runtime.files.secret_file import read_secret, write_secret
+from kcm_runtime.files.secret_file import write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
-from kcm_sealing.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
 
@@ -70,10 +68,6 @@ class Trust:
     def seal_key(self, region: str) -> Path:
         """Return the file of a region's seal key."""
         return self.root / "secrets" / region / "seal-key"
-
-    def hpke_key(self, region: str) -> Path:
-        """Return the file of a region's HPKE key."""
-        return self.root / "secrets" / region / "hpke-key"
 
 
 def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: int) -> bytes:
@@ -144,42 +138,22 @@ def _known(path: Path, root_public: bytes) -> Roster | None:
 
 
 def _region(trust: Trust, region: str, known: Roster | None) -> Region:
-    """Return a region's entry. The ids of its keys change only with the keys."""
+    """Return a region's entry. The id of its seal key changes only with the key."""
     (trust.root / "secrets" / region).mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = list(_make_secrets(trust, region))
-    public = _hpke_public(trust.hpke_key(region))
-    for entry in known.regions if known and not fresh else []:
-        if entry.region == region and entry.hpke_public == public:
+    made = _make_seal_key(trust.seal_key(region))
+    for entry in known.regions if known and not made else []:
+        if entry.region == region:
             return entry
-    return Region(
-        region=region,
-        hpke_key_id=secrets.token_bytes(limits.ID_SIZE),
-        hpke_suite=SUITE_NAME,
-        hpke_public=public,
-        seal_key_id=secrets.token_bytes(limits.ID_SIZE),
-    )
+    return Region(region=region, seal_key_id=secrets.token_bytes(limits.ID_SIZE))
 
 
-def _make_secrets(trust: Trust, region: str) -> Iterator[Path]:
-    """Create a region's missing secrets; yield the new files."""
-    for path, size in (
-        (trust.seal_key(region), _SEAL_KEY_SIZE),
-        (trust.hpke_key(region), SECRET_SIZE),
-    ):
-        if not path.exists():
-            arena = Arena()
-            with arena.use() as view:
-                fill_random(view[:size])
-                write_secret(str(path), view[:size])
-            arena.purge()
-            yield path
-
-
-def _hpke_public(path: Path) -> bytes:
+def _make_seal_key(path: Path) -> bool:
+    """Create a missing seal key; return whether it was missing."""
+    if path.exists():
+        return False
     arena = Arena()
-    try:
-        with arena.use() as view:
-            read_secret(str(path), view[:SECRET_SIZE])
-            return HpkePrivate(view[:SECRET_SIZE]).public_bytes
-    finally:
-        arena.purge()
+    with arena.use() as view:
+        fill_random(view[:_SEAL_KEY_SIZE])
+        write_secret(str(path), view[:_SEAL_KEY_SIZE])
+    arena.purge()
+    return True

@@ -64,7 +64,6 @@ _HERE: Final = InstanceFiles(
     region_bus=CONFIG_DIR / "region-bus",
     control_bus=CONFIG_DIR / "control-bus",
     seal_key=CONFIG_DIR / "seal-key",
-    hpke_key=CONFIG_DIR / "hpke-key",
     key_store=KEY_STORE,
     journal=STATE_DIR / "journal",
 )
@@ -144,7 +143,6 @@ def _write_instance(plan: _Plan, target: Path, region: str, name: str) -> None:
         sources[_HERE.control_bus] = plan.password(region, login, Account.CONTROL)
     if one.role is Role.CORE:
         sources[_HERE.seal_key] = plan.trust.seal_key(region)
-        sources[_HERE.hpke_key] = plan.trust.hpke_key(region)
     environment = _ENVIRONMENT if one.role is Role.CORE else {}
     config = instance(plan.topology, one, plan.root_public, environment, _HERE)
     _fill(target, {path.name: source for path, source in sources.items()}, CONFIG, config)

@@ -1,25 +1,36 @@
-"""Sessions that callers opened with a ticket.
+"""The sessions that callers opened with this incarnation.
 
-Any Core of the region can open any ticket, so Cores share no session state: an unknown session is
-opened from the ticket that every request carries. The roster is checked at every request, so a
-caller that was removed is refused at once.
+A session exists in the memory of one incarnation, and so does its record of the requests that were
+accepted: none is executed twice, also not after a restart, which ends every session. A ticket opens
+one session once; while it is valid, its id is remembered, also if the session was closed. The
+roster is checked at every request, so a caller that was removed is refused at once.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena
 from kcm_killswitch.model.incarnations import Incarnations
-from kcm_runtime.roster.store import Rosters
+from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.host import Host
+from kcm_runtime.requests import SeenRequests
+from kcm_schemas import limits, subjects
+from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Instance, Region
-from kcm_schemas.vault import CoreRequest
-from kcm_sealing.hpke import HpkePrivate, KeyClosed
+from kcm_schemas.roster import Instance
+from kcm_schemas.session import Ticket
+from kcm_schemas.vault import CoreReply
+from kcm_sealing.hpke import KeyClosed
+from kcm_sealing.replay_window import ReplayWindow
 from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_sign
 from kcm_trust.verify import Untrusted
+
+from kcm_core.api.session_keys import SessionKeys
 
 SESSIONS_MAX: Final = 1024
 """Open sessions that are kept, with one locked page each; the least recently used is closed."""
@@ -27,90 +38,140 @@ SESSIONS_MAX: Final = 1024
 SESSIONS_PER_CALLER_MAX: Final = 8
 """Open sessions of one caller, which needs two during a renewal: none displaces other callers."""
 
+TICKETS_MAX: Final = 1024
+"""Tickets of one caller that are remembered until they end: it makes one in a few minutes."""
+
+
+@dataclass(slots=True)
+class OpenSession:
+    """A session with a caller, and the counters that it has used."""
+
+    keys: Session
+    window: ReplayWindow = field(default_factory=ReplayWindow)
+
+    @property
+    def incarnation(self) -> bytes:
+        """The caller's incarnation, which opened the session."""
+        return self.keys.info.incarnation
+
 
 class Sessions:
-    """The open sessions of a region's callers."""
+    """Opens sessions for Gateways of this region, and finds them."""
 
-    def __init__(
-        self,
-        region: Region,
-        hpke_private: HpkePrivate,
-        rosters: Rosters,
-        incarnations: Incarnations,
-    ) -> None:
-        self._region: Final = region.region
-        self._key_id: Final = region.hpke_key_id
+    def __init__(self, host: Host, keys: SessionKeys, incarnations: Incarnations) -> None:
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._random: Final = host.randomness
+        self._keys: Final = keys
         self._incarnations: Final = incarnations
-        self._hpke_private: Final = hpke_private
-        self._rosters: Final = rosters
-        self._open: OrderedDict[tuple[bytes, bytes], Session] = OrderedDict()
-        rosters.listen(self._judge_again)
+        self._open: OrderedDict[tuple[str, bytes], OpenSession] = OrderedDict()
+        self._tickets: Final[SeenRequests[bool]] = SeenRequests(TICKETS_MAX)
+        self._unbelieved: Final = RejectionLog("a caller's ticket", host.emit)
+        host.me.rosters.listen(self._judge_again)
 
     def __len__(self) -> int:
         """The number of open sessions."""
         return len(self._open)
 
-    def registered(self, request: CoreRequest) -> bool:
+    async def handle(self, subject: str, body: bytes) -> bytes:
+        """Serve what begins a session: ``key`` and ``open``; raises ``KcmError``."""
+        match subjects.read_core_session(subject):
+            case "key":
+                return self._keys.statement()
+            case "open":
+                ticket = decode(Ticket, body)
+                try:
+                    session = self.open(ticket)
+                except KcmError as error:
+                    if error.code is Code.FORBIDDEN:
+                        self._unbelieved.record(error)
+                    raise
+                nonce = self._random.public(limits.NONCE_SIZE)
+                sealed = session.keys.seal_reply(sha256(body).digest(), memoryview(b""), nonce)
+                return encode(CoreReply(v=1, sealed=sealed))
+            case _:
+                raise KcmError(Code.MALFORMED, "a session begins with key and open")
+
+    def registered(self, session: OpenSession) -> bool:
         """Whether this Core has read the lease entry of the caller's incarnation.
 
         A Core that decides on the completeness of a kill knows every incarnation that is served.
         """
-        return self._incarnations.knows(request.caller, request.incarnation)
+        return self._incarnations.knows(session.keys.info.caller, session.incarnation)
 
-    def session(self, request: CoreRequest, now_ms: int) -> tuple[Session, Instance]:
-        """The session of a request, and its caller.
+    def session(self, caller: str, session_id: bytes) -> tuple[OpenSession, Instance]:
+        """Return an open session, and its caller's entry on the roster in force.
 
-        Raises ``forbidden`` for a caller or ticket that does not verify, and ``unknown_session``
-        for a ticket that has expired or was made for another key.
+        Raises ``unknown_session`` for one that is not open here or has ended, and ``forbidden`` for
+        a caller that may not act any more.
         """
-        ticket = request.ticket
+        key = (caller, session_id)
+        known = self._open.get(key)
+        if known is None or not known.keys.info.live(self._clock.unix_ms()):
+            raise KcmError(Code.UNKNOWN_SESSION)
+        self._open.move_to_end(key)
+        try:
+            return known, self._me.verifier.acting(caller)
+        except Untrusted:
+            raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
+
+    def open(self, ticket: Ticket) -> OpenSession:
+        """Open the session of a ticket, once.
+
+        Raises ``forbidden`` for a caller or ticket that does not verify, ``busy`` for a caller with
+        too many tickets, and ``unknown_session`` for a ticket that has ended, was opened before, or
+        was made for a key that this incarnation does not have.
+        """
+        now_ms = self._clock.unix_ms()
         info = TicketInfo(
-            region=self._region,
-            hpke_key_id=ticket.hpke_key_id,
-            caller=request.caller,
+            region=self._me.region,
+            callee=self._me.name,
+            key_id=ticket.key_id,
+            caller=ticket.caller,
+            incarnation=ticket.incarnation,
             session_id=ticket.session_id,
             issued_ms=ticket.issued_ms,
             expiry_ms=ticket.expiry_ms,
         )
-        if ticket.hpke_key_id != self._key_id or not info.live(now_ms):
+        private = self._keys.private(ticket.key_id)
+        if private is None or not info.live(now_ms):
             raise KcmError(Code.UNKNOWN_SESSION)
-        # The signature covers everything from which the session is derived: it names the session.
-        key = (ticket.session_id, ticket.signature)
-        known = self._open.get(key)
+        if self._tickets.get(ticket.caller, ticket.session_id) is not None:
+            raise KcmError(Code.UNKNOWN_SESSION, "a ticket opens one session, once; make a new one")
+        signed = to_sign(info.encode(), ticket.ciphertext)
         try:
-            if known is not None and known.info == info:
-                self._open.move_to_end(key)
-                return known, self._rosters.verifier.acting(request.caller)
-            signed = to_sign(info.encode(), ticket.ciphertext)
-            caller = self._rosters.verifier.ticket(
-                request.caller, self._region, ticket.signature, signed
-            )
-            session = open_session_as_callee(info, self._hpke_private, ticket.ciphertext, Arena())
+            self._me.verifier.ticket(ticket.caller, self._me.region, ticket.signature, signed)
         except Untrusted:
-            raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
+            raise KcmError(Code.FORBIDDEN, "the ticket is of no Gateway on the roster") from None
+        if self._tickets.full(ticket.caller, now_ms):
+            raise KcmError(Code.BUSY, "the caller has made too many tickets; it may soon")
+        self._tickets.add(ticket.caller, ticket.session_id, ticket.expiry_ms, now_ms, made=True)
+        try:
+            keys = open_session_as_callee(info, private, ticket.ciphertext, Arena())
         except (InvalidTag, KeyClosed):
             raise KcmError(Code.UNKNOWN_SESSION) from None
-        self._make_room(request.caller, now_ms)
-        self._open[key] = session
-        return session, caller
+        self._make_room(ticket.caller, now_ms)
+        session = self._open[ticket.caller, ticket.session_id] = OpenSession(keys)
+        return session
 
     def _make_room(self, caller: str, now_ms: int) -> None:
         """Wipe expired sessions, and those of this caller that exceed its limit with one more."""
-        own = [key for key, one in self._open.items() if one.info.caller == caller]
-        gone = {key for key, one in self._open.items() if not one.info.live(now_ms)}
+        own = [key for key in self._open if key[0] == caller]
+        gone = {key for key, one in self._open.items() if not one.keys.info.live(now_ms)}
         gone.update(own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)])
         for key in gone:
-            self._open.pop(key).close()
+            self._open.pop(key).keys.close()
         while len(self._open) >= SESSIONS_MAX:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)[1].keys.close()
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Close the sessions of callers whose roster entry changed; their tickets open new ones."""
-        for key in [key for key, one in self._open.items() if one.info.caller in names]:
-            self._open.pop(key).close()
+        """Close the sessions of callers whose roster entry changed: they open new ones."""
+        for key in [key for key in self._open if key[0] in names]:
+            self._open.pop(key).keys.close()
 
     def close(self) -> None:
-        """Wipe every session's keys."""
+        """Wipe every session's keys, and record the refusals that are only counted so far."""
         for session in self._open.values():
-            session.close()
+            session.keys.close()
         self._open.clear()
+        self._unbelieved.close()

@@ -5,9 +5,12 @@ the tenant is not killed and that its key is open. Then, without a wait in betwe
 request, perform the cipher calls, seal the reply, and compare the generation once more. A request
 that a purge overtakes gets a refusal and nothing else.
 
-A customer's root key is called only for a request that opens: a ticket is sent in clear, so an
-attacker can send a copy of it with other content. A copy of a request is not served, and is not
-recorded in its caller's name: a caller that repeats a request makes another one.
+A customer's root key is called only for a request that opens: session and counter are sent in
+clear, so an attacker can send them with other content. The counter is taken as soon as the request
+is opened, before any wait: a copy is answered ``replayed``, without any work, and is not recorded
+in its caller's name. A caller that repeats a request takes the next counter.
+
+A refusal is sealed like an answer as soon as there is a session: its code counts.
 """
 
 from __future__ import annotations
@@ -23,18 +26,27 @@ from kcm_killswitch.model.admission import Admission
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
-from kcm_runtime.requests import SeenRequests, check_deadline
+from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits, subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Role
-from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreReply, CoreRequest
-from kcm_sealing.session import Session, sealed_size
+from kcm_schemas.data import Failure
+from kcm_schemas.roster import Instance, Role
+from kcm_schemas.vault import (
+    REPLY_HEAD,
+    STATUS_OK,
+    STATUS_TAMPERED,
+    CoreRefusal,
+    CoreReply,
+    CoreRequest,
+)
+from kcm_sealing.memory import wipe
+from kcm_sealing.session import sealed_size
 from kcm_sealing.xaes import count_prefixes
 from kcm_trust.verify import may_ask
 
-from kcm_core.api.sessions import Sessions
+from kcm_core.api.sessions import OpenSession, Sessions
 from kcm_core.keys.keyring import Keyring, ServiceKey
 from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.vault import Vault
@@ -45,23 +57,23 @@ _UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
 """Refusals for which the store's leader may have newer data than this Core, which only follows
 it."""
 
-ASKED_MAX: Final = 16_384
-"""Requests of one caller that are remembered until their deadlines, which a Gateway sets to a few
-seconds: at least 3,000 a second. Each takes about 150 bytes."""
-
 Fetch = Callable[[str, str], Awaitable[None]]
 """Reads the entries of a tenant and a service from the registry's leader."""
 
 
 @dataclass(slots=True)
 class _Call:
-    """One request: its content, its bytes, its associated data, and the caller's session."""
+    """One request: its content, its bytes, its associated data, and the caller's session.
+
+    ``taken`` says that the caller sealed it, and that its counter was taken for it.
+    """
 
     asked: subjects.DataSubject
     request: CoreRequest
     body: bytes
     clear: bytes
-    session: Session
+    session: OpenSession
+    taken: bool = False
 
 
 class WrapApi:
@@ -91,9 +103,7 @@ class WrapApi:
         self._fetch: Final = fetch
         self._room: Final = room
         self._scratch: Final = ScratchPool()
-        self._asked: Final[SeenRequests[bool]] = SeenRequests(ASKED_MAX)
-        """What was served or refused, by caller and id: only requests that their callers sealed."""
-        self._unbelieved: Final = RejectionLog("a caller's ticket or seal", host.emit)
+        self._unbelieved: Final = RejectionLog("a caller's seal", host.emit)
         self._outside: Final = RejectionLog("outside of what is granted", host.emit)
 
     def close(self) -> None:
@@ -102,96 +112,82 @@ class WrapApi:
         self._outside.close()
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve one request; raises ``KcmError``."""
-        asked = subjects.read_data(subject)
+        """Serve one request; raises ``KcmError`` where no seal is possible."""
+        asked = subjects.read_core(subject)
         if asked.operation not in ("wrap", "unwrap"):
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
-        now = self._clock.unix_ms()
-        check_deadline(request.deadline_ms, now)
-        if self._is_copy(request):
-            self._unbelieved.record(_copy())
-            raise _copy()
-        call = self._granted(asked, request, body)
-        if not self._room.has_room:
-            raise KcmError(Code.UNAVAILABLE, self._room.refusal)
-        if self._asked.full(request.caller, now):
-            raise KcmError(Code.BUSY, "the caller asks more than can be remembered; it may soon")
+        check_deadline(request.deadline_ms, self._clock.unix_ms())
         try:
-            return await self._serve_known(call)
-        except Purged:
-            refusal = self._admission.refusal(asked.tenant)
-            self._refused(call, refusal)
-            raise refusal from None
-        except KcmError as error:
-            self._refused(call, error)
-            raise
-
-    def _refused(self, call: _Call, error: KcmError) -> None:
-        """Record a refusal once, and in the caller's name only if the caller sealed the request."""
-        if self._is_copy(call.request):
-            self._unbelieved.record(_copy())
-        elif self._is_sealed(call):
-            self._tell(call, error.code, call.request.count)
-        else:
-            self._unbelieved.record(error)
-
-    def _is_copy(self, request: CoreRequest) -> bool:
-        """Whether a request with this id, which the seal covers, was served or refused before."""
-        return self._asked.get(request.caller, request.request_id) is not None
-
-    def _remember(self, request: CoreRequest) -> None:
-        now = self._clock.unix_ms()
-        self._asked.add(request.caller, request.request_id, request.deadline_ms, now, made=True)
-
-    def _is_sealed(self, call: _Call) -> bool:
-        """Whether the caller made exactly this request: the ticket alone may be a copy."""
-        try:
-            self._renew(call)
-            if call.asked.operation == "unwrap":
-                _open(call, _blobs(call.request))
-            else:
-                self._check_seal(call)
-        except (KcmError, Purged):
-            return False
-        return True
-
-    def _granted(self, asked: subjects.DataSubject, request: CoreRequest, body: bytes) -> _Call:
-        """Find the caller's session; refuse an unknown caller, or one without this grant.
-
-        A refusal is counted, and in the caller's name only if the caller sealed the request, so
-        that a forged request hides nothing of what a Gateway did.
-        """
-        try:
-            session, caller = self._sessions.session(request, self._clock.unix_ms())
+            session, caller = self._sessions.session(request.caller, request.session_id)
         except KcmError as error:
             if error.code is Code.FORBIDDEN:
                 self._unbelieved.record(error)
             raise
+        if not session.window.fresh(request.counter):
+            self._unbelieved.record(_copy())
+            raise _copy()
+        if not self._room.has_room:
+            # Not recorded either: the rest of the buffer is reserved for purges.
+            raise KcmError(Code.UNAVAILABLE, self._room.refusal)
         clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
         call = _Call(asked, request, body, clear, session)
-        if caller.role is Role.GATEWAY and may_ask(caller, asked.tenant, asked.service):
-            return call
-        refusal = KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
-        if not self._is_sealed(call):
-            self._unbelieved.record(refusal)
-            raise refusal
-        self._remember(request)
-        self._outside.record(refusal, actor=request.caller, tenant=asked.tenant)
-        raise refusal
+        try:
+            _check_granted(asked, caller)
+            return await self._serve_known(call)
+        except Purged:
+            refusal = self._admission.refusal(asked.tenant)
+        except KcmError as error:
+            refusal = error
+        return self._refused(call, refusal)
 
-    def _renew(self, call: _Call) -> None:
-        """Open the session again, if it closed or expired while the call waited.
+    def _refused(self, call: _Call, refusal: KcmError) -> bytes:
+        """Record a refusal once, and return it sealed; raises for a request that is not sealed.
 
-        It closes if another session displaces it or if the caller's roster entry changes; the
-        caller's grant is therefore checked again.
+        Only what the caller sealed is recorded in its name, so that a forged request hides nothing
+        of what a Gateway did.
         """
-        now = self._clock.unix_ms()
-        if not call.session.closed and call.session.info.live(now):
-            return
-        call.session, caller = self._sessions.session(call.request, now)
-        if not may_ask(caller, call.asked.tenant, call.asked.service):
-            raise KcmError(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
+        forged = self._forged(call)
+        if forged is not None:
+            self._unbelieved.record(forged)
+            raise forged
+        if isinstance(refusal, _Outside):
+            self._outside.record(refusal, actor=call.request.caller, tenant=call.asked.tenant)
+        else:
+            self._tell(call, refusal.code, call.request.count)
+        return self._sealed_refusal(call, refusal)
+
+    def _forged(self, call: _Call) -> KcmError | None:
+        """Return why the caller did not make exactly this request, or ``None`` if it did."""
+        if call.taken:
+            return None
+        try:
+            self._check_seal(call)
+        except Purged:
+            return KcmError(Code.UNKNOWN_SESSION)
+        except KcmError as error:
+            return None if call.taken else error
+        return None
+
+    def _sealed_refusal(self, call: _Call, refusal: KcmError) -> bytes:
+        """Seal a refusal; raises it as it is if the session was closed meanwhile."""
+        keys = call.session.keys
+        if keys.closed:
+            raise refusal
+        plain = encode(Failure(v=1, error=refusal.code, detail=refusal.detail))
+        digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
+        sealed = keys.seal_reply(digest, memoryview(plain), nonce, "refused")
+        return encode(CoreRefusal(v=1, refused=sealed))
+
+    def _check_session(self, call: _Call) -> None:
+        """Refuse a call whose session has ended meanwhile.
+
+        It is closed if another session displaces it or if the caller's roster entry changes. The
+        caller opens another one, and its grants are checked again.
+        """
+        keys = call.session.keys
+        if keys.closed or not keys.info.live(self._clock.unix_ms()):
+            raise KcmError(Code.UNKNOWN_SESSION)
 
     async def _serve_known(self, call: _Call) -> bytes:
         """Serve; on a refusal, check once for an entry that another Core has just accepted."""
@@ -205,7 +201,7 @@ class WrapApi:
 
     async def _serve(self, call: _Call) -> bytes:
         asked, request = call.asked, call.request
-        if not self._sessions.registered(request):
+        if not self._sessions.registered(call.session):
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's lease entry yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
         _check_version(asked.operation, request.l3_version)
@@ -215,22 +211,20 @@ class WrapApi:
             asked.tenant, asked.service, request.l3_version, permit
         )
         # From here on, nothing waits.
-        if self._is_copy(request):
-            raise _copy()
         left = self._admission.recheck(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
             raise KcmError(Code.TENANT_UNAVAILABLE)
-        self._renew(call)
+        self._check_session(call)
         work = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))
         sealed, failed = work(call, ring, key, lease_ms)
         self._admission.recheck(permit, self._clock.elapsed())
         self._tell(call, Code.OK, failed)
-        return encode(CoreReply(v=1, callee=self._me.name, sealed=sealed))
+        return encode(CoreReply(v=1, sealed=sealed))
 
     def _check_seal(self, call: _Call) -> None:
-        self._renew(call)
+        self._check_session(call)
         if call.asked.operation == "unwrap":
             _open_blobs(call)
             return
@@ -266,13 +260,11 @@ class WrapApi:
 
     def _seal(self, call: _Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
         REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
-        nonce = self._random.public(limits.NONCE_SIZE)
-        digest = sha256(call.body).digest()
-        return call.session.seal_reply(digest, self._me.name, reply, nonce)
+        digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
+        return call.session.keys.seal_reply(digest, reply, nonce)
 
     def _tell(self, call: _Call, code: Code, failed: int) -> None:
         asked, request = call.asked, call.request
-        self._remember(request)
         self._emit(
             EventType.KEYS_WRAP if asked.operation == "wrap" else EventType.KEYS_UNWRAP,
             actor=request.caller,
@@ -284,18 +276,35 @@ class WrapApi:
         )
 
 
+class _Outside(KcmError):
+    """What a caller asks is not granted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
+
+
+def _check_granted(asked: subjects.DataSubject, caller: Instance) -> None:
+    if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
+        raise _Outside
+
+
 def _copy() -> KcmError:
-    return KcmError(Code.FORBIDDEN, "the request was sent before; make a new one")
+    return KcmError(Code.REPLAYED, "the request was sent before; make a new one")
 
 
 def _open(call: _Call, out: memoryview) -> None:
+    """Open a request, and take its counter the first time."""
     request = call.request
     if len(request.sealed) != sealed_size(len(out)):
         raise KcmError(Code.MALFORMED, "the columns are not as long as their count says")
     try:
-        call.session.open_request(request.request_id, call.clear, request.sealed, out)
+        call.session.keys.open_request(request.counter, call.clear, request.sealed, out)
     except InvalidTag:
         raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
+    if not call.taken and not call.session.window.take(request.counter):
+        wipe(out)
+        raise _copy()
+    call.taken = True
 
 
 def _blobs(request: CoreRequest) -> memoryview:

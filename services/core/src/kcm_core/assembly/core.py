@@ -90,10 +90,13 @@ class Core:
         self._trimmer.start()
         self._kill_switch.compaction.start()
         self._listeners.start()
+        self._ports.session_keys.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
-        keys = subjects.core_all(region)
-        await self._server.add("keys", keys, self._keys.wrapping.handle, queue)
+        sessions = subjects.core_sessions(region, self._me.name)
+        await self._server.add("sessions", sessions, self._keys.sessions.handle, "")
+        keys = subjects.core_all(region, self._me.name)
+        await self._server.add("keys", keys, self._keys.wrapping.handle, "")
         everywhere = subjects.admin_all(region)
         await self._server.add("admin", everywhere, admin, queue, urgent=True)
         own = subjects.admin_all_at(region, self._me.name)
@@ -163,7 +166,7 @@ class Core:
             self._ports.purge(tenant)
         self._ports.vault.close()
         self._keys.sessions.close()
-        self._ports.hpke_private.close()
+        self._ports.session_keys.close()
 
 
 def _trimmer(ports: Ports, bus: Connection, config: CoreConfig) -> Trimmer:

@@ -31,9 +31,8 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
 
     Only callers whose incarnation is in ``incarnations`` are served.
     """
-    region = ports.region
     loader = key_loader(ports, monitor)
-    sessions = Sessions(region, ports.hpke_private, ports.host.me.rosters, incarnations)
+    sessions = Sessions(ports.host, ports.session_keys, incarnations)
     wrapping = WrapApi(
         ports.host,
         ports.replica_state.admission,

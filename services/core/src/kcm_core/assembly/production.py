@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from kcm_keymem.arena import Arena
 from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.admission import Admission
@@ -15,14 +14,13 @@ from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
-from kcm_runtime.files.secret_file import read_secret
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
 from kcm_schemas.roster import Region
-from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate
 
+from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly.ports import Limits, Ports
 from kcm_core.config import CoreConfig
 from kcm_core.keys.file_store import FileKeyStore
@@ -79,7 +77,7 @@ def production(
         second_store=second_store,
         store=KeyStore(host, region_bus, second_store),
         vault=vault,
-        hpke_private=_hpke_private(config, region),
+        session_keys=SessionKeys(host, randomness),
         unsealer=unsealer,
         purge=overwrite,
         unload=overwrite,
@@ -100,16 +98,3 @@ def _region(me: InstanceContext) -> Region:
         if region.region == me.region:
             return region
     raise ConfigError(f"the roster has no region {me.region}")
-
-
-def _hpke_private(config: CoreConfig, region: Region) -> HpkePrivate:
-    arena = Arena()
-    try:
-        with arena.use() as view:
-            read_secret(str(config.secrets.hpke_key), view[:SECRET_SIZE])
-            private = HpkePrivate(view[:SECRET_SIZE])
-    finally:
-        arena.purge()
-    if private.public_bytes != region.hpke_public:
-        raise ConfigError("the HPKE key is not the one that the roster has for this region")
-    return private

@@ -1,0 +1,71 @@
+"""Sessions between a caller and one instance: the key that it offers, and the ticket for a session.
+
+The caller asks an instance for its session key (an empty request), verifies the statement, and
+sends a ticket. From then on both have the two keys of the session; see ``kcm_sealing.session``.
+
+Every refusal before a session exists is unauthenticated: any client of the broker can send it. The
+codes of ``UNSEALED`` mean only that another instance, or a new session, may help; a caller treats
+every other unsealed code as ``unavailable``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message
+from kcm_schemas.codes import Code
+from kcm_schemas.names import U64, Id, Name
+from kcm_schemas.roster import Role
+
+UNSEALED: Final = frozenset(
+    {
+        Code.UNKNOWN_SESSION,
+        Code.BUSY,
+        Code.UNAVAILABLE,
+        Code.MALFORMED,
+        Code.DEADLINE_EXCEEDED,
+        Code.REPLAYED,
+    }
+)
+"""Codes that a refusal without a seal may have."""
+
+
+class SessionKey(Message):
+    """The HPKE key of one incarnation, signed by its instance.
+
+    A ticket may be made for it from ``issued_ms`` (Unix milliseconds) on, for ``valid_ms``
+    milliseconds. The private key is in the memory of the incarnation alone.
+    """
+
+    instance: Name
+    role: Annotated[Role, Field(strict=False)]
+    region: Name
+    incarnation: Id
+    key_id: Id
+    suite: Literal["mlkem768-x25519"]
+    public: Annotated[
+        bytes, Field(min_length=limits.HPKE_PUBLIC_SIZE, max_length=limits.HPKE_PUBLIC_SIZE)
+    ]
+    issued_ms: U64
+    valid_ms: Annotated[int, Field(ge=1, le=limits.SESSION_KEY_MAX_MS)]
+
+
+class Ticket(Message):
+    """A caller's statement that opens one session, once, at the instance with the key ``key_id``.
+
+    ``ciphertext`` is the HPKE encapsulation of the session secret; the caller signed it. Times are
+    Unix milliseconds.
+    """
+
+    v: Literal[1]
+    caller: Name
+    incarnation: Id
+    session_id: Id
+    key_id: Id
+    issued_ms: U64
+    expiry_ms: U64
+    ciphertext: Annotated[bytes, Field(max_length=4096)]
+    signature: Annotated[bytes, Field(min_length=64, max_length=64)]

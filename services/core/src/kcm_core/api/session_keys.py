@@ -1,0 +1,121 @@
+"""The HPKE keys of this incarnation: made in memory, changed every hour, never on a disk.
+
+Tickets are made for the current key until it is replaced. Then it opens the last tickets that were
+made for it, and is dropped: what was recorded on the bus before that is opened by no later theft.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from kcm_keymem.arena import ScratchPool
+from kcm_keymem.random import KeyRandomness
+from kcm_runtime.host import Host
+from kcm_runtime.tasks import TaskSet
+from kcm_schemas import limits
+from kcm_schemas.codec import encode
+from kcm_schemas.session import SessionKey
+from kcm_schemas.signed import Kind
+from kcm_sealing.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
+
+CURRENT_S: Final = limits.SESSION_KEY_MAX_MS / 1000
+"""Seconds in which tickets are made for a key."""
+
+KEPT_S: Final = CURRENT_S + (limits.TICKET_MAX_MS + 2 * limits.SKEW_MS) / 1000
+"""Seconds after which a key is dropped: its last ticket has ended by every clock."""
+
+LOOK_S: Final = 30.0
+"""Seconds between two looks at the age of the keys."""
+
+_STEP_MS: Final = 1_000
+"""Milliseconds of a step of the wall clock after which the current key is stated again."""
+
+
+@dataclass(slots=True)
+class _Key:
+    private: HpkePrivate
+    key_id: bytes
+    made: float
+    """``clock.elapsed`` at which it was made."""
+    issued_ms: int = 0
+    statement: bytes = b""
+
+
+class SessionKeys:
+    """The current key, and the one before while it may still open tickets."""
+
+    def __init__(self, host: Host, randomness: KeyRandomness) -> None:
+        self._me: Final = host.me
+        self._clock: Final = host.clock
+        self._random: Final = randomness
+        self._scratch: Final = ScratchPool()
+        self._keys: list[_Key] = []
+        self._tasks: Final = TaskSet()
+        self._closed = False
+
+    def start(self) -> None:
+        """Change keys by time, also while no caller asks for one."""
+        self._tasks.spawn(self._run())
+
+    def close(self) -> None:
+        """Drop every key; tickets open nothing any more."""
+        self._closed = True
+        self._tasks.close()
+        for key in self._keys:
+            key.private.close()
+        self._keys.clear()
+
+    def statement(self) -> bytes:
+        """Return the signed statement of the current key (a ``SessionKey``)."""
+        self.change()
+        key = self._keys[-1]
+        now_ms = self._clock.unix_ms()
+        issued_ms = now_ms - int((self._clock.elapsed() - key.made) * 1000)
+        if not key.statement or abs(issued_ms - key.issued_ms) > _STEP_MS:
+            key.issued_ms = issued_ms
+            key.statement = encode(self._me.identity.sign(Kind.SESSION_KEY, self._body(key)))
+        return key.statement
+
+    def private(self, key_id: bytes) -> HpkePrivate | None:
+        """Return the key with this id, or ``None`` if this incarnation does not have it."""
+        self._drop_old()
+        return next((key.private for key in self._keys if key.key_id == key_id), None)
+
+    def change(self) -> None:
+        """Drop what is too old, and make a new key if the current one is to be replaced."""
+        self._drop_old()
+        now = self._clock.elapsed()
+        if not self._closed and not (self._keys and now - self._keys[-1].made < CURRENT_S):
+            self._keys.append(self._made(now))
+
+    def _drop_old(self) -> None:
+        now = self._clock.elapsed()
+        for key in [key for key in self._keys if now - key.made >= KEPT_S]:
+            key.private.close()
+            self._keys.remove(key)
+
+    def _made(self, now: float) -> _Key:
+        with self._scratch.borrow(SECRET_SIZE) as secret:
+            self._random.fill(secret)
+            private = HpkePrivate(secret)
+        return _Key(private, self._random.public(limits.ID_SIZE), now)
+
+    def _body(self, key: _Key) -> SessionKey:
+        return SessionKey(
+            instance=self._me.name,
+            role=self._me.role,
+            region=self._me.region,
+            incarnation=self._me.incarnation,
+            key_id=key.key_id,
+            suite=SUITE_NAME,
+            public=key.private.public_bytes,
+            issued_ms=key.issued_ms,
+            valid_ms=limits.SESSION_KEY_MAX_MS,
+        )
+
+    async def _run(self) -> None:
+        while True:
+            self.change()
+            await asyncio.sleep(LOOK_S)
