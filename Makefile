@@ -12,7 +12,7 @@ WORKERS ?= 5
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
-.PHONY: test-fast dist docs release-check
+.PHONY: test-fast memscan dist docs release-check
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -61,6 +61,9 @@ test-containers: setup  ## the images and compose.yaml, on a Docker engine of it
 	@tests/engine install
 	@tests/containers/materials .cache/containers $(BIN)/pip
 	tests/engine run $(BIN)/pytest --durations=20 tests/containers
+
+memscan: setup   ## the memory of every process of a real system, searched for its true keys (root)
+	$(BIN)/python -m tests.security.memscan
 
 tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install

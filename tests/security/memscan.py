@@ -1,0 +1,237 @@
+"""``python -m tests.security.memscan``: no process has a key of a killed tenant in its memory.
+
+A real system serves two tenants. Their true keys are computed from what is stored, and searched in
+the memory of every process: before the kill of one tenant, after it, and in a child of the unsealer
+while it works. Before the kill, each key is only where it may be. After it, no process has a key of
+the killed tenant, and the keys of the other one are found: so the search is known to work.
+
+It reads the memory of other processes: run it as root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from kcm_devsystem import system
+
+from tests.integration.living import EU, Living, decrypt, encrypt, eventually
+from tests.security import scan, true_keys
+
+CHILD_S: Final = 30.0
+"""Seconds in which a child of the unsealer must appear."""
+
+MAY: Final = {
+    "root": {"core"},
+    "service": {"core"},
+    "unused": {"gateway"},
+    "used": set[str](),
+    "seal": {"core"},
+}
+"""By the kind of key: the processes that may have it while its tenant is served."""
+
+
+IN_USE: Final = ("root", "service", "unused")
+"""The kinds of key that must be found while a tenant is served."""
+
+
+@dataclass(slots=True)
+class Tenant:
+    """A tenant and its true keys, by kind and number."""
+
+    name: str
+    keys: dict[str, bytes] = field(default_factory=dict)
+    batches: set[bytes] = field(default_factory=set)
+    """The batches of pool keys that were searched for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which keys a process has in its memory, as ``tenant/kind/number``."""
+
+    process: str
+    role: str
+    names: frozenset[str]
+
+
+class Leak(AssertionError):
+    """A key is where it must not be, or a key that must be found is not."""
+
+
+def main() -> int:
+    """Run the search, and say what was found; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.security.memscan", description=__doc__)
+    parser.parse_args()
+    if os.geteuid() != 0:
+        sys.stderr.write("root alone reads the memory of other processes: run it as root\n")
+        return 2
+    with Living.started(regions=(EU,), cores=2) as living:
+        try:
+            asyncio.run(search(living, print))
+        except Leak as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    return 0
+
+
+async def search(living: Living, tell: Callable[[str], object]) -> None:
+    """Search every process of a system before, during and after a kill; raises ``Leak``."""
+    acme, globex = tenants = await _made(living), await _made(living)
+    for one in tenants:
+        await _use(living, one)
+    tell(_told("before the kill", before := look(living, tenants)))
+    only_where_it_may_be(before)
+    # Cores that have just started complete a kill late, and a pool's keys end after some seconds:
+    # the kill has to come before their end, and to be complete before it.
+    await living.kill(await living.tenant(kind="softkey"))
+    for one in tenants:
+        found_somewhere(before, one, IN_USE)
+        await _use(living, one)
+    await living.kill(acme.name)
+    tell(_told(f"after the kill of {acme.name}", after := look(living, tenants)))
+    nowhere(after, acme)
+    only_where_it_may_be(after)
+    found_somewhere(after, globex, IN_USE)
+    tell(_told("a child of an unsealer, while it works", child := await _child(living, tenants)))
+    only_where_it_may_be(child)
+
+
+def look(living: Living, tenants: tuple[Tenant, ...]) -> list[Seen]:
+    """Search all processes of the system for all keys."""
+    finder = _finder(living, tenants)
+    return [Seen(name, role, finder.names(pid)) for name, role, pid in processes(living.directory)]
+
+
+def processes(directory: Path) -> list[tuple[str, str, int]]:
+    """Name, role and pid of every process: brokers, instances, unsealers, the watcher."""
+    found = []
+    for row in system.status(directory):
+        found.append((row["name"], row["role"], row["pid"]))
+        if row["role"] == "core":
+            found += [
+                (f"{row['name']}'s unsealer", "unsealer", pid)
+                for pid in scan.descendants(row["pid"])
+            ]
+    # Gateways first: their keys end by themselves after some seconds.
+    return sorted(found, key=lambda one: one[1] != "gateway")
+
+
+def only_where_it_may_be(seen: list[Seen]) -> None:
+    """Raise ``Leak`` for a key in a process that must not have it."""
+    for one in seen:
+        wrong = sorted(name for name in one.names if one.role not in MAY[name.split("/")[1]])
+        if wrong:
+            raise Leak(f"{one.process} must not have {', '.join(wrong)}")
+
+
+def nowhere(seen: list[Seen], tenant: Tenant) -> None:
+    """Raise ``Leak`` for any key of a tenant in any process."""
+    for one in seen:
+        left = sorted(name for name in one.names if name.startswith(f"{tenant.name}/"))
+        if left:
+            raise Leak(f"{one.process} still has {', '.join(left)}")
+
+
+def found_somewhere(seen: list[Seen], tenant: Tenant, kinds: tuple[str, ...]) -> None:
+    """Raise ``Leak`` unless a key of each kind is found: otherwise the search proves nothing."""
+    names = {name for one in seen for name in one.names}
+    for kind in kinds:
+        if not any(name.startswith(f"{tenant.name}/{kind}/") for name in names):
+            raise Leak(f"the search does not find a key that must be there: {tenant.name}/{kind}")
+
+
+async def _made(living: Living) -> Tenant:
+    """A new tenant, with the keys that are stored."""
+    name = await living.tenant(kind="softkey")
+    keys = true_keys.TrueKeys(living.directory, EU)
+    root = keys.root(name, living.keys.create(name, "softkey"))
+    return Tenant(name, {"root/0": root, "service/0": keys.service(name, "crm", root)})
+
+
+async def _use(living: Living, tenant: Tenant) -> None:
+    """Encrypt and decrypt with new keys of the pool, and add them: the used and the unused ones."""
+    async with living.app() as app:
+
+        async def of_new_keys() -> bool:
+            nonlocal record
+            record = (await encrypt(app, tenant.name, [b"a record"])).records[0]
+            return true_keys.batch_of(record) not in tenant.batches
+
+        record = b""
+        await eventually(of_new_keys, within_s=30.0)
+        tenant.batches.add(true_keys.batch_of(record))
+        await decrypt(app, tenant.name, [record])
+    records = [record]
+    service = tenant.keys["service/0"]
+    gateway = next(pid for _, role, pid in processes(living.directory) if role == "gateway")
+    found = {
+        "used": [true_keys.of_record(record, service) for record in records],
+        "unused": true_keys.unused(gateway, records, service),
+    }
+    for kind, keys in found.items():
+        tenant.keys |= {f"{kind}/{len(tenant.keys) + n}": key for n, key in enumerate(keys)}
+
+
+def _finder(living: Living, tenants: tuple[Tenant, ...]) -> scan.Search:
+    keys = {f"{one.name}/{name}": key for one in tenants for name, key in one.keys.items()}
+    return scan.Search(keys | {"region/seal/0": true_keys.TrueKeys(living.directory, EU).seal_key})
+
+
+async def _child(living: Living, tenants: tuple[Tenant, ...]) -> list[Seen]:
+    """Stop a child of an unsealer while it uses a root key, and search its memory."""
+    other = await living.tenant(kind="softkey")
+    finder = _finder(living, tenants)
+    unsealers = [pid for _, role, pid in processes(living.directory) if role == "unsealer"]
+    async with living.app() as app:
+        asking = asyncio.create_task(encrypt(app, other, [b"x"]))
+        until = time.monotonic() + CHILD_S
+        try:
+            while time.monotonic() < until:
+                for child in (one for pid in unsealers for one in scan.descendants(pid)):
+                    seen = _stopped(child, finder)
+                    if seen is not None:
+                        return [seen]
+                await asyncio.sleep(0)
+        finally:
+            await asyncio.gather(asking, return_exceptions=True)
+    raise Leak("no child of an unsealer was seen")
+
+
+def _stopped(pid: int, finder: scan.Search) -> Seen | None:
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            return Seen(f"child {pid}", "child", finder.names(pid))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    except (OSError, AssertionError):
+        return None  # it has ended
+
+
+def _told(when: str, seen: list[Seen]) -> str:
+    rows = [when]
+    for one in seen:
+        counts: Mapping[str, int] = _counted(one.names)
+        text = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
+        rows.append(f"  {one.process:<28} {text or 'none'}")
+    return "\n".join(rows)
+
+
+def _counted(names: frozenset[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        kind = "/".join(name.split("/")[:2])
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
