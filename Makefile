@@ -12,7 +12,7 @@ WORKERS ?= 5
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
 .PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
-.PHONY: test-fast memscan dist docs release-check
+.PHONY: test-fast memscan fuzz dist docs release-check
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -64,6 +64,16 @@ test-containers: setup  ## the images and compose.yaml, on a Docker engine of it
 
 memscan: setup   ## the memory of every process of a real system, searched for its true keys (root)
 	$(BIN)/python -m tests.security.memscan
+
+FUZZ := .cache/fuzz/fuzzer
+
+fuzz: setup $(FUZZ)/.installed  ## fuzz everything that reads bytes from outside [SECONDS=60 for each target] [TARGET=name]
+	PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.fuzz --seconds $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60) \
+	  $(if $(TARGET),--only $(TARGET))
+
+$(FUZZ)/.installed: tests/fuzz/fuzz.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade --target $(FUZZ) -r $<
+	@touch $@
 
 tools:           ## install what the tests need of the system: SoftHSM, nft, ip
 	@tests/tools install
@@ -121,9 +131,10 @@ release-check: setup  ## whether this checkout can be released, see RELEASE.md
 LOCK := uv pip compile -q --no-strip-extras --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
   --python-version 3.11 --custom-compile-command "make lock"
 
-lock:            ## pin requirements.in and benchmarks/peers.in again (needs uv)
+lock:            ## pin requirements.in, benchmarks/peers.in and tests/fuzz/fuzz.in again (needs uv)
 	$(LOCK) requirements.in -o requirements.lock
 	$(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
+	$(LOCK) tests/fuzz/fuzz.in -o tests/fuzz/fuzz.lock
 
 clean:           ## remove what setup and the tools made
 	rm -rf $(VENV) .venv-* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .cache
