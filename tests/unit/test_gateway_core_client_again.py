@@ -244,5 +244,21 @@ async def test_a_clock_that_runs_a_little_wrong_replaces_nothing(core, broker):
 async def test_a_session_that_no_core_takes_is_told_with_what_to_compare(broker, client):
     broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
     error = await refusal(wrap(client))
-    assert error.code in RETRYABLE
+    assert error.code is Code.UNKNOWN_SESSION
+    assert "clocks" in error.detail
     assert len(broker.bodies) == 2
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+async def test_clocks_that_are_minutes_apart_are_named(core, broker, minutes):
+    class Wrong:
+        def elapsed(self):
+            return core.world.clock.elapsed()
+
+        def unix_ms(self):
+            return core.world.clock.unix_ms() + minutes * 60_000
+
+    error = await refusal(wrap(client_of(core, broker, clock=Wrong())))
+    assert error.code in RETRYABLE
+    assert "clock" in error.detail
+    assert not broker.bodies

@@ -60,8 +60,8 @@ _ELSEWHERE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE})
 """Sealed refusals after which another Core is asked: the reason may be this Core's own."""
 
 _STRANGE: Final = (
-    "a Core does not know a session that it opened for this very request: look whether it restarts"
-    " again and again"
+    "a Core opens no session for this Gateway, or forgets it at once: compare the clocks of both,"
+    " and look whether the Core restarts again and again"
 )
 
 

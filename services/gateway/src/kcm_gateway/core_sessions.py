@@ -48,8 +48,9 @@ AVOID_S: Final = 1.0
 SEEK_S: Final = 5.0
 """Seconds between two attempts to open another session in the background."""
 
-OPEN_S: Final = 1.0
-"""Seconds in which a Core answers the two requests that open a session, each: it never waits."""
+OPEN_S: Final = 0.8
+"""Seconds in which a Core answers each of the two requests that open a session: it never waits for
+anything. Less than half of a request, so that there is time for another Core."""
 
 _CLOCK_STEP_MS: Final = 1_000
 """Milliseconds by which the wall clock and the elapsed clock may diverge in a session. A Core
