@@ -28,8 +28,8 @@ from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
 from kcm_gateway.assembly import Ports as GatewayPorts
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import Ask
 from kcm_gateway.engine import Gateway
+from kcm_gateway.session_opener import Ask
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition

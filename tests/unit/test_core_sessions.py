@@ -116,13 +116,13 @@ def test_what_was_recorded_is_opened_by_no_later_theft(world, core):
     """After 70 minutes, and the skew of both clocks, the key does not exist any more."""
     first = key_of(core)
     assert KEPT_S <= HOUR_S + TICKET_S + 2 * limits.SKEW_MS / 1000
-    private = core.session_keys.private(first.key_id)
+    private = core.session_keys.find(first.key_id).private
     world.clock.now += KEPT_S - 1
     core.session_keys.change()
-    assert core.session_keys.private(first.key_id) is private
+    assert core.session_keys.find(first.key_id).private is private
     world.clock.now += 1
     core.session_keys.change()  # as the Core does by time, although nobody asks
-    assert core.session_keys.private(first.key_id) is None
+    assert core.session_keys.find(first.key_id) is None
     with pytest.raises(KeyClosed):
         private.decrypt_into(bytes(1200), b"", memoryview(bytearray(32)))
 
@@ -140,7 +140,9 @@ def test_after_a_step_of_the_wall_clock_the_key_is_stated_again(world, core, ste
 def test_a_core_that_ends_has_no_key(core):
     key = key_of(core)
     core.session_keys.close()
-    assert core.session_keys.private(key.key_id) is None
+    assert core.session_keys.find(key.key_id) is None
+    with pytest.raises(KcmError):
+        core.session_keys.statement()
 
 
 # The ticket
@@ -238,7 +240,8 @@ def test_a_session_ends_with_its_ticket_and_is_wiped(world, core):
 def test_one_caller_pushes_out_only_its_own_sessions(core):
     first = [ticket(core) for _ in range(SESSIONS_PER_CALLER_MAX)]
     opened = [core.sessions.open(made) for made in first]
-    core.sessions.session("gw-eu", first[0].session_id)  # used again, so the second is the oldest
+    core.sessions.session("gw-eu", first[0].session_id)
+    core.sessions.used(opened[0])  # so the second is the oldest
     core.sessions.open(ticket(core))
     assert len(core.sessions) == SESSIONS_PER_CALLER_MAX
     assert core.sessions.session("gw-eu", first[0].session_id)[0] is opened[0]
@@ -251,8 +254,36 @@ def test_a_caller_with_too_many_tickets_has_to_wait(world, core, monkeypatch):
     for _ in range(3):
         core.sessions.open(ticket(core))
     not_opened(core, ticket(core), Code.BUSY)
+    world.clock.now += CURRENT_S
+    assert core.sessions.open(ticket(core)), "for the next key"
+
+
+@pytest.mark.parametrize("step_s", [-600.0, -3600.0])
+def test_no_step_of_the_wall_clock_opens_a_ticket_again(world, core, step_s, monkeypatch):
+    made = ticket(core)
+    session = core.sessions.open(made)
+    world.clock.now += 601
+    core.sessions.open(ticket(core))
+    wall = world.clock.unix_ms
+    monkeypatch.setattr(world.clock, "unix_ms", lambda: wall() + int(step_s * 1000))
+    not_opened(core, made, Code.UNKNOWN_SESSION)
+    assert not core.sessions.live(session)
+
+
+def test_sessions_that_no_caller_uses_are_wiped_by_time(world, core):
+    session = core.sessions.open(ticket(core))
     world.clock.now += TICKET_S
-    assert core.sessions.open(ticket(core))
+    core.sessions.wipe_ended()  # as the Core does by time
+    assert len(core.sessions) == 0
+    assert wiped(session)
+
+
+def test_a_session_that_only_an_eavesdropper_names_is_not_kept_longer(core):
+    first = [ticket(core) for _ in range(SESSIONS_PER_CALLER_MAX)]
+    opened = [core.sessions.open(made) for made in first]
+    core.sessions.session("gw-eu", first[0].session_id)  # named, and not used
+    core.sessions.open(ticket(core))
+    assert wiped(opened[0])
 
 
 def test_closing_wipes_every_session(core):

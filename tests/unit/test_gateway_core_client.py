@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_gateway.core_sessions import AVOID_S, END_S, RENEW_S
+from kcm_gateway.core_sessions import AVOID_S, END_S, RENEW_S, REOPEN_S
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
@@ -100,9 +100,22 @@ async def test_an_unknown_session_is_made_anew_once(core, broker, client):
     broker.lies = lambda body, answer: next(answers, answer)
     await wrap(client)
     assert len(set(broker.sessions)) == 2
+    core.world.clock.now += REOPEN_S
     broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
     assert await refused(wrap(client)) in RETRYABLE
     assert len(broker.sessions) == 5
+    assert len(set(broker.sessions)) == 3
+
+
+async def test_a_forger_makes_no_flood_of_tickets(core, broker, client):
+    """Otherwise the Core, which remembers each, would take no more of this Gateway."""
+    await wrap(client)
+    broker.lies = lambda body, answer: failure(Code.UNKNOWN_SESSION)
+    for _ in range(100):
+        await refused(wrap(client))
+    assert len(set(broker.sessions)) <= 3
+    broker.lies = lambda body, answer: answer
+    await wrap(client)
 
 
 async def test_requests_that_lost_one_session_together_make_one_new_one(core, broker, client):

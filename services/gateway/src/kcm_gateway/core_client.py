@@ -18,7 +18,7 @@ from hashlib import sha256
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
-from kcm_keymem.arena import ScratchPool
+from kcm_keymem.arena import Purged, ScratchPool
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
@@ -38,8 +38,9 @@ from kcm_schemas.vault import (
 from kcm_sealing.memory import wipe
 from kcm_sealing.session import plain_size, sealed_size
 
-from kcm_gateway.core_sessions import Ask, Away, CoreSession, CoreSessions, Elsewhere, unsealed
+from kcm_gateway.core_sessions import CoreSessions
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
+from kcm_gateway.session_opener import Ask, CoreSession, Elsewhere, unsealed
 
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for a number of seconds."""
@@ -76,6 +77,15 @@ class _Work:
     l3_version: int
     count: int
     plain: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a Core did not take the request. Not the exception: it would keep its frames alive."""
+
+    code: Code
+    detail: str
+    away: bool
 
 
 class CoreClient:
@@ -144,7 +154,7 @@ class CoreClient:
         short = False
         away = Backoff(_AWAY_FIRST_S, AWAY_S, jitter=(0.5, 1.0), uniform=self._uniform)
         times, since = 0, self._clock.elapsed()
-        refused: dict[str, Elsewhere] = {}
+        refused: dict[str, _Refusal] = {}
         forgotten: set[str] = set()
         while True:
             try:
@@ -154,13 +164,17 @@ class CoreClient:
                     forgotten.add(error.core)
                     continue
                 spent = self._clock.elapsed() - since
-                refused[error.core] = error
-                if spent < self._timeout_s / 2 and self._sessions.others(refused):
+                refused[error.core] = _Refusal(error.code, error.detail, error.away)
+                in_time = not error.sent or spent < self._timeout_s / 2
+                if in_time and self._sessions.others(refused):
                     continue
                 wait = away.next_s()
                 late = spent + wait >= min(AWAY_S, self._timeout_s)
-                all_away = all(isinstance(one, Away) for one in refused.values())
-                if late or times >= _AWAY_TIMES_MAX or not all_away:
+                if (
+                    late
+                    or times >= _AWAY_TIMES_MAX
+                    or not all(one.away for one in refused.values())
+                ):
                     raise _reason(refused.values()) from None
                 refused.clear()
                 times += 1
@@ -182,13 +196,23 @@ class CoreClient:
             v=1,
             caller=session.keys.info.caller,
             session_id=session.keys.info.session_id,
-            counter=session.next_counter(),
+            counter=session.begin(),
             deadline_ms=self._clock.unix_ms() + int(self._timeout_s * 1000),
             purpose=work.purpose,
             l3_version=work.l3_version,
             count=work.count,
             sealed=b"",
         )
+        try:
+            return await self._send(session, draft, work, sent, out)
+        except Purged:
+            raise KcmError(Code.UNAVAILABLE, "the session was closed meanwhile") from None
+        finally:
+            session.end()
+
+    async def _send(
+        self, session: CoreSession, draft: CoreRequest, work: _Work, sent: float, out: memoryview
+    ) -> Lease:
         clear = draft.clear(self._region, work.operation, work.tenant, work.service)
         nonce = self._random.public(limits.NONCE_SIZE)
         sealed = session.keys.seal_request(draft.counter, clear, work.plain, nonce)
@@ -196,23 +220,21 @@ class CoreClient:
         subject = subjects.core(
             self._region, session.core, work.operation, work.tenant, work.service
         )
-        session.in_flight += 1
         try:
             answer = await self._ask(subject, body, self._timeout_s)
         except KcmError as error:
-            raise self._unreached(session, error) from None
-        finally:
-            session.in_flight -= 1
+            raise self._unreached(session, error, sent) from None
         return self._read(session, answer, body, sent, out)
 
-    def _unreached(self, session: CoreSession, error: KcmError) -> KcmError:
+    def _unreached(self, session: CoreSession, error: KcmError, sent: float) -> KcmError:
         """Return the error of a request without a reply."""
         if error.code is Code.UNAVAILABLE:
             self._sessions.failed(session.core)
-            return Away(session.core, error)
+            return Elsewhere(session.core, error, away=True)
         if error.code is Code.DEADLINE_EXCEEDED:
             self._sessions.failed(session.core)
-            self._sessions.forget(session)
+            if session.answered < sent:  # otherwise, the Core answers, but not this request
+                self._sessions.forget(session)
         return error
 
     def _read(
@@ -222,24 +244,23 @@ class CoreClient:
             reply = decode_core_reply(answer)
         except KcmError as error:
             said = unsealed(error)
-            if said.code is Code.UNKNOWN_SESSION:
-                self._sessions.forget(session)
-            else:
+            if said.code is not Code.UNKNOWN_SESSION:
                 self._sessions.failed(session.core)
+            elif not self._sessions.doubt(session):
+                said = KcmError(Code.UNAVAILABLE, _STRANGE)
             raise Elsewhere(session.core, said) from None
+        if not self._sessions.acts(session.core):
+            raise Elsewhere(session.core, KcmError(Code.UNAVAILABLE, "the Core acts no more"))
         digest = sha256(body).digest()
         if isinstance(reply, CoreRefusal):
             raise self._refused(session, digest, reply)
         if len(reply.sealed) != sealed_size(len(out)):
-            raise KcmError(
-                Code.UNAVAILABLE,
-                f"the reply of {session.core} has {len(reply.sealed)} bytes, not"
-                f" {sealed_size(len(out))}",
-            )
+            raise self._forged(session)
         try:
             session.keys.open_reply(digest, reply.sealed, out)
         except InvalidTag:
             raise self._forged(session) from None
+        self._sessions.answers(session)
         lease_ms, version = REPLY_HEAD.unpack_from(out)
         return Lease(version, sent, sent + lease_ms / 1000)
 
@@ -250,11 +271,19 @@ class CoreClient:
             session.keys.open_reply(digest, reply.refused, said, "refused")
         except InvalidTag:
             return self._forged(session)
-        failure = decode(Failure, said.tobytes(), limit=limits.REFUSAL_MAX)
-        if failure.error is Code.OK:
-            return KcmError(Code.UNAVAILABLE, f"{session.core} refuses with the code ok")
+        try:
+            failure = decode(Failure, said.tobytes(), limit=limits.REFUSAL_MAX)
+        except KcmError:
+            return self._forged(session)
+        self._sessions.answers(session)
         error = KcmError(failure.error, failure.detail)
-        return Elsewhere(session.core, error) if failure.error in _ELSEWHERE else error
+        if error.code is Code.UNKNOWN_SESSION:
+            self._sessions.forget(session)
+        elif error.code in _ELSEWHERE:
+            self._sessions.failed(session.core)
+        elif error.code is not Code.OK:
+            return error
+        return Elsewhere(session.core, error)
 
     def _forged(self, session: CoreSession) -> Elsewhere:
         self._sessions.failed(session.core)
@@ -265,11 +294,11 @@ class CoreClient:
         return low + (high - low) * self._random.public(1)[0] / 255
 
 
-def _reason(errors: Collection[Elsewhere]) -> KcmError:
+def _reason(refused: Collection[_Refusal]) -> KcmError:
     """Return what the caller gets: the refusal of a Core that was reached, if there is one."""
-    error = next((one for one in errors if not isinstance(one, Away)), next(iter(errors)))
-    strange = error.code is Code.UNKNOWN_SESSION
-    return KcmError(error.code, _STRANGE if strange else error.detail)
+    chosen = next((one for one in refused if not one.away), next(iter(refused)))
+    strange = chosen.code is Code.UNKNOWN_SESSION
+    return KcmError(chosen.code, _STRANGE if strange else chosen.detail)
 
 
 def _refusal(lease: Lease, now: float) -> KcmError:

@@ -6,16 +6,15 @@ made for it, and is dropped: what was recorded on the bus before that is opened 
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.host import Host
-from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.session import SessionKey
 from kcm_schemas.signed import Kind
 from kcm_sealing.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
@@ -26,21 +25,24 @@ CURRENT_S: Final = limits.SESSION_KEY_MAX_MS / 1000
 KEPT_S: Final = CURRENT_S + (limits.TICKET_MAX_MS + 2 * limits.SKEW_MS) / 1000
 """Seconds after which a key is dropped: its last ticket has ended by every clock."""
 
-LOOK_S: Final = 30.0
-"""Seconds between two looks at the age of the keys."""
-
 _STEP_MS: Final = 1_000
 """Milliseconds of a step of the wall clock after which the current key is stated again."""
 
 
 @dataclass(slots=True)
-class _Key:
+class SessionPrivate:
+    """One key, and the tickets that it has opened: they are remembered as long as it exists.
+
+    ``tickets`` has the session ids by caller. ``made`` is ``clock.elapsed`` of its making: no step
+    of the wall clock makes a key older or younger.
+    """
+
     private: HpkePrivate
     key_id: bytes
     made: float
-    """``clock.elapsed`` at which it was made."""
     issued_ms: int = 0
     statement: bytes = b""
+    tickets: dict[str, set[bytes]] = field(default_factory=dict)
 
 
 class SessionKeys:
@@ -51,25 +53,24 @@ class SessionKeys:
         self._clock: Final = host.clock
         self._random: Final = randomness
         self._scratch: Final = ScratchPool()
-        self._keys: list[_Key] = []
-        self._tasks: Final = TaskSet()
+        self._keys: list[SessionPrivate] = []
         self._closed = False
-
-    def start(self) -> None:
-        """Change keys by time, also while no caller asks for one."""
-        self._tasks.spawn(self._run())
 
     def close(self) -> None:
         """Drop every key; tickets open nothing any more."""
         self._closed = True
-        self._tasks.close()
         for key in self._keys:
             key.private.close()
         self._keys.clear()
 
     def statement(self) -> bytes:
-        """Return the signed statement of the current key (a ``SessionKey``)."""
+        """Return the signed statement of the current key (a ``SessionKey``).
+
+        Raises ``unavailable`` after ``close``.
+        """
         self.change()
+        if not self._keys:
+            raise KcmError(Code.UNAVAILABLE, "this Core ends")
         key = self._keys[-1]
         now_ms = self._clock.unix_ms()
         issued_ms = now_ms - int((self._clock.elapsed() - key.made) * 1000)
@@ -78,10 +79,10 @@ class SessionKeys:
             key.statement = encode(self._me.identity.sign(Kind.SESSION_KEY, self._body(key)))
         return key.statement
 
-    def private(self, key_id: bytes) -> HpkePrivate | None:
+    def find(self, key_id: bytes) -> SessionPrivate | None:
         """Return the key with this id, or ``None`` if this incarnation does not have it."""
         self._drop_old()
-        return next((key.private for key in self._keys if key.key_id == key_id), None)
+        return next((key for key in self._keys if key.key_id == key_id), None)
 
     def change(self) -> None:
         """Drop what is too old, and make a new key if the current one is to be replaced."""
@@ -96,13 +97,13 @@ class SessionKeys:
             key.private.close()
             self._keys.remove(key)
 
-    def _made(self, now: float) -> _Key:
+    def _made(self, now: float) -> SessionPrivate:
         with self._scratch.borrow(SECRET_SIZE) as secret:
             self._random.fill(secret)
             private = HpkePrivate(secret)
-        return _Key(private, self._random.public(limits.ID_SIZE), now)
+        return SessionPrivate(private, self._random.public(limits.ID_SIZE), now)
 
-    def _body(self, key: _Key) -> SessionKey:
+    def _body(self, key: SessionPrivate) -> SessionKey:
         return SessionKey(
             instance=self._me.name,
             role=self._me.role,
@@ -114,8 +115,3 @@ class SessionKeys:
             issued_ms=key.issued_ms,
             valid_ms=limits.SESSION_KEY_MAX_MS,
         )
-
-    async def _run(self) -> None:
-        while True:
-            self.change()
-            await asyncio.sleep(LOOK_S)

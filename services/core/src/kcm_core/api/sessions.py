@@ -2,12 +2,14 @@
 
 A session exists in the memory of one incarnation, and so does its record of the requests that were
 accepted: none is executed twice, also not after a restart, which ends every session. A ticket opens
-one session once; while it is valid, its id is remembered, also if the session was closed. The
-roster is checked at every request, so a caller that was removed is refused at once.
+one session once; its id is remembered as long as the key for which it was made, whatever happens to
+its session or to the wall clock. The roster is checked at every request, so a caller that was
+removed is refused at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -18,7 +20,7 @@ from kcm_keymem.arena import Arena
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
-from kcm_runtime.requests import SeenRequests
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -38,8 +40,15 @@ SESSIONS_MAX: Final = 1024
 SESSIONS_PER_CALLER_MAX: Final = 8
 """Open sessions of one caller, which needs two during a renewal: none displaces other callers."""
 
-TICKETS_MAX: Final = 1024
-"""Tickets of one caller that are remembered until they end: it makes one in a few minutes."""
+TICKETS_MAX: Final = 4096
+"""Tickets of one caller for one key. A Gateway makes one in a few minutes, and none sooner than two
+seconds after the one before, whatever refusals are forged."""
+
+TICKET_S: Final = limits.TICKET_MAX_MS / 1000
+"""Seconds of a session, by the elapsed clock: a step of the wall clock does not prolong it."""
+
+LOOK_S: Final = 30.0
+"""Seconds between two looks at what has ended: keys, and sessions that no caller uses any more."""
 
 
 @dataclass(slots=True)
@@ -47,6 +56,8 @@ class OpenSession:
     """A session with a caller, and the counters that it has used."""
 
     keys: Session
+    opened: float
+    """``clock.elapsed`` of its opening."""
     window: ReplayWindow = field(default_factory=ReplayWindow)
 
     @property
@@ -65,13 +76,17 @@ class Sessions:
         self._keys: Final = keys
         self._incarnations: Final = incarnations
         self._open: OrderedDict[tuple[str, bytes], OpenSession] = OrderedDict()
-        self._tickets: Final[SeenRequests[bool]] = SeenRequests(TICKETS_MAX)
+        self._tasks: Final = TaskSet()
         self._unbelieved: Final = RejectionLog("a caller's ticket", host.emit)
         host.me.rosters.listen(self._judge_again)
 
     def __len__(self) -> int:
         """The number of open sessions."""
         return len(self._open)
+
+    def start(self) -> None:
+        """Change keys, and wipe what has ended, by time: also while no caller asks."""
+        self._tasks.spawn(self._look())
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve what begins a session: ``key`` and ``open``; raises ``KcmError``."""
@@ -105,15 +120,28 @@ class Sessions:
         Raises ``unknown_session`` for one that is not open here or has ended, and ``forbidden`` for
         a caller that may not act any more.
         """
-        key = (caller, session_id)
-        known = self._open.get(key)
-        if known is None or not known.keys.info.live(self._clock.unix_ms()):
+        known = self._open.get((caller, session_id))
+        if known is None or not self.live(known):
             raise KcmError(Code.UNKNOWN_SESSION)
-        self._open.move_to_end(key)
         try:
             return known, self._me.verifier.acting(caller)
         except Untrusted:
             raise KcmError(Code.FORBIDDEN, "the caller is not on the roster") from None
+
+    def live(self, session: OpenSession) -> bool:
+        """Whether a session is open, by both clocks."""
+        age_s = self._clock.elapsed() - session.opened
+        return (
+            not session.keys.closed
+            and age_s < TICKET_S
+            and session.keys.info.live(self._clock.unix_ms())
+        )
+
+    def used(self, session: OpenSession) -> None:
+        """Keep a session that its caller has just used, by a sealed request, longer than others."""
+        key = (session.keys.info.caller, session.keys.info.session_id)
+        if self._open.get(key) is session:
+            self._open.move_to_end(key)
 
     def open(self, ticket: Ticket) -> OpenSession:
         """Open the session of a ticket, once.
@@ -133,33 +161,39 @@ class Sessions:
             issued_ms=ticket.issued_ms,
             expiry_ms=ticket.expiry_ms,
         )
-        private = self._keys.private(ticket.key_id)
-        if private is None or not info.live(now_ms):
+        key = self._keys.find(ticket.key_id)
+        if key is None or not info.live(now_ms):
             raise KcmError(Code.UNKNOWN_SESSION)
-        if self._tickets.get(ticket.caller, ticket.session_id) is not None:
+        if ticket.session_id in key.tickets.get(ticket.caller, ()):
             raise KcmError(Code.UNKNOWN_SESSION, "a ticket opens one session, once; make a new one")
         signed = to_sign(info.encode(), ticket.ciphertext)
         try:
             self._me.verifier.ticket(ticket.caller, self._me.region, ticket.signature, signed)
         except Untrusted:
             raise KcmError(Code.FORBIDDEN, "the ticket is of no Gateway on the roster") from None
-        if self._tickets.full(ticket.caller, now_ms):
-            raise KcmError(Code.BUSY, "the caller has made too many tickets; it may soon")
-        self._tickets.add(ticket.caller, ticket.session_id, ticket.expiry_ms, now_ms, made=True)
+        seen = key.tickets.setdefault(ticket.caller, set())
+        if len(seen) >= TICKETS_MAX:
+            raise KcmError(Code.BUSY, "the caller has made too many tickets for this key")
+        seen.add(ticket.session_id)
         try:
-            keys = open_session_as_callee(info, private, ticket.ciphertext, Arena())
+            keys = open_session_as_callee(info, key.private, ticket.ciphertext, Arena())
         except (InvalidTag, KeyClosed):
             raise KcmError(Code.UNKNOWN_SESSION) from None
-        self._make_room(ticket.caller, now_ms)
-        session = self._open[ticket.caller, ticket.session_id] = OpenSession(keys)
+        self._make_room(ticket.caller)
+        session = OpenSession(keys, self._clock.elapsed())
+        self._open[ticket.caller, ticket.session_id] = session
         return session
 
-    def _make_room(self, caller: str, now_ms: int) -> None:
-        """Wipe expired sessions, and those of this caller that exceed its limit with one more."""
+    def wipe_ended(self) -> None:
+        """Wipe the keys of sessions that have ended."""
+        for key in [key for key, one in self._open.items() if not self.live(one)]:
+            self._open.pop(key).keys.close()
+
+    def _make_room(self, caller: str) -> None:
+        """Wipe ended sessions, and those of this caller that exceed its limit with one more."""
+        self.wipe_ended()
         own = [key for key in self._open if key[0] == caller]
-        gone = {key for key, one in self._open.items() if not one.keys.info.live(now_ms)}
-        gone.update(own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)])
-        for key in gone:
+        for key in own[: max(0, len(own) + 1 - SESSIONS_PER_CALLER_MAX)]:
             self._open.pop(key).keys.close()
         while len(self._open) >= SESSIONS_MAX:
             self._open.popitem(last=False)[1].keys.close()
@@ -171,7 +205,14 @@ class Sessions:
 
     def close(self) -> None:
         """Wipe every session's keys, and record the refusals that are only counted so far."""
+        self._tasks.close()
         for session in self._open.values():
             session.keys.close()
         self._open.clear()
         self._unbelieved.close()
+
+    async def _look(self) -> None:
+        while True:
+            self._keys.change()
+            self.wipe_ended()
+            await asyncio.sleep(LOOK_S)

@@ -139,6 +139,10 @@ class WrapApi:
             refusal = self._admission.refusal(asked.tenant)
         except KcmError as error:
             refusal = error
+        except Exception:
+            if call.taken:
+                self._tell(call, Code.INTERNAL, call.request.count)
+            raise
         return self._refused(call, refusal)
 
     def _refused(self, call: _Call, refusal: KcmError) -> bytes:
@@ -185,8 +189,7 @@ class WrapApi:
         It is closed if another session displaces it or if the caller's roster entry changes. The
         caller opens another one, and its grants are checked again.
         """
-        keys = call.session.keys
-        if keys.closed or not keys.info.live(self._clock.unix_ms()):
+        if not self._sessions.live(call.session):
             raise KcmError(Code.UNKNOWN_SESSION)
 
     async def _serve_known(self, call: _Call) -> bytes:
@@ -196,6 +199,7 @@ class WrapApi:
         except KcmError as error:
             if error.code not in _UNKNOWN:
                 raise
+        self._check_seal(call)  # a forged request makes no other store work
         await self._fetch(call.asked.tenant, call.asked.service)
         return await self._serve(call)
 
@@ -220,6 +224,7 @@ class WrapApi:
         lease_ms = min(self._lease_ms, int(left * 1000))
         sealed, failed = work(call, ring, key, lease_ms)
         self._admission.recheck(permit, self._clock.elapsed())
+        self._sessions.used(call.session)
         self._tell(call, Code.OK, failed)
         return encode(CoreReply(v=1, sealed=sealed))
 

@@ -90,7 +90,7 @@ class Core:
         self._trimmer.start()
         self._kill_switch.compaction.start()
         self._listeners.start()
-        self._ports.session_keys.start()
+        self._keys.sessions.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
         sessions = subjects.core_sessions(region, self._me.name)

@@ -1,0 +1,277 @@
+"""Sessions with two Cores: rosters that change meanwhile, Cores that hang or offer a bad key."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from kcm_gateway import session_opener
+from kcm_gateway.core_client import CoreClient
+from kcm_gateway.core_sessions import END_S
+from kcm_keymem.random import SystemKeyRandomness
+from kcm_schemas import limits
+from kcm_schemas.codec import encode
+from kcm_schemas.codes import RETRYABLE, Code, KcmError
+from kcm_schemas.signed import Kind
+from kcm_schemas.vault import CoreReply
+
+from tests.audit_rig import until
+from tests.fakes.client import failure
+from tests.unit.core_rig import VERIFIER, World, instance_context, is_request, lease_of
+from tests.unit.refusals import refusal, refused
+from tests.unit.roster_changes import signed_roster, without
+from tests.unit.test_gateway_core_client import fresh
+from tests.vectors.families.messages import identity
+
+
+class Region:
+    """Two Cores on a bus that a test bends: ``before`` runs before each request is delivered."""
+
+    def __init__(self, world: World, first, second):
+        self.world = world
+        self.cores = {"core-eu": first, "core-eu-2": second}
+        self.asked = []
+        self.before = None
+        self.after = None
+        self.me = instance_context("gw-eu")
+        for core in self.cores.values():
+            core.incarnations.take(lease_of(self.me), 1, world.clock.elapsed())
+
+    async def ask(self, subject, body, timeout_s):
+        name = subject.split(".")[4]
+        what = "work" if is_request(subject) else subject.split(".")[5]
+        self.asked.append((name, what))
+        if self.before is not None:
+            await self.before(name, what, timeout_s)
+        answer = await self.cores[name].answer(subject, body)
+        return self.after(name, what, answer) if self.after is not None else answer
+
+    def client(self):
+        clock = self.world.clock
+        return CoreClient(self.ask, self.me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep)
+
+    def works(self):
+        """The Cores that got the requests, in order."""
+        return [name for name, what in self.asked if what == "work"]
+
+
+async def wrap(client):
+    return await client.wrap("acme", "crm", "record", fresh())
+
+
+@pytest.fixture
+async def region(tmp_path):
+    world = World(tmp_path)
+    first = await world.core().made()
+    second = world.core("core-eu-2")
+    second.learn()
+    return Region(world, first, second)
+
+
+@pytest.fixture
+def client(region):
+    return region.client()
+
+
+# The roster
+
+
+async def test_a_core_that_leaves_the_roster_while_a_session_begins_gets_none(region, client):
+    gone, held, go_on = [], asyncio.Event(), asyncio.Event()
+
+    async def hold(name, what, _):
+        if what == "open" and not gone:
+            gone.append(name)
+            held.set()
+            await go_on.wait()
+
+    region.before = hold
+    asking = asyncio.create_task(wrap(client))
+    await held.wait()
+    region.me.rosters.take(signed_roster(without(gone[0])))
+    go_on.set()
+    await asking
+    for _ in range(5):
+        await wrap(client)
+    assert gone[0] not in region.works()
+
+
+async def test_nor_is_its_reply_used_that_is_under_way(region, client):
+    await wrap(client)
+    gone = []
+
+    async def leave(name, what, _):
+        if what == "work" and not gone:
+            gone.append(name)
+            region.me.rosters.take(signed_roster(without(name)))
+
+    region.before = leave
+    await wrap(client)
+    assert region.works()[-1] != gone[0]
+
+
+# Cores that hang
+
+
+@pytest.mark.parametrize("step", ["key", "open"])
+async def test_a_core_that_hangs_while_a_session_begins_is_not_waited_for(region, client, step):
+    hanging = []
+
+    async def hang(name, what, timeout_s):
+        if what == step and (not hanging or name in hanging):
+            hanging.append(name)
+            region.world.clock.now += timeout_s
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+
+    region.before = hang
+    for _ in range(5):
+        await wrap(client)
+        region.world.clock.now += END_S  # every session is over: it begins again
+    assert hanging
+    assert set(region.works()) == {"core-eu", "core-eu-2"} - {hanging[0]}
+
+
+async def test_a_request_that_hangs_does_not_end_the_session_of_others(region, client):
+    """A customer's root key hangs, and the Core answers everybody else."""
+    await wrap(client)
+    session = region.asked[:]
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang(_name, what, _timeout_s):
+        if what == "work" and not waiting.is_set():
+            waiting.set()
+            await go_on.wait()
+            raise KcmError(Code.DEADLINE_EXCEEDED)
+
+    region.before = hang
+    slow = asyncio.create_task(wrap(client))
+    await waiting.wait()
+    region.world.clock.now += 1.0
+    for _ in range(4):
+        await wrap(client)
+    go_on.set()
+    assert await refused(slow) is Code.DEADLINE_EXCEEDED
+    begun = [one for one in region.asked[len(session) :] if one[1] == "key"]
+    await wrap(client)
+    assert [one for one in region.asked[len(session) :] if one[1] == "key"] == begun
+
+
+# What a Core may offer
+
+
+@pytest.mark.parametrize("public", [b"\xff" * limits.HPKE_PUBLIC_SIZE, None], ids=["none", "zeros"])
+async def test_a_key_that_is_none_makes_the_gateway_ask_the_other_core(region, client, public):
+    bad = []
+
+    def offer(name, what, answer):
+        if what == "key" and (not bad or name in bad):
+            bad.append(name)
+            key = VERIFIER.session_key(answer)
+            other = public or key.public[:-32] + bytes(32)
+            changed = key.model_copy(update={"public": other})
+            return encode(identity(name).sign(Kind.SESSION_KEY, changed))
+        return answer
+
+    region.after = offer
+    await wrap(client)
+    assert region.works() == [({"core-eu", "core-eu-2"} - {bad[0]}).pop()]
+
+
+@pytest.mark.parametrize("size", [0, 39, 50, 1000])
+async def test_a_reply_of_another_length_makes_the_gateway_ask_the_other_core(region, client, size):
+    lied = []
+
+    def shorter(name, what, answer):
+        if what == "work" and not lied:
+            lied.append(name)
+            return encode(CoreReply(v=1, sealed=bytes(size)))
+        return answer
+
+    region.after = shorter
+    await wrap(client)
+    assert len(set(region.works())) == 2
+
+
+async def test_cores_that_are_equally_busy_take_turns(region, client):
+    await wrap(client)
+    await until(lambda: all(len(core.sessions) for core in region.cores.values()))
+    del region.asked[:]
+    for _ in range(10):
+        await wrap(client)
+    assert sorted(map(region.works().count, region.cores)) == [5, 5]
+
+
+async def test_a_core_that_refuses_is_left_alone_for_a_moment(region, client):
+    await wrap(client)
+    await until(lambda: all(len(core.sessions) for core in region.cores.values()))
+    region.cores["core-eu"].room.has_room = False
+    del region.asked[:]
+    for _ in range(20):
+        await wrap(client)
+    assert region.works().count("core-eu") <= 1
+    assert region.works().count("core-eu-2") == 20
+
+
+# Keys of sessions
+
+
+async def test_a_session_that_is_given_up_is_wiped_at_once(region, monkeypatch):
+    """Without the garbage collector: it runs seldom."""
+    made, begin = [], session_opener.open_session_as_caller
+
+    def watched(*arguments):
+        opened = begin(*arguments)
+        made.append(opened[0])
+        return opened
+
+    monkeypatch.setattr(session_opener, "open_session_as_caller", watched)
+    client = region.client()
+    gc.disable()
+    try:
+        await wrap(client)
+        await until(lambda: all(len(core.sessions) for core in region.cores.values()))
+        region.after = lambda _, what, answer: (
+            failure(Code.UNKNOWN_SESSION) if what == "work" else answer
+        )
+        await refusal(wrap(client))
+        assert [one.closed for one in made[:2]] == [True, True]
+        region.after = None
+        kept = list(made)
+        region.world.clock.now += END_S
+        await wrap(client)
+        assert all(one.closed for one in kept)
+    finally:
+        gc.enable()
+
+
+async def test_closing_while_a_session_begins_or_a_request_waits_is_an_error_with_a_code(region):
+    for step in ("key", "open", "work"):
+        client, held, go_on = region.client(), asyncio.Event(), asyncio.Event()
+
+        async def hold(_name, what, _timeout_s, step=step, held=held, go_on=go_on):
+            if what == step:
+                held.set()
+                await go_on.wait()
+
+        region.before = hold
+        asking = asyncio.create_task(wrap(client))
+        await held.wait()
+        client.close()
+        go_on.set()
+        assert await refused(asking) in RETRYABLE
+
+
+async def test_a_fault_of_the_core_is_recorded_in_the_name_of_its_caller(region, client):
+    await wrap(client)
+    for core in region.cores.values():
+        core.events.clear()
+        core.vault.wrap = _broken
+    with pytest.raises(IndexError):  # the request server answers it with a code
+        await wrap(client)
+    told = [f["code"] for c in region.cores.values() for k, f in c.events if k == "keys.wrap"]
+    assert told == [Code.INTERNAL]
+
+
+def _broken(*_):
+    raise IndexError
