@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from hashlib import sha256
 
 import pytest
 from kcm_gateway import session_opener
@@ -11,10 +12,11 @@ from kcm_gateway.core_client import CoreClient
 from kcm_gateway.core_sessions import END_S
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas import limits
-from kcm_schemas.codec import encode
+from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
+from kcm_schemas.data import Failure
 from kcm_schemas.signed import Kind
-from kcm_schemas.vault import CoreReply
+from kcm_schemas.vault import CoreRefusal, CoreReply, CoreRequest
 
 from tests.audit_rig import until
 from tests.fakes.client import failure
@@ -32,6 +34,8 @@ class Region:
         self.world = world
         self.cores = {"core-eu": first, "core-eu-2": second}
         self.asked = []
+        self.body = b""
+        """The request whose answer ``after`` gets."""
         self.before = None
         self.after = None
         self.me = instance_context("gw-eu")
@@ -45,6 +49,7 @@ class Region:
         if self.before is not None:
             await self.before(name, what, timeout_s)
         answer = await self.cores[name].answer(subject, body)
+        self.body = body
         return self.after(name, what, answer) if self.after is not None else answer
 
     def client(self):
@@ -191,6 +196,26 @@ async def test_a_reply_of_another_length_makes_the_gateway_ask_the_other_core(re
     region.after = shorter
     await wrap(client)
     assert len(set(region.works())) == 2
+
+
+@pytest.mark.parametrize("said", [Failure(v=1, error=Code.OK, detail=""), None])
+async def test_a_core_that_seals_a_refusal_that_is_none_does_not_succeed(region, client, said):
+    """A hostile Core has the session, and may seal anything."""
+
+    def lie(name, what, answer):
+        core = region.cores[name]
+        if what != "work":
+            return answer
+        request = decode(CoreRequest, region.body)
+        session, _ = core.sessions.session("gw-eu", request.session_id)
+        plain = memoryview(encode(said) if said else b"no failure")
+        digest = sha256(region.body).digest()
+        return encode(
+            CoreRefusal(v=1, refused=session.keys.seal_reply(digest, plain, bytes(24), "refused"))
+        )
+
+    region.after = lie
+    assert await refused(wrap(client)) is Code.UNAVAILABLE
 
 
 async def test_cores_that_are_equally_busy_take_turns(region, client):

@@ -170,11 +170,8 @@ class CoreClient:
                     continue
                 wait = away.next_s()
                 late = spent + wait >= min(AWAY_S, self._timeout_s)
-                if (
-                    late
-                    or times >= _AWAY_TIMES_MAX
-                    or not all(one.away for one in refused.values())
-                ):
+                late = late or times >= _AWAY_TIMES_MAX
+                if late or not all(one.away for one in refused.values()):
                     raise _reason(refused.values()) from None
                 refused.clear()
                 times += 1
@@ -275,13 +272,15 @@ class CoreClient:
             failure = decode(Failure, said.tobytes(), limit=limits.REFUSAL_MAX)
         except KcmError:
             return self._forged(session)
+        if failure.error is Code.OK:  # it must not pass for a success
+            return self._forged(session)
         self._sessions.answers(session)
         error = KcmError(failure.error, failure.detail)
         if error.code is Code.UNKNOWN_SESSION:
             self._sessions.forget(session)
         elif error.code in _ELSEWHERE:
             self._sessions.failed(session.core)
-        elif error.code is not Code.OK:
+        else:
             return error
         return Elsewhere(session.core, error)
 
