@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 from pathlib import Path
 
@@ -30,6 +31,16 @@ class Region(Living):
 
     def pid(self, name):
         return next(row["pid"] for row in system.status(self.directory) if row["name"] == name)
+
+    async def new_tenant(self):
+        """A new tenant, made as soon as the Core relies on its registry again.
+
+        For some seconds after an earlier harm it may not: entries of its last incarnation come back
+        and differ from what it knows.
+        """
+        name = f"disk-{secrets.token_hex(4)}"
+        await eventually(lambda: succeeded(self.tenant(regions=(EU,), kind="softkey", name=name)))
+        return name
 
     async def down(self, *, orderly):
         """A power cut; or the broker had time to write down what it knows of its files."""

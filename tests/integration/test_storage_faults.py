@@ -157,8 +157,8 @@ async def in_the_end(region, case, holds):
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_a_bad_disk_loses_no_hold_and_no_record(region, case):
-    kept = await region.tenant(regions=(EU,), kind="softkey")
-    dark = await region.tenant(regions=(EU,), kind="softkey")
+    kept = await region.new_tenant()
+    dark = await region.new_tenant()
     async with region.app() as app:
         records = (await encrypt_once_served(app, kept, [b"kept"])).records
         secret = (await encrypt_once_served(app, dark, [b"dark"])).records
@@ -221,7 +221,7 @@ ALIVE = {
 @pytest.mark.parametrize("case", ALIVE.values(), ids=ALIVE)
 async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, case):
     """The Core is not restarted. Then one without a memory learns the hold from the stream."""
-    dark = await region.tenant(regions=(EU,), kind="softkey")
+    dark = await region.new_tenant()
     async with region.app() as app:
         secret = (await encrypt_once_served(app, dark, [b"dark"])).records
     earlier = region.directory / "earlier"
@@ -275,7 +275,7 @@ async def _garble_keys(region):
 @pytest.mark.parametrize("harm", [_empty_keys, _garble_keys], ids=["emptied", "garbled"])
 async def test_lost_wrapped_keys_are_named_and_come_back_with_the_second_store(region, harm):
     """Of the bucket alone: healed. Of both: the refusal says what to restore, and that helps."""
-    tenant = await region.tenant(regions=(EU,), kind="softkey")
+    tenant = await region.new_tenant()
     store = region.directory / "keystore" / EU
     backup = region.directory / "backup"
     shutil.rmtree(backup, ignore_errors=True)
