@@ -89,7 +89,7 @@ class _Refusal:
 
 
 class CoreClient:
-    """Wraps and unwraps through any Core that answers."""
+    """Wraps and unwraps through one of two Cores, and through another one if it does not serve."""
 
     def __init__(
         self,
