@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("recovery_at_once")
 def test_an_incarnation_without_memory_believes_nothing_until_it_remembers():
     lease, told = RegistryLease(), []
     lease.listen(lambda: told.append(1))
-    lease.without_memory()
+    lease.without_baseline()
     assert lease.until(0.0) == EXPIRED
     assert lease.until(0.0, [1, 2]) == EXPIRED
     assert not lease.heard("core-2", [b"a"], [b"a"], 10.0, 0.0)

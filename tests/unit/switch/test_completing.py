@@ -298,7 +298,7 @@ async def test_who_knows_that_the_registry_is_another_one_asks_every_region(syst
     core.learn(LINK, tenant(regions=["eu"]))
     for one in (us, gateway):
         one.learn(LINK, tenant(regions=["eu", "us"], revision=2, region_quorum=region_quorum))
-    core.freshness.registry.without_memory()
+    core.freshness.registry.without_baseline()
     await us.start(watch=False)
     await core.start(watch=False)
     await gateway.start()

@@ -57,7 +57,7 @@ async def test_the_record_of_a_core_without_memory_is_no_word_on_the_registry(sy
     """What it knows may be older: nobody has to agree, and nobody who agrees is vouched for."""
     one, two = system.core("core-eu-1"), system.core("core-eu-2")
     gateway = system.incarnation("gw-eu-1")
-    two.freshness.registry.without_memory()
+    two.freshness.registry.without_baseline()
     one.learn(tenant(SAME_SHARD[0]))
     gateway.learn(tenant(SAME_SHARD[0]))
     await one.start(regions=False, watch=False)

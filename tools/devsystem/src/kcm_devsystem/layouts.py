@@ -6,7 +6,7 @@ container needs, so that it can be mounted as one volume:
 
     backbone/nats.conf               the backbone's broker
     REGION/broker/nats.conf          a region's broker
-    REGION/core-N/                   a Core; only Cores have a seal key and an HPKE key
+    REGION/core-N/                   a Core; only Cores have a seal key
     REGION/gateway-N/, auditor-N/    config.toml, roster, identity, passwords
     REGION/provision/                the job that creates the region's streams
     operator/                        the command line: context.toml, operator.key, two passwords

@@ -129,7 +129,7 @@ class RegistryLease:
         """Whether this incarnation may state what the registry is: no Core without a baseline."""
         return self._remembers
 
-    def without_memory(self) -> None:
+    def without_baseline(self) -> None:
         """Rely on nothing until ``remembered``: this Core does not know what it lacks."""
         self._remembers = False
         self._listener()

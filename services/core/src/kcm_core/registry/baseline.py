@@ -57,7 +57,7 @@ class RegistryBaseline:
         for key, floor in floors.items():
             registry.floor(key, *floor)
         if floors.fresh:
-            lease.without_memory()
+            lease.without_baseline()
         else:
             self._began.set()
 
@@ -130,7 +130,7 @@ class RegistryBaseline:
             if not self.unused:
                 return
             self._began.clear()
-            self._lease.without_memory()
+            self._lease.without_baseline()
             log.critical(
                 "this Core started with an empty registry, but the second key store has entries "
                 "that no Core has accepted since: the store was absent at the start, or old files "
