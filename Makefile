@@ -71,7 +71,7 @@ fuzz: setup $(FUZZ)/.installed  ## fuzz everything that reads bytes from outside
 	PYTHONPATH=$(FUZZ) $(BIN)/python -m tests.fuzz --seconds $(if $(filter command line,$(origin SECONDS)),$(SECONDS),60) \
 	  $(if $(TARGET),--only $(TARGET))
 
-$(FUZZ)/.installed: tests/fuzz/fuzz.lock
+$(FUZZ)/.installed: tests/fuzz/fuzz.lock | setup
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps --require-hashes --upgrade --target $(FUZZ) -r $<
 	@touch $@
 

@@ -293,24 +293,3 @@ async def test_a_closed_client_opens_no_session_again(broker, client):
         await wrap(client)
     assert info.value.code is Code.UNAVAILABLE
     assert len(set(broker.sessions)) == 1
-
-
-async def test_a_core_that_hangs_while_a_session_begins_leaves_time_for_the_other(core):
-    other = core.world.core("core-eu-2")
-    other.learn()
-    cores = {"core-eu": core, "core-eu-2": other}
-    hanging = set()
-
-    async def ask(subject, body, timeout_s):
-        name = subject.split(".")[4]
-        hanging.add(name) if not hanging else None
-        if name in hanging:
-            core.world.clock.now += timeout_s
-            raise KcmError(Code.DEADLINE_EXCEEDED)
-        return await cores[name].answer(subject, body)
-
-    client = core.client(ask=ask)
-    for me in cores.values():
-        me.incarnations.take(core.caller_lease, 1, core.world.clock.elapsed())
-    await wrap(client)
-    assert hanging

@@ -63,7 +63,7 @@ TEXT: Final = {
     Code.UNKNOWN_LINK: "no such link in this region",
     Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
-    Code.REPLAYED: "the same request came before; nothing was done",
+    Code.REPLAYED: "a request with this counter came before; this copy was not executed",
     Code.FORBIDDEN: "the caller may not do this, or the record is of another tenant or service",
     Code.WRONG_REGION: "the record belongs to another region",
     Code.TENANT_KILLED: "the tenant is killed: a hold is on it, on its root key or on its region",

@@ -77,9 +77,10 @@ SKEW_MS: Final = 5_000
 TICKET_MAX_MS: Final = 600_000
 """Milliseconds of a ticket's lifetime: it bounds how long a stolen session is useful."""
 
-SESSION_KEY_MAX_MS: Final = 3_600_000
-"""Milliseconds in which tickets are made for one session key. With the lifetime of the last ticket
-and the skew, this is the age from which a recording is opened by no later theft."""
+SESSION_KEY_MAX_MS: Final = 3_480_000
+"""Milliseconds in which tickets are made for one session key. With the lifetime of the last ticket,
+the skew of two clocks and half a minute for the wiping, less than 70 minutes: what was recorded
+earlier is opened by no later theft."""
 
 REFUSAL_MAX: Final = 16 * 1024
 """Bytes of a sealed refusal: its text has at most ``TEXT_MAX`` characters of up to four bytes."""

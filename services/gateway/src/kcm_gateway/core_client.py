@@ -165,6 +165,7 @@ class CoreClient:
                     continue
                 spent = self._clock.elapsed() - since
                 refused[error.core] = _Refusal(error.code, error.detail, error.away)
+                # What hung for long leaves no time for another Core, unless nothing was sent.
                 in_time = not error.sent or spent < self._timeout_s / 2
                 if in_time and self._sessions.others(refused):
                     continue
@@ -240,13 +241,13 @@ class CoreClient:
         try:
             reply = decode_core_reply(answer)
         except KcmError as error:
-            said = unsealed(error)
+            said = unsealed(session.core, error)
             if said.code is not Code.UNKNOWN_SESSION:
                 self._sessions.failed(session.core)
             elif not self._sessions.doubt(session):
                 said = KcmError(Code.UNAVAILABLE, _STRANGE)
             raise Elsewhere(session.core, said) from None
-        if not self._sessions.acts(session.core):
+        if not self._sessions.acts(session):
             raise Elsewhere(session.core, KcmError(Code.UNAVAILABLE, "the Core acts no more"))
         digest = sha256(body).digest()
         if isinstance(reply, CoreRefusal):

@@ -1,8 +1,8 @@
 """Sessions with two of the region's Cores.
 
-A request goes to the session with fewer requests in flight. If a Core cannot be reached, or refuses
-without a seal, the other one is asked, and a third Core takes the place of the first. A session is
-replaced at half of its lifetime, in the background, so that no request waits for it.
+A request goes to the session with fewer requests in flight. If a Core cannot be reached, is busy or
+cannot serve, or refuses without a seal, the other one is asked, and a third Core takes its place. A
+session is replaced at half of its lifetime, in the background, so that no request waits for it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from typing import Final
 
@@ -37,8 +38,8 @@ TICKET_S: Final = limits.TICKET_MAX_MS / 1000
 """Seconds after which the keys of a session are wiped, whether it is used or not."""
 
 AVOID_S: Final = 1.0
-"""Seconds for which a Core that failed is asked only if there is no other. Each failure that
-follows without a reply doubles them, up to ``AVOID_MAX_S``."""
+"""Seconds for which a Core that failed is asked only if there is no other. A failure after them,
+without a reply in between, doubles them, up to ``AVOID_MAX_S``."""
 
 AVOID_MAX_S: Final = 30.0
 
@@ -70,7 +71,8 @@ class CoreSessions:
         self._doubted: Final[dict[str, float]] = {}
         """When a session was last given up because of a refusal without a seal."""
         self._turns = 0
-        self._timers: Final[set[asyncio.TimerHandle]] = set()
+        self._timers: Final[dict[asyncio.TimerHandle, CoreSession]] = {}
+        """Every session whose keys may be readable, with the timer that wipes them."""
         self._seek_at = 0.0
         self._tasks: Final = TaskSet()
         self._closed = False
@@ -107,7 +109,12 @@ class CoreSessions:
         return chosen
 
     def failed(self, core: str) -> None:
-        """Avoid a Core for a moment, the longer the more often it fails."""
+        """Avoid a Core for a moment, the longer the more often it fails.
+
+        Failures while it is avoided count once: many requests may fail together.
+        """
+        if self._avoided(core):
+            return
         _, last_s = self._avoid.get(core, (0.0, AVOID_S / 2))
         avoid_s = min(2 * last_s, AVOID_MAX_S)
         self._avoid[core] = (self._clock.elapsed() + avoid_s, avoid_s)
@@ -137,13 +144,14 @@ class CoreSessions:
         self.forget(session)
         return True
 
-    def acts(self, core: str) -> bool:
-        """Whether a Core of this region may act by the roster in force."""
+    def acts(self, session: CoreSession) -> bool:
+        """Whether the Core of a session may act, with the key that it had when it opened it."""
         try:
-            entry = self._me.verifier.acting(core)
+            entry = self._me.verifier.acting(session.core)
         except Untrusted:
             return False
-        return (entry.role, entry.region) == (Role.CORE, self._me.region)
+        had = (Role.CORE, self._me.region, session.public_key)
+        return (entry.role, entry.region, entry.public_key) == had
 
     def close(self) -> None:
         """Wipe the keys of all sessions, and open no more."""
@@ -151,10 +159,10 @@ class CoreSessions:
         self._tasks.close()
         for task in self._opening.values():
             task.cancel()
-        for timer in self._timers:
+        for timer, session in self._timers.items():
             timer.cancel()
-        for one in self._open.values():
-            one.keys.close()
+            session.keys.close()
+        self._timers.clear()
         self._open.clear()
 
     def others(self, without: Collection[str]) -> bool:
@@ -180,7 +188,7 @@ class CoreSessions:
         if not self._open or now < self._seek_at or len(self._tasks):
             return
         old = [one.core for one in self._open.values() if now - one.opened >= RENEW_S]
-        missing = WANTED - len(self._open)
+        missing = WANTED - sum(not self._avoided(core) for core in self._open)
         if not old and missing <= 0:
             return
         self._seek_at = now + SEEK_S
@@ -193,25 +201,28 @@ class CoreSessions:
         for name in names:
             with suppress(KcmError):
                 await self._opened(name)
+            if self._closed:
+                return
 
     async def _opened(self, core: str) -> CoreSession:
         """Open a session with this Core; concurrent callers share one attempt."""
         task = self._opening.get(core)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._begin(core), name=core)
+            task = asyncio.get_running_loop().create_task(self._begin(core))
             self._opening[core] = task
-            task.add_done_callback(self._has_begun)
+            task.add_done_callback(partial(self._has_begun, core))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
+            own = asyncio.current_task()
+            if task.cancelled() and own is not None and not own.cancelling():
                 raise _closed() from None
             raise
 
-    def _has_begun(self, task: asyncio.Task[CoreSession]) -> None:
-        self._opening.pop(task.get_name(), None)
+    def _has_begun(self, core: str, task: asyncio.Task[CoreSession]) -> None:
+        self._opening.pop(core, None)
         if not task.cancelled() and task.exception() is not None:
-            self.failed(task.get_name())  # a caller that still waits gets the exception, too
+            self.failed(core)  # a caller that still waits gets the exception, too
 
     async def _begin(self, core: str) -> CoreSession:
         """Open a session, in place of an earlier one; raises ``Elsewhere``."""
@@ -223,19 +234,25 @@ class CoreSessions:
         if before is not None:
             before.forget()
         self._open[core] = session
+        self._avoid.pop(core, None)
         self._wipe_later(session)
+        spare = [
+            one for one in self._open.values() if self._avoided(one.core) and one is not session
+        ]
+        if len(self._open) > WANTED and spare:
+            self.forget(spare[0])
         return session
 
     def _wipe_later(self, session: CoreSession) -> None:
         """Wipe a session's keys when its ticket ends, also if no request comes until then."""
 
         def wipe() -> None:
-            self._timers.discard(timer)
+            self._timers.pop(timer, None)
             self.forget(session)
             session.keys.close()
 
         timer = asyncio.get_running_loop().call_later(TICKET_S, wipe)
-        self._timers.add(timer)
+        self._timers[timer] = session
 
     def _end_old(self) -> None:
         """Forget sessions that are almost over, and all after a step of the wall clock."""

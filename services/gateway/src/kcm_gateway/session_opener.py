@@ -22,7 +22,7 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import decode_reply
 from kcm_schemas.roster import Role
-from kcm_schemas.session import UNSEALED, SessionKey, Ticket
+from kcm_schemas.session import SessionKey, Ticket
 from kcm_schemas.vault import CoreReply
 from kcm_sealing.hpke import HpkePublic
 from kcm_sealing.session import Session, TicketInfo, open_session_as_caller
@@ -34,6 +34,14 @@ Ask = Callable[[str, bytes, float], Awaitable[bytes]]
 OPEN_S: Final = 0.5
 """Seconds in which a Core answers each of the two requests that open a session: it never waits for
 anything. Much less than a request, so that there is time for another Core."""
+
+
+TICKETS_AT_ONCE: Final = 8
+"""Tickets for one Core that may be made without a pause."""
+
+TICKET_EVERY_S: Final = 2.0
+"""Seconds for each further ticket. Any client of the broker can forge what makes a Gateway open a
+session again, and a Core takes a bounded number of tickets for one key."""
 
 
 class Elsewhere(KcmError):
@@ -54,6 +62,8 @@ class CoreSession:
     """A session with one Core."""
 
     core: str
+    public_key: bytes
+    """The key on the roster with which the Core signed its session key."""
     keys: Session
     opened: float
     """``clock.elapsed`` before its ticket was made."""
@@ -84,14 +94,13 @@ class CoreSession:
             self.keys.close()
 
 
-def unsealed(error: KcmError) -> KcmError:
-    """Return what a refusal without a seal means: its code counts only if it asks to go elsewhere.
+def unsealed(core: str, error: KcmError) -> KcmError:
+    """Return what a refusal without a seal means: another Core, or a new session, may help.
 
-    Any client of the broker can send one.
+    Any client of the broker can send one, so nothing else of its code counts, and none of its text.
     """
-    if error.code in UNSEALED:
-        return error
-    return KcmError(Code.UNAVAILABLE, f"a refusal without a seal was ignored ({error.code.value})")
+    code = error.code if error.code in (Code.UNKNOWN_SESSION, Code.BUSY) else Code.UNAVAILABLE
+    return KcmError(code, f"{core} refuses without a seal ({error.code.value}): see its log")
 
 
 class SessionOpener:
@@ -104,28 +113,40 @@ class SessionOpener:
         self._me: Final = me
         self._clock: Final = clock
         self._random: Final = randomness
+        self._tickets_until: Final[dict[str, float]] = {}
+        """When the tickets that were made for a Core are used up, at one in ``TICKET_EVERY_S``."""
 
     async def open(self, core: str) -> CoreSession:
         """Ask for the Core's key, and send a ticket; raises ``Elsewhere``."""
         try:
             raw = await self._request(core, "key", b"")
             key = self._verified(core, raw)
+            self._count_ticket(core)
             opened = self._clock.elapsed()
             keys, ticket = self._ticket(key)
             try:
                 await self._prove(core, keys, encode(ticket))
                 self._verified(core, raw)  # by the roster in force: it may have changed meanwhile
+                public_key = self._me.verifier.acting(core).public_key
             except BaseException:
                 keys.close()
                 raise
         except Elsewhere:
             raise
         except KcmError as error:
-            raise Elsewhere(core, unsealed(error), sent=False) from None
-        except (InvalidTag, ValueError):
+            raise Elsewhere(core, unsealed(core, error), sent=False) from None
+        except (InvalidTag, ValueError, Untrusted):
             text = f"the key that {core} offers is not valid, or it does not have it"
-            raise Elsewhere(core, KcmError(Code.UNAVAILABLE, text), sent=False) from None
-        return CoreSession(core, keys, opened)
+            raise _not_opened(core, text) from None
+        return CoreSession(core, public_key, keys, opened)
+
+    def _count_ticket(self, core: str) -> None:
+        """Count a ticket; raises ``Elsewhere`` for one too many."""
+        now = self._clock.elapsed()
+        until = max(now, self._tickets_until.get(core, now))
+        if until - now >= TICKETS_AT_ONCE * TICKET_EVERY_S:
+            raise _not_opened(core, f"too many sessions with {core} were opened just now")
+        self._tickets_until[core] = until + TICKET_EVERY_S
 
     async def _prove(self, core: str, keys: Session, ticket: bytes) -> None:
         """Send a ticket; the sealed reply proves that the Core has the key."""
@@ -137,25 +158,23 @@ class SessionOpener:
         try:
             return await self._ask(subject, body, OPEN_S)
         except KcmError as error:
-            away = error.code is Code.UNAVAILABLE
+            away = error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
             raise Elsewhere(core, error, away=away, sent=False) from None
 
     def _verified(self, core: str, raw: bytes) -> SessionKey:
-        """Verify a Core's key; raises ``unavailable``, or what a failure in its place says."""
+        """Verify a Core's key; raises ``Elsewhere``, or what a failure in its place says."""
         try:
             key = self._me.verifier.session_key(raw)
         except Untrusted as error:
             decode_reply(CoreReply, raw)  # raises what it says, if it is a failure
-            raise KcmError(Code.UNAVAILABLE, f"the key of {core} is not trusted: {error}") from None
+            raise _not_opened(core, f"the key of {core} is not trusted: {error}") from None
         if (key.instance, key.role, key.region) != (core, Role.CORE, self._me.region):
-            text = f"{key.instance} ({key.role.value}, {key.region}) offers its key, not {core}"
-            raise KcmError(Code.UNAVAILABLE, text)
+            named = f"{key.instance} ({key.role.value}, {key.region})"
+            raise _not_opened(core, f"{named} offers its key, not {core}")
         age_ms = self._clock.unix_ms() - key.issued_ms
         if not -limits.SKEW_MS <= age_ms <= key.valid_ms + limits.SKEW_MS:
-            text = (
-                f"the key of {core} is {age_ms / 1000:.0f} s old: compare its clock with this one"
-            )
-            raise KcmError(Code.UNAVAILABLE, text)
+            age = f"{age_ms / 1000:.0f} s old"
+            raise _not_opened(core, f"the key of {core} is {age}: compare its clock with this one")
         return key
 
     def _ticket(self, key: SessionKey) -> tuple[Session, Ticket]:
@@ -185,3 +204,7 @@ class SessionOpener:
             ciphertext=ciphertext,
             signature=signature,
         )
+
+
+def _not_opened(core: str, text: str) -> Elsewhere:
+    return Elsewhere(core, KcmError(Code.UNAVAILABLE, text), sent=False)

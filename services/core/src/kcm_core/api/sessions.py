@@ -10,6 +10,7 @@ removed is refused at once.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits, subjects
@@ -34,6 +36,8 @@ from kcm_trust.verify import Untrusted
 
 from kcm_core.api.session_keys import SessionKeys
 
+log = logging.getLogger(__name__)
+
 SESSIONS_MAX: Final = 1024
 """Open sessions that are kept, with one locked page each; the least recently used is closed."""
 
@@ -41,8 +45,8 @@ SESSIONS_PER_CALLER_MAX: Final = 8
 """Open sessions of one caller, which needs two during a renewal: none displaces other callers."""
 
 TICKETS_MAX: Final = 4096
-"""Tickets of one caller for one key. A Gateway makes one in a few minutes, and none sooner than two
-seconds after the one before, whatever refusals are forged."""
+"""Tickets of one caller for one key. A Gateway makes one in a few minutes, and at most one in two
+seconds, whatever is forged: less than half of these in the time of a key."""
 
 TICKET_S: Final = limits.TICKET_MAX_MS / 1000
 """Seconds of a session, by the elapsed clock: a step of the wall clock does not prolong it."""
@@ -213,6 +217,9 @@ class Sessions:
 
     async def _look(self) -> None:
         while True:
-            self._keys.change()
-            self.wipe_ended()
+            try:
+                self._keys.change()
+                self.wipe_ended()
+            except Exception as error:  # noqa: BLE001 - no fault may end the wiping by time
+                log.error("keys of sessions were not changed: %s", describe(error))
             await asyncio.sleep(LOOK_S)
