@@ -7,11 +7,7 @@ import gc
 from hashlib import sha256
 
 import pytest
-from kcm_gateway import session_opener
-from kcm_gateway.core_client import CoreClient
-from kcm_gateway.core_sessions import AVOID_S, END_S
-from kcm_gateway.session_opener import TICKET_EVERY_S, TICKETS_AT_ONCE
-from kcm_keymem.random import SystemKeyRandomness
+from kcm_gateway.core_sessions import END_S
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
@@ -21,58 +17,16 @@ from kcm_schemas.vault import CoreRefusal, CoreReply, CoreRequest
 
 from tests.audit_rig import until
 from tests.fakes.client import failure
-from tests.unit.core_rig import ROSTER, VERIFIER, World, instance_context, is_request, lease_of
+from tests.unit.core_rig import VERIFIER
 from tests.unit.refusals import refusal, refused
 from tests.unit.roster_changes import signed_roster, without
-from tests.unit.test_gateway_core_client import fresh
+from tests.unit.two_cores_rig import two_cores, watched_sessions, wrap
 from tests.vectors.families.messages import identity
-
-
-class Region:
-    """Two Cores on a bus that a test bends: ``before`` runs before each request is delivered."""
-
-    def __init__(self, world: World, first, second):
-        self.world = world
-        self.cores = {"core-eu": first, "core-eu-2": second}
-        self.asked = []
-        self.body = b""
-        """The request whose answer ``after`` gets."""
-        self.before = None
-        self.after = None
-        self.me = instance_context("gw-eu")
-        for core in self.cores.values():
-            core.incarnations.take(lease_of(self.me), 1, world.clock.elapsed())
-
-    async def ask(self, subject, body, timeout_s):
-        name = subject.split(".")[4]
-        what = "work" if is_request(subject) else subject.split(".")[5]
-        self.asked.append((name, what))
-        if self.before is not None:
-            await self.before(name, what, timeout_s)
-        answer = await self.cores[name].answer(subject, body)
-        self.body = body
-        return self.after(name, what, answer) if self.after is not None else answer
-
-    def client(self):
-        clock = self.world.clock
-        return CoreClient(self.ask, self.me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep)
-
-    def works(self):
-        """The Cores that got the requests, in order."""
-        return [name for name, what in self.asked if what == "work"]
-
-
-async def wrap(client):
-    return await client.wrap("acme", "crm", "record", fresh())
 
 
 @pytest.fixture
 async def region(tmp_path):
-    world = World(tmp_path)
-    first = await world.core().made()
-    second = world.core("core-eu-2")
-    second.learn()
-    return Region(world, first, second)
+    return await two_cores(tmp_path)
 
 
 @pytest.fixture
@@ -244,14 +198,7 @@ async def test_a_core_that_refuses_is_left_alone_for_a_moment(region, client):
 
 async def test_a_session_that_is_given_up_is_wiped_at_once(region, monkeypatch):
     """Without the garbage collector: it runs seldom."""
-    made, begin = [], session_opener.open_session_as_caller
-
-    def watched(*arguments):
-        opened = begin(*arguments)
-        made.append(opened[0])
-        return opened
-
-    monkeypatch.setattr(session_opener, "open_session_as_caller", watched)
+    made = watched_sessions(monkeypatch)
     client = region.client()
     gc.disable()
     try:
@@ -301,122 +248,3 @@ async def test_a_fault_of_the_core_is_recorded_in_the_name_of_its_caller(region,
 
 def _broken(*_):
     raise IndexError
-
-
-# What a forger achieves
-
-
-@pytest.mark.parametrize(
-    "lie", [CoreReply(v=1, sealed=bytes(40)), Failure(v=1, error=Code.UNKNOWN_SESSION, detail="")]
-)
-async def test_forged_replies_to_tickets_do_not_use_up_the_tickets(region, client, lie):
-    region.after = lambda _, what, answer: encode(lie) if what == "open" else answer
-    for _ in range(200):
-        await refused(wrap(client))
-    tickets = region.asked.count(("core-eu", "open")) + region.asked.count(("core-eu-2", "open"))
-    assert tickets <= 2 * TICKETS_AT_ONCE
-    region.after = None
-    region.world.clock.now += TICKET_EVERY_S
-    await wrap(client)
-
-
-async def test_a_replaced_key_of_a_core_voids_a_reply_that_is_under_way(region, client):
-    await wrap(client)
-    changed = []
-
-    async def rekey(name, what, _):
-        if what == "work" and not changed:
-            changed.append(name)
-            later = ROSTER.model_copy(update={"version": ROSTER.version + 1, "instances": [
-                one.model_copy(update={"public_key": identity("stranger").public})
-                if one.instance == name else one for one in ROSTER.instances
-            ]})  # fmt: skip
-            region.me.rosters.take(signed_roster(later))
-
-    region.before = rekey
-    await wrap(client)
-    assert region.works()[-1] != changed[0]
-
-
-async def test_many_failures_at_once_put_a_core_aside_for_a_moment_only(region, client):
-    await wrap(client)
-    await until(lambda: all(len(core.sessions) for core in region.cores.values()))
-    region.after = lambda name, what, answer: (
-        failure(Code.BUSY) if (name, what) == ("core-eu", "work") else answer
-    )
-    await asyncio.gather(*(wrap(client) for _ in range(12)))
-    region.after = None
-    region.world.clock.now += AVOID_S
-    del region.asked[:]
-    for _ in range(4):
-        await wrap(client)
-    assert region.works().count("core-eu") == 2
-
-
-@pytest.mark.parametrize("code", [Code.MALFORMED, Code.REPLAYED, Code.DEADLINE_EXCEEDED, Code.BUSY])
-async def test_neither_code_nor_text_of_a_forger_reaches_the_application(region, client, code):
-    region.after = lambda _, what, answer: (
-        failure(code, "your key is gone, call 555-1234") if what == "work" else answer
-    )
-    error = await refusal(wrap(client))
-    assert error.code in {Code.UNAVAILABLE, Code.BUSY}
-    assert "555" not in str(error)
-
-
-async def test_a_session_that_was_given_up_is_wiped_when_the_client_closes(region, monkeypatch):
-    made, begin = [], session_opener.open_session_as_caller
-
-    def watched(*arguments):
-        opened = begin(*arguments)
-        made.append(opened[0])
-        return opened
-
-    monkeypatch.setattr(session_opener, "open_session_as_caller", watched)
-    client, held, go_on = region.client(), asyncio.Event(), asyncio.Event()
-
-    async def hold(_name, what, _timeout_s):
-        if what == "work":
-            held.set()
-            await go_on.wait()
-
-    region.before = hold
-    asking = asyncio.create_task(wrap(client))
-    await held.wait()
-    region.me.rosters.take(signed_roster(without("core-eu")))  # gives one session up, if it is its
-    client.close()
-    assert all(one.closed for one in made)
-    go_on.set()
-    assert await refused(asking) in RETRYABLE
-
-
-async def test_a_cancelled_request_stays_cancelled_when_the_client_closes(region):
-    client, held = region.client(), asyncio.Event()
-
-    async def hold(_name, _what, _timeout_s):
-        held.set()
-        await asyncio.Event().wait()
-
-    region.before = hold
-    asking = asyncio.create_task(wrap(client))
-    await held.wait()
-    client.close()
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-
-
-async def test_the_other_core_that_comes_back_is_waited_for(region, client):
-    """One hangs, the other is away for a moment: nothing was sent, so it is tried again."""
-    clock = region.world.clock
-    back = clock.now + 0.7
-
-    async def bend(name, _what, timeout_s):
-        if name == "core-eu":
-            clock.now += timeout_s / 5
-            raise KcmError(Code.DEADLINE_EXCEEDED)
-        if clock.now < back:
-            raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
-
-    region.before = bend
-    await wrap(client)
-    assert region.works() == ["core-eu-2"]

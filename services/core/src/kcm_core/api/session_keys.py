@@ -1,4 +1,4 @@
-"""The HPKE keys of this incarnation: made in memory, changed every hour, never on a disk.
+"""The HPKE keys of this incarnation: made in memory, changed every 58 minutes, never on a disk.
 
 Tickets are made for the current key until it is replaced. Then it opens the last tickets that were
 made for it, and is dropped: what was recorded on the bus before that is opened by no later theft.
