@@ -109,7 +109,7 @@ async def test_both_stores_set_back_are_repaired_by_the_core_that_remembers(two_
     assert found[ONE].digest == found[TWO].digest
 
 
-async def test_a_region_without_any_memory_is_dark_until_somebody_adopts(two_cores):
+async def test_a_region_without_any_baseline_is_dark_until_somebody_adopts(two_cores):
     living = two_cores
     tenant = await living.tenant(kind="softkey")
     async with living.app() as app:

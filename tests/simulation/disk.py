@@ -102,7 +102,7 @@ class SimDisk:
 
 
 def hold_files(loop: SimLoop, node: Node, disk: SimDisk) -> FileHoldStore:
-    """Production's memory of one incarnation, over its machine's disk."""
+    """Production's hold store of one incarnation, over its machine's disk."""
 
     async def run(work: Callable[[], Any]) -> Any:
         done = loop.create_future()

@@ -56,7 +56,7 @@ def test_a_dark_region_is_not_shown_as_healthy(desk: Desk, how: str) -> None:
     assert "core-us of region us does not serve: no reply: " in err
 
 
-def test_one_of_several_cores_and_one_without_memory_are_named(desk: Desk) -> None:
+def test_one_of_several_cores_and_one_without_a_baseline_are_named(desk: Desk) -> None:
     desk.registries.another_core()
     desk.registries.baseline["us"] = False
     code, rows, err = desk.listed()

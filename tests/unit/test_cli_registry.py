@@ -112,7 +112,7 @@ def test_where_nobody_has_a_baseline_the_next_command_is_named(desk: Desk) -> No
     assert desk.run("show", "--region", "us")[2] == ""
 
 
-def test_a_refusal_for_want_of_memory_is_told_with_the_command_that_says_who_has() -> None:
+def test_a_refusal_for_want_of_a_baseline_is_told_with_the_command_that_says_who_has() -> None:
     report = explain(KcmError(Code.UNAVAILABLE, NO_BASELINE))
     assert report.hint == "`kcm registry show` shows which Core has a baseline"
     assert explain(KcmError(Code.UNAVAILABLE)).hint != report.hint
@@ -128,7 +128,7 @@ def test_a_core_that_does_not_answer_is_named_and_no_other_one_speaks_for_it(des
     assert desk.run("show", "--region", "eu")[0] == Exit.UNAVAILABLE
 
 
-def test_a_core_with_memory_that_is_named_has_nothing_to_adopt(
+def test_a_core_with_a_baseline_that_is_named_has_nothing_to_adopt(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = {
@@ -243,7 +243,9 @@ def test_cores_that_differ_are_not_adopted_until_one_is_named(
     assert desk.adopted == [("alice", DIGEST)]
 
 
-def test_nothing_is_adopted_while_a_core_that_may_have_memory_does_not_answer(desk: Desk) -> None:
+def test_nothing_is_adopted_while_a_core_that_may_have_a_baseline_does_not_answer(
+    desk: Desk,
+) -> None:
     desk.another_core()
     code, _, err = desk.run("adopt", "--region", "eu", "--yes", form="table")
     assert code == Exit.UNAVAILABLE

@@ -35,7 +35,7 @@ from tests.unit.registry_rig import (
 pytestmark = pytest.mark.usefixtures("recovery_at_once")
 
 
-def test_an_incarnation_without_memory_believes_nothing_until_it_remembers():
+def test_an_incarnation_without_a_baseline_believes_nothing_until_it_remembers():
     lease, told = RegistryLease(), []
     lease.listen(lambda: told.append(1))
     lease.without_baseline()
@@ -48,7 +48,7 @@ def test_an_incarnation_without_memory_believes_nothing_until_it_remembers():
     assert lease.until(0.0) == FOREVER
 
 
-async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_memory(world, caplog):
+async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_baseline(world, caplog):
     await kept(world)
     for _ in range(2):
         core = await fresh(world)
@@ -65,7 +65,7 @@ async def test_a_core_that_finds_records_serves_nothing_and_a_restart_is_no_memo
         core.keeper.close()
 
 
-async def test_a_core_without_memory_accepts_nothing_and_changes_nothing(world):
+async def test_a_core_without_a_baseline_accepts_nothing_and_changes_nothing(world):
     one = await kept(world)
     del world.bus.stream.stored[TENANT_KEY]
     (world.directory / f"{PREFIX}service.acme.crm" / f"{1:020d}").unlink()
@@ -88,7 +88,7 @@ async def test_a_core_without_memory_accepts_nothing_and_changes_nothing(world):
     core.keeper.close()
 
 
-async def test_a_core_without_memory_uses_no_key_in_the_regions_name(world, monkeypatch):
+async def test_a_core_without_a_baseline_uses_no_key_in_the_regions_name(world, monkeypatch):
     monkeypatch.setattr("kcm_core.root_keys.monitor.TICK_S", 0.001)
     await kept(world)
     core = await fresh(world)
@@ -136,7 +136,7 @@ async def test_an_operator_adopts_what_they_saw_and_nothing_else(world):
     core.keeper.close()
 
 
-async def test_a_core_with_memory_has_nothing_to_adopt(world):
+async def test_a_core_with_a_baseline_has_nothing_to_adopt(world):
     core = await kept(world)
     code, payload = await adopt(core, bytes(32))
     view = decode(RegistryView, payload)
@@ -206,7 +206,7 @@ async def test_what_could_not_be_written_down_is_tried_again(world, monkeypatch)
     core.keeper.close()
 
 
-async def test_two_ways_to_a_memory_at_once_are_one(world):
+async def test_two_ways_to_a_baseline_at_once_are_one(world):
     await kept(world)
     core = await fresh(world)
     digest = core.baseline.digest

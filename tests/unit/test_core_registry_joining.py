@@ -30,7 +30,7 @@ from tests.unit.registry_rig import (
 pytestmark = pytest.mark.usefixtures("recovery_at_once")
 
 
-async def test_who_knows_the_same_as_a_core_with_memory_serves_without_hands(world):
+async def test_who_knows_the_same_as_a_core_with_a_baseline_serves_without_hands(world):
     one = await kept(world)
     await one.joining.start()
     core = await fresh(world)
@@ -98,7 +98,7 @@ def lost(core, monkeypatch, when):
 
 
 @pytest.mark.parametrize("when", ["both", "between"])
-async def test_a_question_that_never_left_does_not_mean_that_nobody_has_memory(
+async def test_a_question_that_never_left_does_not_mean_that_nobody_has_a_baseline(
     world, monkeypatch, when
 ):
     await higher(world)

@@ -53,7 +53,7 @@ async def test_who_differs_when_its_lease_begins_anew_serves_nothing(system):
     assert gateway.freshness.registry.until(gateway.clock.elapsed()) == FOREVER
 
 
-async def test_the_record_of_a_core_without_memory_is_no_word_on_the_registry(system):
+async def test_the_record_of_a_core_without_a_baseline_is_no_word_on_the_registry(system):
     """What it knows may be older: nobody has to agree, and nobody who agrees is vouched for."""
     one, two = system.core("core-eu-1"), system.core("core-eu-2")
     gateway = system.incarnation("gw-eu-1")
