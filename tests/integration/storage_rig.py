@@ -104,13 +104,20 @@ class Region(Living):
 
 
 async def encrypt_once_served(app, tenant, plaintexts):
-    """Encrypt as soon as the Gateway has found the broker that was started again."""
+    """Encrypt as soon as the Gateway has found the broker that was started again.
+
+    Then it may still differ from a Core: entries of the last incarnation come back to both.
+    """
     replies = []
 
     async def served():
         try:
             replies.append(await encrypt(app, tenant, plaintexts))
         except NobodyListens:
+            return False
+        except KcmError as error:
+            if error.code is not Code.UNAVAILABLE:
+                raise
             return False
         return True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -62,7 +62,19 @@ def _info() -> session.TicketInfo:
 
 
 def caller(tell: Tell) -> None:
-    """A Gateway's session: made, used, closed."""
+    """A Gateway's sessions: made, used, closed."""
+    for made in _made(tell):
+        _use(made)
+        made.close()
+
+
+def unused(tell: Tell) -> None:
+    """A Gateway's sessions, closed before their first use: nothing overwrites the stack after."""
+    for made in _made(tell):
+        made.close()
+
+
+def _made(tell: Tell) -> Iterator[session.Session]:
     with ScratchPool().borrow(SECRET_SIZE) as secret:
         fill_random(secret)
         public = HpkePublic.from_bytes(HpkePrivate(secret).public_bytes)
@@ -73,8 +85,7 @@ def caller(tell: Tell) -> None:
         )
         with memory.use() as view:
             tell(view[:64])
-        _use(made)
-        made.close()
+        yield made
 
 
 def callee(tell: Tell) -> None:
@@ -142,7 +153,7 @@ def unpurged(tell: Tell) -> None:
 
 PATTERNS: dict[str, Callable[[Tell], None]] = {
     pattern.__name__: pattern
-    for pattern in (envelope, caller, callee, identity, secret_file, as_bytes, unpurged)
+    for pattern in (envelope, caller, unused, callee, identity, secret_file, as_bytes, unpurged)
 }
 
 

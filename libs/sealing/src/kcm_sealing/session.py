@@ -98,6 +98,9 @@ class Session:
         with memory.use() as view:
             for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply")):
                 HKDF(SHA256(), 32, salt, name).derive_into(view[_SECRET], view[part])
+            # The library leaves half of what it derived last on the stack. So the last one is no
+            # key: the same calls, from a secret that is public, overwrite the same place.
+            HKDF(SHA256(), 32, salt, b"").derive_into(bytes(32), view[_SECRET])
             view[_SECRET] = bytes(32)
 
     def seal_request(self, counter: int, clear: bytes, plain: memoryview, nonce: bytes) -> bytes:
