@@ -15,8 +15,10 @@ import kcm_schemas
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from kcm_schemas import limits
+from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import Message, pack
 from kcm_schemas.control import Lease, Lifts, PullRequest
+from kcm_schemas.names import TOKEN
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
@@ -57,10 +59,24 @@ _RESTS: Final = st.sets(st.binary(min_size=15, max_size=15), min_size=1, max_siz
 
 _SHARDS: Final = ({"registry": []}, {"registry": [bytes(limits.ID_SIZE)] * limits.REGISTRY_SHARDS})
 
+_NAMES: Final = st.from_regex(TOKEN, fullmatch=True)
+_VERBS: Final = st.sets(st.sampled_from(["decrypt", "encrypt"]), min_size=1)
+_PLACES: Final = st.dictionaries(st.tuples(_NAMES, _NAMES | st.just("*")), _VERBS, max_size=3)
+
+
+def _app(places: dict[tuple[str, str], set[Any]], regions: set[str]) -> dict[str, Any]:
+    grants = [
+        AppGrant(tenant=tenant, service=service, verbs=sorted(verbs))
+        for (tenant, service), verbs in sorted(places.items())
+    ]
+    return {"grants": grants, "regions": sorted(regions)}
+
+
 _TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, Any]]]]] = {
     PullRequest: ({"parts", "pages"}, st.sampled_from(_PARTS)),
     Lease: ({"registry"}, st.sampled_from(_SHARDS)),
     Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
+    App: ({"grants", "regions"}, st.builds(_app, _PLACES, st.sets(_NAMES, min_size=1, max_size=3))),
 }
 """Fields that depend on one another."""
 

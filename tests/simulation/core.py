@@ -10,7 +10,7 @@ from kcm_core.assembly.key_service import key_loader
 from kcm_core.assembly.kill_switch import kill_switch
 from kcm_core.assembly.registry import registry_parts
 from kcm_core.registry.keeper import RegistryKeeper
-from kcm_killswitch.model.registry import key_of, replaces
+from kcm_killswitch.model.registry_objects import key_of, replaces
 from kcm_schemas import subjects
 from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import Code, KcmError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kcm_core.keys.file_store import Stored
 from kcm_core.registry.stores import PREFIX
-from kcm_killswitch.model.registry import Key, RegistryObject, key_of
+from kcm_killswitch.model.registry_objects import Key, RegistryObject, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.nats.ports import LogFollower
 from kcm_runtime.nats.store_health import Stores

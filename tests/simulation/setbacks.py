@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from kcm_core.registry.stores import PREFIX
-from kcm_killswitch.model.registry import Key
+from kcm_killswitch.model.registry_objects import Key
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import RegistryEntry, Tenant

@@ -6,6 +6,7 @@ from hashlib import sha256
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin.requests import AdminRequest, PutStatement
 from kcm_schemas.admin.tenants import TenantListQuery
+from kcm_schemas.app import App
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.registry import Link, Service, Tenant
@@ -13,7 +14,7 @@ from kcm_schemas.signed import Kind
 
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, signed
 
-KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE}
+KINDS = {Tenant: Kind.TENANT, Link: Kind.LINK, Service: Kind.SERVICE, App: Kind.APP}
 FIRST_PAGE = TenantListQuery(after="", limit=limits.PAGE_ROWS_MAX)
 
 ids = itertools.count(1)

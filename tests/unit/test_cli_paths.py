@@ -35,7 +35,7 @@ WITHOUT_CONTEXT = {
 }  # fmt: skip
 """They ask nobody who is in a context, so that ``--context`` changes nothing."""
 
-WRITTEN = {"output", "prepare", "to"}
+WRITTEN = {"output", "prepare", "to", "key_file"}
 """Parameters that name what a command writes; all others name what it reads."""
 
 
@@ -44,7 +44,7 @@ FILES = {"roster put": "signed", "roster sign": "draft", "hold verify": "evidenc
 
 WANTED = {
     "kill": ("tenant",), "lift": ("hold_ids",), "l1 link": ("name", "uri"),
-    "roster retire": ("key",), "roster sign": ("key",),
+    "roster retire": ("key",), "roster sign": ("key",), "app rotate": ("key_file",),
 }  # fmt: skip
 """Parameters that may be left out in another case than this one."""
 
@@ -111,6 +111,8 @@ class Place:
             "region": "eu",
             "reason": "x",
             "hold_ids": "5d41",
+            "grants": "acme/crm",
+            "key_file": str(system / "new.key"),
         }
 
     def _export(self, request: AdminRequest, operator: str) -> Message:

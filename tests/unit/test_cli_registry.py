@@ -37,7 +37,7 @@ class Desk:
     def view(self, region: str, core: str = "") -> RegistryView:
         return RegistryView(
             core=core or f"core-{region}", baseline=self.baseline[region], tenants=2, links=1,
-            services=3, highest=7, digest=DIGEST,
+            services=3, apps=4, highest=7, digest=DIGEST,
             waits="" if self.baseline[region] else "no Core has a baseline",
         )  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_every_core_is_shown_with_what_it_knows(desk: Desk) -> None:
     ]
     assert rows[0] | {"baseline": 0} == {
         "core": "core-eu", "region": "eu", "baseline": 0, "tenants": 2, "links": 1, "services": 3,
-        "highest": 7, "digest": DIGEST.hex(), "waits": "no Core has a baseline",
+        "apps": 4, "highest": 7, "digest": DIGEST.hex(), "waits": "no Core has a baseline",
     }  # fmt: skip
     assert desk.run("show", "--region", "us")[0] == Exit.OK
     code, table, err = desk.run("show", form="table")
@@ -180,7 +180,7 @@ def test_nothing_is_adopted_that_nobody_confirmed(
     monkeypatch.setattr("sys.stdin", Typed("n\n"))
     code, out, err = desk.run("adopt", "--region", "eu", form=form)
     assert code == Exit.OK
-    assert "Is this all of region eu: 2 tenants, 1 link, 3 services?" in err
+    assert "Is this all of region eu: 2 tenants, 1 link, 3 services, 4 applications?" in err
     text = "us may have newer entries: compare with `kcm tenant list -o json --region us`"
     assert text in err
     assert "nothing was changed" in (out["why"] if form == "json" else err)

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
-from kcm_killswitch.model.registry import Put, Registry, key_of, object_digest, rank_of, replaces
+from kcm_killswitch.model.registry import Put, Registry
 from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.registry_objects import key_of, object_digest, rank_of, replaces
 from kcm_schemas.registry import Link, Service, Tenant
 
 TENANT = Tenant(tenant="acme", revision=2, link="l", regions=["eu", "us"], region_quorum="majority")

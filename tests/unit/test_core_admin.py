@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from kcm_killswitch.model.registry import REVISION_STEP_MAX
+from kcm_killswitch.model.registry_objects import REVISION_STEP_MAX
 from kcm_schemas import limits, subjects
 from kcm_schemas.admin.requests import Empty, PutStatement
 from kcm_schemas.admin.tenants import (
@@ -163,6 +163,7 @@ ROLES = {
     ("tenant", "show"): ANY,
     ("link", "put"): ADMIN, ("link", "list"): ANY,
     ("service", "put"): ADMIN, ("service", "list"): ANY,
+    ("app", "put"): ADMIN, ("app", "list"): ANY, ("app", "show"): ANY,
     ("hold", "put"): SECURITY, ("hold", "status"): ANY, ("hold", "show"): ANY,
     ("hold", "list"): ANY, ("hold", "preview"): ANY, ("hold", "export"): ANY,
     ("roster", "show"): ANY, ("roster", "put"): ANY, ("roster", "endorsements"): ANY,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm_core.providers.state import L1State
-from kcm_killswitch.model.registry import rank_of
+from kcm_killswitch.model.registry_objects import rank_of
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.admin_requests import put, said

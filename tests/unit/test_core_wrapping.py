@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from kcm_core.providers.state import L1State
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_killswitch.model.registry import key_of
+from kcm_killswitch.model.registry_objects import key_of
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError

@@ -17,8 +17,8 @@ from tests.unit.trust_table import ROWS, Row
 from tests.vectors.families.messages import identity
 
 LASTS_IF_LISTED = {
-    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.ACCEPTED, Kind.ROOT_KEYS, Kind.SERVICE_KEYS,
-    Kind.LIFT, Kind.LIFTS,
+    Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.APP, Kind.ACCEPTED, Kind.ROOT_KEYS,
+    Kind.SERVICE_KEYS, Kind.LIFT, Kind.LIFTS,
 }  # fmt: skip
 LASTS = {Kind.HOLD, Kind.AUDIT, Kind.AUDIT_HEAD, Kind.TRIM}
 BELIEVED = [row for row in ROWS if row.believed and row.name != "auditor's reply"]

@@ -8,6 +8,7 @@ from typing import Final
 
 from kcm_schemas.admin.kill_status import RegionStatus
 from kcm_schemas.admin.requests import AdminReply, AdminRequest
+from kcm_schemas.app import App, AppGrant
 from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import Message
 from kcm_schemas.codes import Code
@@ -50,6 +51,18 @@ class Row:
 CORES_EU: Final = ("core-eu", "core-eu-2")
 REQUEST = AdminRequest(
     region="eu", noun="tenant", verb="put", request_id=ID, deadline_ms=1, payload=b""
+)
+APP = App(
+    app="shop",
+    revision=1,
+    previous=bytes(32),
+    public_key=bytes(32),
+    grants=[AppGrant(tenant="acme", service="payroll", verbs=["decrypt", "encrypt"])],
+    regions=["eu"],
+    not_before_ms=0,
+    not_after_ms=1 << 40,
+    plain=False,
+    revoked=False,
 )
 REPLY = AdminReply(request=bytes(32), code=Code.OK, detail="", payload=b"")
 STREAM_HEAD = StreamHead(
@@ -95,6 +108,7 @@ ROWS: Final = [
         V.service,
         ("admin",),
     ),
+    Row("app", Kind.APP, APP, V.app, ("admin",)),
     Row("accepted", Kind.ACCEPTED, accepted("eu"), V.accepted, CORES_EU),
     Row("accepted in us", Kind.ACCEPTED, accepted("us"), V.accepted, ("core-us",)),
     Row("root keys", Kind.ROOT_KEYS, root_keys("eu"), V.root_keys, CORES_EU),

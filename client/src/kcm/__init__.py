@@ -40,7 +40,8 @@ The public names, by purpose:
   ``KeyDestroyed``, ``KeyShredded``;
 - failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
   ``Discarded``, ``UnknownSession``, ``Replayed``; ``Internal`` is a fault;
-- answers to operators: ``UnknownLink``, ``UnknownHold``, ``Conflict``, ``UntrustedReply``;
+- answers to operators: ``UnknownLink``, ``UnknownApp``, ``UnknownHold``, ``Conflict``,
+  ``UntrustedReply``;
 - wrong arguments: ``BadArgument``, ``BadType``, ``BadValue``;
 - wrong use of a client: ``Misuse``, ``WrongLoop``, ``AfterFork``, ``Closed``,
   ``AlreadyConnected``;
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
         TenantUnavailable,
         TooLarge,
         Unavailable,
+        UnknownApp,
         UnknownHold,
         UnknownLink,
         UnknownService,
@@ -119,6 +121,7 @@ _HOME: Final = {
         "TenantUnavailable",
         "TooLarge",
         "Unavailable",
+        "UnknownApp",
         "UnknownHold",
         "UnknownLink",
         "UnknownService",
@@ -169,6 +172,7 @@ __all__ = [
     "TenantUnavailable",
     "TooLarge",
     "Unavailable",
+    "UnknownApp",
     "UnknownHold",
     "UnknownLink",
     "UnknownService",

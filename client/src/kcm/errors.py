@@ -53,6 +53,12 @@ class UnknownLink(ServiceError):
     CODE = Code.UNKNOWN_LINK
 
 
+class UnknownApp(ServiceError):
+    """The region has no such application."""
+
+    CODE = Code.UNKNOWN_APP
+
+
 class UnknownHold(ServiceError):
     """The region knows no such hold."""
 
@@ -163,6 +169,7 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
         UnknownTenant,
         UnknownService,
         UnknownLink,
+        UnknownApp,
         UnknownHold,
         UnknownSession,
         Replayed,

@@ -22,6 +22,7 @@ class Code(StrEnum):
     UNKNOWN_TENANT = "unknown_tenant"
     UNKNOWN_SERVICE = "unknown_service"
     UNKNOWN_LINK = "unknown_link"
+    UNKNOWN_APP = "unknown_app"
     UNKNOWN_HOLD = "unknown_hold"
     UNKNOWN_SESSION = "unknown_session"
     REPLAYED = "replayed"
@@ -61,6 +62,7 @@ TEXT: Final = {
     Code.UNKNOWN_TENANT: "no such tenant in this region",
     Code.UNKNOWN_SERVICE: "the tenant has no such service in this region",
     Code.UNKNOWN_LINK: "no such link in this region",
+    Code.UNKNOWN_APP: "no such application in this region",
     Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
     Code.REPLAYED: "a request with this counter came before; this copy was not executed",

@@ -99,6 +99,9 @@ RESULT_MAX: Final = 640 * 1024
 """Bytes of a signed kill result with receipts: about 1,200 incarnations. A reply that carries it
 stays below ``BODY_MAX``."""
 
+APP_GRANTS_MAX: Final = 64
+"""Grants of one application: a tenant and a service, or all services of a tenant, each."""
+
 RESULT_INCARNATIONS_MAX: Final = 4096
 """Incarnations, and receipts, that a result may list."""
 

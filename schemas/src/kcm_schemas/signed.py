@@ -31,6 +31,7 @@ class Kind(StrEnum):
     TENANT = "tenant"
     LINK = "link"
     SERVICE = "service"
+    APP = "app"
     ACCEPTED = "accepted"
     ROOT_KEYS = "root-keys"
     SERVICE_KEYS = "service-keys"
@@ -66,6 +67,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.TENANT: 8 * _KIB,
         Kind.LINK: 16 * _KIB,
         Kind.SERVICE: 4 * _KIB,
+        Kind.APP: 16 * _KIB,
         Kind.ACCEPTED: 4 * _KIB,
         Kind.HOLD: limits.SIGNED_HOLD_MAX,
         Kind.LIFT: 2 * limits.SIGNED_HOLD_MAX,

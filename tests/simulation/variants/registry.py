@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from kcm_killswitch.model.completeness import Arrival
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_killswitch.model.incarnations import Key
-from kcm_killswitch.model.registry import Put, Registry, RegistryObject, key_of
+from kcm_killswitch.model.registry import Put, Registry
 from kcm_killswitch.model.registry_lease import PATIENCE_S, RegistryLease
+from kcm_killswitch.model.registry_objects import RegistryObject, key_of
 from kcm_killswitch.model.revocations import Registered, Revocations
 from kcm_runtime.nats.ports import Entry
 from kcm_schemas.codec import decode

@@ -1,8 +1,8 @@
 """A Core's lease entry shows its registry, and who differs serves nothing."""
 
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
-from kcm_killswitch.model.registry import shard_of
 from kcm_killswitch.model.registry_lease import PATIENCE_S
+from kcm_killswitch.model.registry_objects import shard_of
 from kcm_killswitch.replica.lease_keeper import SHOW_S
 
 from tests.fakes.stream_log import nothing

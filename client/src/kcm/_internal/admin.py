@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kcm_runtime.ownership import Once
 from kcm_schemas import auditor
+from kcm_schemas.admin.apps import AppListQuery, AppPage, AppQuery, AppRow, AppView
 from kcm_schemas.admin.holds import (
     BlastRadius,
     HoldExport,
@@ -45,7 +46,10 @@ from kcm_schemas.admin.tenants import (
     TenantShowQuery,
     TenantView,
 )
+from kcm_schemas.app import App
 from kcm_schemas.auditor import AuditorStatus, TailPage, TailQuery
+from kcm_schemas.codec import decode
+from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope
 from kcm_schemas.roster import Retirement, Role
 from kcm_trust.endorsements import Endorsements, page_count
@@ -82,7 +86,10 @@ class Admin(AdminChannel):
         return Once("Admin.open()", run)
 
     async def put(self, region: str, noun: str, statement: bytes) -> None:
-        """Send a signed tenant or service to a region. A repetition changes nothing."""
+        """Send a signed tenant, service or application to a region.
+
+        A repetition changes nothing.
+        """
         await self.ask(region, noun, "put", PutStatement(statement=statement), Empty)
 
     async def put_link(
@@ -184,6 +191,27 @@ class Admin(AdminChannel):
             return Page(page.services, page.more, page.total)
 
         return (await follow(ask, lambda row: row.service, after, limit))[0]
+
+    async def apps(self, region: str, *, limit: int | None = None, after: str = "") -> list[AppRow]:
+        """Return a region's applications after ``after`` by name, without their grants."""
+
+        async def ask(after: str, rows: int) -> Page[AppRow]:
+            query = AppListQuery(after=after, limit=rows)
+            page = await self.ask(region, "app", "list", query, AppPage)
+            return Page(page.apps, page.more, page.total)
+
+        return (await follow(ask, lambda row: row.app, after, limit))[0]
+
+    async def app(self, region: str, name: str) -> tuple[App, bool]:
+        """Return a region's entry of an application, and whether the region has others, too."""
+        view = await self.ask(region, "app", "show", AppQuery(app=name), AppView)
+        try:
+            entry = decode(App, view.entry)
+        except KcmError:
+            raise UntrustedReply("the signed reply has no application") from None
+        if (view.app, entry.app) != (name, name):
+            raise UntrustedReply("the signed reply is about another application")
+        return entry, view.forked
 
     async def holds(self, region: str, after: bytes, *, everything: bool) -> HoldPage:
         """Return one page of a region's holds with ids above ``after``, in order of their ids.

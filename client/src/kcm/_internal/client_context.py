@@ -18,6 +18,10 @@
     name = "alice"
     key = "alice.key"
 
+    [app]                                # whose requests to encrypt and decrypt these are
+    name = "shop"
+    key = "shop.key"
+
 Paths are relative to the file's directory. The operator's public key is on the roster, and the file
 of the private key has mode 600. Only the operator root's public key is pinned here: a user who can
 write this file decides which system the client trusts.
@@ -91,6 +95,13 @@ class OperatorAccess(Section):
     key: Path
 
 
+class AppAccess(Section):
+    """The application's name, and the file of its private key."""
+
+    name: Name
+    key: Path
+
+
 class _File(Section):
     version: Literal[1]
     system: Name
@@ -99,6 +110,7 @@ class _File(Section):
     default_region: Name
     regions: Annotated[dict[Name, RegionAccess], Field(min_length=1, max_length=64)]
     operator: OperatorAccess | None = None
+    app: AppAccess | None = None
 
 
 class ClientContext:
@@ -181,6 +193,8 @@ class ClientContext:
             named += [at.app_password_file, at.operator_password_file]
         if self._content.operator is not None:
             named.append(self._content.operator.key)
+        if self._content.app is not None:
+            named.append(self._content.app.key)
         return [self.path, *map(self._path, named)]
 
     @property
@@ -254,6 +268,11 @@ class ClientContext:
             return load_identity(operator.name, str(self._path(operator.key)), self.system)
         except SecretFileError as error:
             raise ContextError(str(error), "the context names this file") from None
+
+    def app_key(self, name: str) -> Path | None:
+        """Return the file of an application's private key, if the context names it."""
+        app = self._content.app
+        return None if app is None or app.name != name else self._path(app.key)
 
     def _path(self, path: Path) -> Path:
         return self.path.parent / path

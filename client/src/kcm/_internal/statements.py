@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from kcm_schemas.app import App
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.control import Scope
 from kcm_schemas.registry import Link, RegionQuorum, Service, Tenant
@@ -48,6 +49,11 @@ def service(identity: Identity, tenant_name: str, name: str, *, revision: int = 
     """Return a signed service of a tenant."""
     content = Service(tenant=tenant_name, service=name, revision=revision)
     return _sign(identity, Kind.SERVICE, content)
+
+
+def app(identity: Identity, entry: App) -> bytes:
+    """Return a signed application."""
+    return _sign(identity, Kind.APP, entry)
 
 
 def hold(

@@ -20,7 +20,8 @@ SHOW_S: Final = 5.0
 """Seconds for a Core's reply."""
 
 COLUMNS: Final = (
-    "core", "region", "baseline", "tenants", "links", "services", "highest revision", "digest",
+    "core", "region", "baseline", "tenants", "links", "services", "apps", "highest revision",
+    "digest",
 )  # fmt: skip
 
 SHORT: Final = 16
@@ -101,8 +102,8 @@ def as_json(row: Row) -> Mapping[str, object]:
 
 def _cells(row: Row) -> tuple[object, ...]:
     if row.view is None:
-        return row.core, row.region, f"no reply: {row.error}", "", "", "", "", ""
+        return row.core, row.region, f"no reply: {row.error}", "", "", "", "", "", ""
     view = row.view
-    counts = view.tenants, view.links, view.services, view.highest
+    counts = view.tenants, view.links, view.services, view.apps, view.highest
     digest = view.digest.hex()[:SHORT]
     return row.core, row.region, "yes" if view.baseline else "no", *counts, digest

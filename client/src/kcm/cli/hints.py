@@ -15,6 +15,7 @@ GENERAL: Final = {
     "unknown_service": "`kcm service list TENANT` shows them; `kcm service create TENANT SERVICE` "
     "creates one",
     "unknown_link": "`kcm l1 list` shows the links; `kcm l1 link NAME URI` creates one",
+    "unknown_app": "`kcm app list` shows them; `kcm app create NAME --grant GRANT` creates one",
     "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "unknown_session": "give the same command again",
     "replayed": "give the same command again",
@@ -87,6 +88,10 @@ OF_COMMAND: Final = {
         "forbidden": _ADMIN, "conflict": _RECORD, "unavailable": _UNDONE,
         "deadline_exceeded": _UNDONE,
     },
+    "app create": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
+    "app change": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
+    "app rotate": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
+    "app revoke": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
     "l1 link": {
         "forbidden": _ADMIN,
         "conflict": "a link's URI cannot change: link this key under another name, then "

@@ -15,6 +15,7 @@ from kcm.cli import audit_tail as _tail  # noqa: F401 - a command of the group `
 from kcm.cli import evidence as _evidence  # noqa: F401 - commands of the group ``hold``
 from kcm.cli import roster_retire as _retire  # noqa: F401 - a command of the group ``roster``
 from kcm.cli import roster_sign as _sign  # noqa: F401 - a command of the group ``roster``
+from kcm.cli.apps import app
 from kcm.cli.audit import audit
 from kcm.cli.encrypt import decrypt, encrypt
 from kcm.cli.error_report import Report, cannot_show, explain, show
@@ -53,6 +54,7 @@ for _command in (
     l1,
     links,
     service,
+    app,
     encrypt,
     decrypt,
     inspect,

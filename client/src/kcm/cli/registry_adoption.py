@@ -56,6 +56,7 @@ def _confirmed(settings: Settings, region: str, chosen: RegistryView) -> bool:
         counted(number, noun)
         for number, noun in (
             (chosen.tenants, "tenant"), (chosen.links, "link"), (chosen.services, "service"),
+            (chosen.apps, "application"),
         )
     )  # fmt: skip
     return click.confirm(f"Is this all of region {region}: {counts}?", err=True)

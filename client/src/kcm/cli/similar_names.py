@@ -19,11 +19,12 @@ ALIKE: Final = 0.75
 """Minimum similarity of two names, between 0 and 1."""
 
 
-Scope = Literal["tenant", "link", "service"]
+Scope = Literal["tenant", "link", "service", "app"]
 """What a name names."""
 
 SCOPES: Final[Mapping[str, Scope]] = {
     "unknown_tenant": "tenant", "unknown_link": "link", "unknown_service": "service",
+    "unknown_app": "app",
 }  # fmt: skip
 """What is unknown, by the code of the error."""
 
@@ -80,6 +81,8 @@ async def near(
         if scope == "service":
             services = await admin.services(region, tenant, limit=ROWS, after=after)
             return [row.service for row in services]
+        if scope == "app":
+            return [row.app for row in await admin.apps(region, limit=ROWS, after=after)]
         return [row.link for row in await admin.links(region, limit=ROWS, after=after)]
 
     async def ask(region: str) -> list[str]:

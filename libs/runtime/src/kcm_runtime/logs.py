@@ -35,6 +35,7 @@ class Fields(TypedDict, total=False):
     tenant: str | None
     service: str | None
     link: str
+    app: str
     region: str | None
     instance: str | None
     actor: str | None

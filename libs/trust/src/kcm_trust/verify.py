@@ -7,7 +7,7 @@ root signs a roster; every other signer is trusted only as far as the roster say
 statement                     required signer
 ============================  ===================================================
 roster                        the root
-tenant, link, service         an operator with role ``admin``
+tenant, link, service, app    an operator with role ``admin``
 accepted                      a Core of the region it names
 hold, cause operator          an operator with role ``security``
 hold, cause l1                a Core of the origin region; only on a link
@@ -38,7 +38,7 @@ end when the root removes one of its signers.
 
 A retired signer can do nothing new: its admin requests, tickets, receipts, leases, peer leases,
 attestations, pulls, registry questions and replies are rejected. Its holds still count: a kill does
-not end because the operator who placed it left. Of its lifts, tenants, links, services and wrapped
+not end because the operator who placed it left. Of its lifts, registry entries and wrapped
 keys, those count that the root endorsed at its retirement, and those that another signer signed who
 is not retired. So trust is a function of the statement and the roster; the time and the order of
 arrival do not matter.
@@ -57,6 +57,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from kcm_schemas.admin.requests import AdminReply, AdminRequest
+from kcm_schemas.app import App
 from kcm_schemas.audit import AuditBatch
 from kcm_schemas.auditor import AuditHead, StreamHead, Trim
 from kcm_schemas.codec import decode
@@ -151,6 +152,10 @@ class Verifier(HoldChecker, ResultChecker, SessionChecker):
         """Verify a service, signed by an admin."""
         return self._lasts(raw, Kind.SERVICE, Service, ADMIN)
 
+    def app(self, raw: bytes) -> App:
+        """Verify an application, signed by an admin."""
+        return self._lasts(raw, Kind.APP, App, ADMIN)
+
     def accepted(self, raw: bytes) -> Accepted:
         """Verify the acceptance of a registry entry, signed by a Core of the region it names."""
         statement, signers = self._signed(raw, CORE, Kind.ACCEPTED)
@@ -159,7 +164,7 @@ class Verifier(HoldChecker, ResultChecker, SessionChecker):
         self._counts(statement, signers)
         return body
 
-    def registered(self, raw: bytes, region: str) -> Tenant | Link | Service:
+    def registered(self, raw: bytes, region: str) -> Tenant | Link | Service | App:
         """Verify a registry entry of a region: an operator signed it and a Core accepted it.
 
         The Core's checks that need nothing but the entry are repeated here.
@@ -169,7 +174,7 @@ class Verifier(HoldChecker, ResultChecker, SessionChecker):
         except KcmError:
             raise Forged("not an entry of the registry") from None
         accepted = self.accepted(entry.accepted)
-        statement = envelope(entry.statement, Kind.TENANT, Kind.LINK, Kind.SERVICE)
+        statement = envelope(entry.statement, Kind.TENANT, Kind.LINK, Kind.SERVICE, Kind.APP)
         if (accepted.statement, accepted.region) != (statement_digest(statement), region):
             raise Forged(
                 "the acceptance is for another entry or region",
@@ -186,6 +191,8 @@ class Verifier(HoldChecker, ResultChecker, SessionChecker):
                 return tenant
             case Kind.LINK:
                 return self.link(entry.statement)
+            case Kind.APP:
+                return self.app(entry.statement)
             case _:
                 return self.service(entry.statement)
 

@@ -19,6 +19,7 @@ class RegistryView(Message):
     tenants: U32
     links: U32
     services: U32
+    apps: U32
     highest: U64
     digest: Digest
     waits: Text

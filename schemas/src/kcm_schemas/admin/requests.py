@@ -40,6 +40,6 @@ class Empty(Message):
 
 
 class PutStatement(Message):
-    """Carry a signed tenant, link, service, hold or lift to a region."""
+    """Carry a signed tenant, link, service, application, hold or lift to a region."""
 
     statement: bytes

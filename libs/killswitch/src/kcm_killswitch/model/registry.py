@@ -1,12 +1,12 @@
-"""The registry: the tenants, links and services that operators signed, as a join.
+"""The registry: the tenants, links, services and applications that operators signed, as a join.
 
 Of two entries of one name, the one with the higher (revision, digest) counts. So all replicas that
 were given the same entries are equal, whatever the order: a store or a broker that returns an old
 entry changes nothing here. ``digest`` is over all entries. Two replicas compare it to notice that
 one of them was given fewer.
 
-Two different entries of one revision are a **fork**: both are kept until a higher revision arrives,
-and until then the tenant is served under the stricter of both.
+Two different entries of one revision are a **fork**: both are kept until a higher revision arrives.
+Until then a tenant is served under the stricter of both, and an application is not served.
 
 Names are kept in order, so a page of them is cut without visiting the others.
 """
@@ -21,26 +21,22 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Final
 
-from kcm_schemas import limits
-from kcm_schemas.codec import encode
-from kcm_schemas.names import is_name
+from kcm_schemas.app import App
 from kcm_schemas.registry import Link, Service, Tenant
 
 from kcm_killswitch.model.link_tenants import LinkTenants
+from kcm_killswitch.model.registry_objects import (
+    Key,
+    RegistryObject,
+    key_of,
+    object_digest,
+    shard_of,
+)
 from kcm_killswitch.model.shard_digests import ShardDigests
 from kcm_killswitch.model.tenant_forks import stricter
 
-RegistryObject = Tenant | Link | Service
-"""What a registry entry is about: the content of the operator's statement."""
-
-Key = tuple[str, ...]
-"""Noun and names of an entry: ``("tenant", name)``, ``("service", tenant, name)``."""
-
 FORKS_MAX: Final = 4
 """Maximum number of entries of one revision that are kept: those with the highest digests."""
-
-_PARTS: Final = {"tenant": 2, "link": 2, "service": 3}
-"""Number of parts of a key, by its noun."""
 
 
 class Put(Enum):
@@ -84,6 +80,8 @@ class Registry:
         """Names of links, in order."""
         self._service_names: dict[str, list[str]] = {}
         """Names of a tenant's services, in order."""
+        self._app_names: list[str] = []
+        """Names of applications, in order."""
         self._links: Final = LinkTenants()
         self._shards: Final = ShardDigests()
 
@@ -179,6 +177,25 @@ class Registry:
         names = self._service_names.get(tenant, [])
         return [self._services[tenant][one] for one in _after(names, name, limit)]
 
+    def app(self, name: str) -> App | None:
+        """An application as it is served; ``None`` for a fork, too."""
+        found = self._versions.get(("app", name), ())
+        return found[0].obj if len(found) == 1 and isinstance(found[0].obj, App) else None
+
+    @property
+    def app_count(self) -> int:
+        """The number of applications."""
+        return len(self._app_names)
+
+    def apps_after(self, name: str, limit: int) -> list[App]:
+        """At most ``limit`` applications, as ``tenants_after``; of a fork, the one that counts."""
+        found = (self._current(("app", one)) for one in _after(self._app_names, name, limit))
+        return [one for one in found if isinstance(one, App)]
+
+    def forked(self, key: Key) -> bool:
+        """Whether several entries have the highest revision of this key."""
+        return len(self._versions.get(key, ())) > 1
+
     def objects(self) -> Iterable[RegistryObject]:
         """Every entry that counts, and those of forks."""
         return (one.obj for versions in self._versions.values() for one in versions)
@@ -268,6 +285,8 @@ class Registry:
             self._names.remove(key[1])
         elif key[0] == "link":
             self._link_names.remove(key[1])
+        elif key[0] == "app":
+            self._app_names.remove(key[1])
         elif key[0] == "service":
             del self._services[key[1]][key[2]]
             self._service_names[key[1]].remove(key[2])
@@ -279,6 +298,8 @@ class Registry:
             self._links.remove(key[1], self.links_of(key[1]))
         elif key[0] == "link" and key not in self._versions:
             insort(self._link_names, key[1])
+        elif key[0] == "app" and key not in self._versions:
+            insort(self._app_names, key[1])
         self._versions[key] = versions
         self._shards.put(shard_of(key[1]), key, b"".join(one.digest for one in versions))
         if key[0] == "tenant":
@@ -296,52 +317,3 @@ class Registry:
 def _after(names: list[str], name: str, limit: int) -> list[str]:
     at = bisect_right(names, name)
     return names[at : at + limit]
-
-
-def key_of(obj: RegistryObject) -> Key:
-    """The key under which an entry is stored."""
-    match obj:
-        case Tenant():
-            return "tenant", obj.tenant
-        case Link():
-            return "link", obj.link
-        case Service():
-            return "service", obj.tenant, obj.service
-
-
-def is_key(key: Key) -> bool:
-    """Whether an entry may be stored under this key."""
-    return _PARTS.get(key[0]) == len(key) and all(map(is_name, key))
-
-
-def shard_of(name: str) -> int:
-    """The shard of a tenant with its services, or of a link."""
-    return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS
-
-
-def rank_of(obj: RegistryObject) -> tuple[int, bytes]:
-    """The order of the entries of one key: revision, and digest."""
-    return obj.revision, object_digest(obj)
-
-
-def object_digest(obj: RegistryObject) -> bytes:
-    """SHA-256 of an entry's only encoding, which is the body of its statement."""
-    return sha256(encode(obj)).digest()
-
-
-def replaces(known: RegistryObject, new: RegistryObject) -> bool:
-    """Whether ``new`` may replace ``known``.
-
-    Its revision has to be higher, and a link's URI has to stay: stored keys are wrapped by its key.
-    A tenant may name another link: the Core that stores that has rewrapped its tenant roots.
-    """
-    if key_of(known) != key_of(new):
-        return False
-    if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
-        return False
-    return new.revision > known.revision
-
-
-REVISION_STEP_MAX: Final = 1 << 20
-"""Maximum step from one revision to the next: else an attacker with a stolen key could sign the
-highest possible revision, and no operator could ever sign a higher one."""

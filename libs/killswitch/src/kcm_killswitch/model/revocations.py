@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from kcm_schemas.app import App
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Cause
 from kcm_schemas.registry import Link, Tenant
 
 from kcm_killswitch.model.hold_set import HoldSet, HoldState
-from kcm_killswitch.model.registry import Key, Put, Registry, RegistryObject
+from kcm_killswitch.model.registry import Put, Registry
+from kcm_killswitch.model.registry_objects import Key, RegistryObject
 
 REFUSALS_MAX: Final = 64
 """Number of refusal times kept for a link: six in a row make the longest settling time, and each
@@ -142,14 +144,12 @@ class Revocations:
         if not self._registry.drop(obj):
             return ()
         self._reached_by.clear()
-        match obj:
-            case Link():
-                reached = tuple(self._registry.ever_on_link(obj.link))
-            case _:
-                reached = (obj.tenant,)
+        if isinstance(obj, App):
+            return ()
+        reached = self._registry.ever_on_link(obj.link) if isinstance(obj, Link) else [obj.tenant]
         for tenant in reached:
             self._raise(tenant)
-        return reached
+        return tuple(reached)
 
     def register(self, obj: RegistryObject) -> Registered:
         """Take a verified registry entry; names the tenants that have to be purged for it.

@@ -9,7 +9,7 @@ from typing import TypedDict
 
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.lift_pages import Place
-from kcm_killswitch.model.registry import Key
+from kcm_killswitch.model.registry_objects import Key
 
 
 class Target(TypedDict, total=False):
@@ -19,6 +19,7 @@ class Target(TypedDict, total=False):
     tenant: str
     service: str
     link: str
+    app: str
     region: str
 
 
@@ -47,8 +48,10 @@ def of_page(place: Place) -> PageName:
 
 
 def of_object(key: Key) -> Target:
-    """Name a tenant, service or link of the registry."""
+    """Name an object of the registry."""
     noun, name, *service = key
     if noun == "link":
         return Target(link=name)
+    if noun == "app":
+        return Target(app=name)
     return Target(tenant=name, service=service[0]) if service else Target(tenant=name)

@@ -25,8 +25,9 @@ from kcm_schemas.registry import RegistryEntry
 from kcm_trust.statements import signed_by
 from kcm_trust.verify import Forged, Untrusted
 
-from kcm_killswitch.model.registry import FORKS_MAX, Key, Put, RegistryObject, key_of, object_digest
+from kcm_killswitch.model.registry import FORKS_MAX, Put
 from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.registry_objects import Key, RegistryObject, key_of, object_digest
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.log_fields import of_object
 from kcm_killswitch.replica.purge import purge_each

@@ -19,7 +19,7 @@ from kcm_core.api.request_events import requested, type_of
 from kcm_core.registry.baseline import RegistryBaseline
 
 REMEMBERING: Final = frozenset(
-    {("tenant", "put"), ("link", "put"), ("service", "put"), ("roster", "signed")}
+    {("tenant", "put"), ("link", "put"), ("service", "put"), ("app", "put"), ("roster", "signed")}
 )
 """Requests that a Core without a baseline of its region's registry refuses: its answer may depend
 on entries that it does not know."""

@@ -13,6 +13,8 @@ LOOKS: Final = frozenset(
         EventType.ADMIN_TENANT_SHOW,
         EventType.ADMIN_LINK_LIST,
         EventType.ADMIN_SERVICE_LIST,
+        EventType.ADMIN_APP_LIST,
+        EventType.ADMIN_APP_SHOW,
         EventType.ADMIN_HOLD_STATUS,
         EventType.ADMIN_HOLD_SHOW,
         EventType.ADMIN_HOLD_LIST,

@@ -71,6 +71,7 @@ class RegistryAdoption:
             tenants=known.tenant_count,
             links=known.link_count,
             services=known.total_services,
+            apps=known.app_count,
             highest=known.highest_revision,
             digest=self._baseline.digest,
             waits=self._recovery.waits,

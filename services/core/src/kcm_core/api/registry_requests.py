@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from kcm_killswitch.model.registry import (
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_objects import (
     REVISION_STEP_MAX,
-    Registry,
     RegistryObject,
+    follows,
     key_of,
     replaces,
 )
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.app import App
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
@@ -62,7 +64,7 @@ class RegistryRequests:
         raw = decode(PutStatement, request.payload).statement
         link = _believed(self._me.verifier.link, raw)
         view = await self._linker.check(link)
-        await self._put(raw, link)
+        await self.put(raw, link)
         self._emit(
             EventType.LINK_PUT,
             target=f"link {link.link}",
@@ -84,7 +86,7 @@ class RegistryRequests:
         await self._feed.fetch("tenant", tenant.tenant)
         await self._rewrapper.prepare(tenant, link)
         await self._creator.root(tenant, link)
-        await self._put(raw, tenant)
+        await self.put(raw, tenant)
         self._emit(EventType.TENANT_CREATE, tenant=tenant.tenant, detail=f"link {tenant.link}")
         await self._rewrapper.finish(tenant)
         return Empty()
@@ -97,7 +99,7 @@ class RegistryRequests:
             await self._feed.fetch("tenant", service.tenant)
         await self._expect(service)
         await self._creator.service(service)
-        await self._put(raw, service)
+        await self.put(raw, service)
         return Empty()
 
     async def _expect(self, obj: RegistryObject) -> None:
@@ -116,7 +118,8 @@ class RegistryRequests:
                 f"revision {obj.revision} is too far above the last one; take at most {most}",
             )
 
-    async def _put(self, raw: bytes, obj: RegistryObject) -> None:
+    async def put(self, raw: bytes, obj: RegistryObject) -> None:
+        """Accept a verified statement; raises ``conflict``, ``malformed`` and ``unavailable``."""
         await self._expect(obj)
         await self._keeper.accept(raw, obj)
 
@@ -136,6 +139,8 @@ def _difference(known: RegistryObject | None, new: RegistryObject) -> str:
         return f"{exists}, with another URI"
     if known is None or new.revision < known.revision:
         return f"{exists}, with a higher revision than {new.revision}"
+    if isinstance(new, App) and not follows(known, new):
+        return f"{exists}, and was changed since this change was prepared"
     fields = [name for name in type(new).model_fields if name != "revision"]
     other = [name for name in fields if getattr(known, name) != getattr(new, name)]
     return f"{exists}, with revision {known.revision}, and differs in: {', '.join(other)}"

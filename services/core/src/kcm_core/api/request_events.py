@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.audit.repeat_counter import What
+from kcm_schemas.admin.apps import AppQuery
 from kcm_schemas.admin.holds import HoldPrefix, HoldQuery, PreviewQuery
 from kcm_schemas.admin.requests import AdminRequest, PutStatement
 from kcm_schemas.admin.tenants import ServiceListQuery, TenantQuery, TenantShowQuery
+from kcm_schemas.app import App
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
@@ -55,10 +57,11 @@ def _preview(payload: bytes) -> What:
 
 
 _READERS: Final[dict[tuple[str, str], Callable[[bytes], What]]] = {
-    **dict.fromkeys([(noun, "put") for noun in ("tenant", "link", "service", "hold")], _put),
+    **dict.fromkeys([(noun, "put") for noun in ("tenant", "link", "service", "app", "hold")], _put),
     ("tenant", "find"): lambda payload: {"tenant": decode(TenantQuery, payload).tenant},
     ("tenant", "show"): lambda payload: {"tenant": decode(TenantShowQuery, payload).tenant},
     ("service", "list"): lambda payload: {"tenant": decode(ServiceListQuery, payload).tenant},
+    ("app", "show"): lambda payload: {"target": f"app {decode(AppQuery, payload).app}"},
     ("hold", "status"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
     ("hold", "export"): lambda payload: {"hold": decode(HoldQuery, payload).hold_id},
     ("hold", "show"): lambda payload: {"target": f"hold {decode(HoldPrefix, payload).prefix}"},
@@ -68,18 +71,25 @@ _READERS: Final[dict[tuple[str, str], Callable[[bytes], What]]] = {
 
 def _statement(raw: bytes) -> What:
     signed = read_signed(raw)
-    match signed.kind:
-        case Kind.TENANT:
-            return {"tenant": decode(Tenant, signed.body).tenant}
-        case Kind.LINK:
-            return {"target": f"link {decode(Link, signed.body).link}"}
-        case Kind.SERVICE:
-            service = decode(Service, signed.body)
-            return {"tenant": service.tenant, "service": service.service}
-        case Kind.HOLD:
-            hold = decode(Hold, signed.body)
-            return {"hold": hold.id, "target": f"{hold.scope} {hold.target}"}
-        case Kind.LIFT:
-            return _statement(decode(Lift, signed.body).hold)
-        case _:
-            return {}
+    read = _STATEMENTS.get(signed.kind)
+    return {} if read is None else read(signed.body)
+
+
+def _service(body: bytes) -> What:
+    service = decode(Service, body)
+    return {"tenant": service.tenant, "service": service.service}
+
+
+def _hold(body: bytes) -> What:
+    hold = decode(Hold, body)
+    return {"hold": hold.id, "target": f"{hold.scope} {hold.target}"}
+
+
+_STATEMENTS: Final[dict[Kind, Callable[[bytes], What]]] = {
+    Kind.TENANT: lambda body: {"tenant": decode(Tenant, body).tenant},
+    Kind.LINK: lambda body: {"target": f"link {decode(Link, body).link}"},
+    Kind.SERVICE: _service,
+    Kind.APP: lambda body: {"target": f"app {decode(App, body).app}"},
+    Kind.HOLD: _hold,
+    Kind.LIFT: lambda body: _statement(decode(Lift, body).hold),
+}

@@ -12,6 +12,7 @@ from kcm_schemas.codec import decode
 from kcm_schemas.roster import OperatorRole
 
 from kcm_core.api.admin_rules import CoreRules
+from kcm_core.api.app_requests import AppRequests
 from kcm_core.api.hold_requests import HoldRequests
 from kcm_core.api.list_requests import ListRequests
 from kcm_core.api.registry_adoption import RegistryAdoption
@@ -67,6 +68,9 @@ def _serve_registry(
     endpoint.serve("tenant", {"put": registry_requests.put_tenant}, ADMIN)
     endpoint.serve("link", {"put": registry_requests.put_link}, ADMIN)
     endpoint.serve("service", {"put": registry_requests.put_service}, ADMIN)
+    apps = AppRequests(ports.host, ports.replica_state.registry, ports.feed, puts=registry_requests)
+    endpoint.serve("app", {"put": apps.put}, ADMIN)
+    endpoint.serve("app", {"show": apps.show, "list": apps.page})
 
 
 def _serve_lists(endpoint: AdminEndpoint, ports: Ports) -> None:

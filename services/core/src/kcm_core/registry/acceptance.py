@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kcm_killswitch.model.registry import RegistryObject, key_of
+from kcm_killswitch.model.registry_objects import RegistryObject, key_of
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError

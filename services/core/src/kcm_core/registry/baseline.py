@@ -15,8 +15,9 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, Registry
+from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import NO_BASELINE, RegistryLease
+from kcm_killswitch.model.registry_objects import Key
 from kcm_runtime.audit.port import Emit
 from kcm_runtime.error_text import describe
 from kcm_runtime.tasks import TaskSet

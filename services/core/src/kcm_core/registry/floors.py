@@ -25,7 +25,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, is_key
+from kcm_killswitch.model.registry_objects import Key, is_key
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.atomic import place, sync_directory
 

@@ -18,7 +18,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, Registry, RegistryObject, is_key, key_of
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_objects import Key, RegistryObject, is_key, key_of
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
@@ -46,6 +47,7 @@ _COMMANDS: Final = {
     "tenant": "kcm tenant create",
     "link": "kcm l1 link",
     "service": "kcm service create",
+    "app": "kcm app create",
 }
 """The command that signs an entry again, by the entry's noun."""
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from kcm_killswitch.model.registry import Key, Registry, RegistryObject, is_key, key_of
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_objects import Key, RegistryObject, is_key, key_of
 from kcm_killswitch.replica.log_fields import of_object
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.audit.pacing import Paced

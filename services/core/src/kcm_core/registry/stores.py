@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from kcm_killswitch.model.registry import Key
+from kcm_killswitch.model.registry_objects import Key
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Entry
 from kcm_runtime.nats.streams import ever_had, keep, last

@@ -1,0 +1,67 @@
+"""Applications, as operators sign them: who may ask a Gateway for what.
+
+An application acts only with its key, only for what its grants list, only in its regions, and only
+from ``not_before_ms`` until before ``not_after_ms`` (Unix milliseconds). Its entry is never
+deleted: a revocation is an entry with the next revision.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kcm_schemas import limits
+from kcm_schemas.codec import Message
+from kcm_schemas.names import U64, Digest, Name
+from kcm_schemas.roster import PublicKey
+
+Verb = Literal["decrypt", "encrypt"]
+
+
+class AppGrant(Message):
+    """The verbs that an application may use for a tenant's service; ``*`` is every service.
+
+    There is no grant for every tenant: one key of an operator must not reach all customers.
+    """
+
+    tenant: Name
+    service: Name | Literal["*"]
+    verbs: Annotated[list[Verb], Field(min_length=1, max_length=2)]
+
+
+class App(Message):
+    """An application, its public key and its grants.
+
+    ``previous`` is the SHA-256 of the entry that this one replaces, so that two operators do not
+    overwrite each other's change; zeros in the first one. ``plain`` lets any client of the broker
+    use the application's grants without a key. ``revoked`` ends it.
+    """
+
+    app: Name
+    revision: U64
+    previous: Digest
+    public_key: PublicKey
+    grants: Annotated[list[AppGrant], Field(max_length=limits.APP_GRANTS_MAX)]
+    regions: Annotated[list[Name], Field(min_length=1, max_length=32)]
+    not_before_ms: U64
+    not_after_ms: U64
+    plain: bool
+    revoked: bool
+
+    @model_validator(mode="after")
+    def _in_order(self) -> App:
+        places = [(one.tenant, one.service) for one in self.grants]
+        verbs = [sorted(set(one.verbs)) == one.verbs for one in self.grants]
+        if not (places == sorted(set(places)) and all(verbs)) or self.regions != sorted(
+            set(self.regions)
+        ):
+            raise ValueError("grants, verbs and regions are in ascending order, each once")
+        return self
+
+    def covers(self, verb: str, tenant: str, service: str) -> bool:
+        """Whether a grant lists this verb for a tenant's service."""
+        return any(
+            one.tenant == tenant and one.service in ("*", service) and verb in one.verbs
+            for one in self.grants
+        )
