@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.api.session_keys import SessionKeys
-from kcm_core.api.sessions import Sessions
+from kcm_core.api.gateway_sessions import GatewaySessions
 from kcm_core.api.wrap import WrapApi
 from kcm_core.assembly import Limits, Ports
 from kcm_core.assembly.key_service import key_service
@@ -29,7 +28,7 @@ from kcm_gateway.assembly import Ports as GatewayPorts
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.engine import Gateway
-from kcm_gateway.session_opener import Ask
+from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.log_position import LogPosition
@@ -44,13 +43,15 @@ from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.roster.store import Rosters
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
 from kcm_schemas.roster import Region, Role
+from kcm_sessions.session_keys import SessionKeys
+from kcm_sessions.session_opener import Ask
 from kcm_trust.verify import Verifier, verify_roster
 
 from tests.fakes.bus import Bus
@@ -182,9 +183,9 @@ class _Making:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
 
-async def served(wrapping: WrapApi, sessions: Sessions, subject: str, body: bytes) -> bytes:
+async def served(wrapping: WrapApi, sessions: GatewaySessions, subject: str, body: bytes) -> bytes:
     """Serve a request of a session, or one that begins a session."""
-    in_session = subject.count(".") == subjects.core_all(REGION, TENANT).count(".")
+    in_session = subject.count(".") == data_subjects.core_all(REGION, TENANT).count(".")
     return await (wrapping if in_session else sessions).handle(subject, body)
 
 
@@ -214,7 +215,7 @@ def key_ports(
         second_store=unused,
         store=MemoryStore(),
         vault=vault,
-        session_keys=SessionKeys(host, randomness),
+        session_keys=SessionKeys(host, randomness, Arena),
         unsealer=FakeUnsealer(),
         purge=vault.purge,
         unload=vault.purge,

@@ -63,8 +63,11 @@ class Environment:
 
 
 BASE: Final = frozenset({"kcm_schemas", "kcm_trust", "kcm_runtime"})
-KEYS: Final = BASE | {"kcm_keymem", "kcm_sealing", "kcm_killswitch"}
-"""The packages of components that hold keys. The SDK and the Auditor must not have them."""
+SESSIONS: Final = BASE | {"kcm_sealing", "kcm_sessions"}
+"""The packages of components that open sessions."""
+
+KEYS: Final = SESSIONS | {"kcm_keymem", "kcm_killswitch"}
+"""The packages of components that hold keys of tenants, which the SDK and the Auditor must not."""
 
 PUBLIC_NAMES: Final = (
     "import kcm; print(len([getattr(kcm, name) for name in kcm.__all__]), 'names')"
@@ -78,7 +81,7 @@ ENVIRONMENTS: Final = (
     Environment(
         "the SDK alone",
         ("kcm",),
-        BASE | {"kcm"},
+        SESSIONS | {"kcm"},
         (*SDK, Command(("kcm", "dev"), "kcm-devsystem, which is not installed", code=2)),
     ),
     Environment(

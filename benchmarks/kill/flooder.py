@@ -13,7 +13,7 @@ from typing import Final
 import uvloop
 from kcm_devsystem.identities import Member
 from kcm_runtime.config import BusAddress
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits, subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, Signature, Signed
@@ -43,8 +43,8 @@ class Flood:
 
     async def run(self) -> None:
         """Send for ever."""
-        gateway = subjects.gateway(self._region, "encrypt", "t00000", "records")
-        core = subjects.core(
+        gateway = data_subjects.gateway(self._region, "encrypt", "t00000", "records")
+        core = data_subjects.core(
             self._region, Member(Role.CORE, self._region, 1).name, "unwrap", "t00000", "records"
         )
         while True:

@@ -19,7 +19,7 @@ from itertools import cycle
 from typing import Final
 
 import nats
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects, subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
@@ -145,7 +145,7 @@ async def in_turn(
             v=1, deadline_ms=int((sent + ANSWER_S) * 1000), dek_scope="record", plaintexts=[b""],
             contexts=[],
         )  # fmt: skip
-        subject = subjects.gateway(region, "encrypt", tenant, SERVICE)
+        subject = data_subjects.gateway(region, "encrypt", tenant, SERVICE)
         try:
             body = (await client.request(subject, encode(request), timeout=ANSWER_S)).data
             lease_s = decode_reply(EncryptReply, body).lease_ms / 1000

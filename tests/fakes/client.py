@@ -17,7 +17,7 @@ from kcm._internal.rpc import Environment
 from kcm.errors import Unavailable
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
-from kcm_schemas import limits, record, subjects
+from kcm_schemas import data_subjects, limits, record, subjects
 from kcm_schemas.admin.requests import AdminReply, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -118,7 +118,7 @@ class FakeGateway:
     def answer(self, subject: str, body: bytes) -> bytes:
         """What the Gateway says."""
         self.requests.append(subject)
-        place = subjects.read_data(subject)
+        place = data_subjects.read_data(subject)
         if place.operation == "encrypt":
             asked = decode(EncryptRequest, body)
             self._in_time(asked.deadline_ms)

@@ -21,12 +21,12 @@ from kcm._internal import file_format
 from kcm_auditor.journal.format import START, BadLine, Entry, Incident, IncidentKind, read, write
 from kcm_core.providers.uri import parse as parse_uri
 from kcm_core.providers.uri_parts import L1UriError
-from kcm_schemas import limits, record, subjects
+from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import Ticket
+from kcm_schemas.session import Ticket, decode_sealed_reply
 from kcm_schemas.signed import Signed, read_signed
-from kcm_schemas.vault import CoreRequest, decode_core_reply
+from kcm_schemas.vault import CoreRequest
 from kcm_trust.verify import Untrusted
 
 from tests.property.messages import models
@@ -37,8 +37,8 @@ VECTORS: Final = Path(__file__).parents[1] / "vectors"
 REFUSALS: Final = frozenset({Code.MALFORMED, Code.TOO_LARGE})
 
 _MODELS: Final = models()
-_SUBJECT: Final = subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
-_OPEN: Final = subjects.core_session("eu", "core-eu", "open")
+_SUBJECT: Final = data_subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
+_OPEN: Final = data_subjects.core_session("eu", "core-eu", "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def requests(data: bytes) -> None:
 def replies(data: bytes) -> None:
     """What a Gateway gets in place of a Core's reply."""
     with suppress(KcmError):
-        decode_core_reply(data)
+        decode_sealed_reply(data)
 
 
 def uris(data: bytes) -> None:

@@ -26,7 +26,7 @@ from kcm_devsystem.state import Entry
 from kcm_devsystem.topology import password_path
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.data import (
     DecryptReply,
@@ -185,7 +185,7 @@ async def encrypt(app, tenant, plaintexts, *, region=EU, contexts=(), dek_scope=
         v=1, deadline_ms=now_ms() + 5000, dek_scope=dek_scope,
         plaintexts=list(plaintexts), contexts=list(contexts),
     )  # fmt: skip
-    subject = subjects.gateway(region, "encrypt", tenant, "crm")
+    subject = data_subjects.gateway(region, "encrypt", tenant, "crm")
     return decode_reply(EncryptReply, await app.request(subject, encode(request), 6))
 
 
@@ -193,5 +193,5 @@ async def decrypt(app, tenant, records, *, region=EU, contexts=(), service="crm"
     request = DecryptRequest(
         v=1, deadline_ms=now_ms() + 5000, records=list(records), contexts=list(contexts)
     )
-    subject = subjects.gateway(region, "decrypt", tenant, service)
+    subject = data_subjects.gateway(region, "decrypt", tenant, service)
     return decode_reply(DecryptReply, await app.request(subject, encode(request), 6))

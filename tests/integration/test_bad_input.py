@@ -2,7 +2,7 @@
 
 import msgpack
 import pytest
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits, subjects
 from kcm_schemas.codec import encode, pack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptRequest, EncryptReply, EncryptRequest, decode_reply
@@ -65,13 +65,13 @@ def request(**changes):
     ],
 )
 async def test_a_bad_message_gets_its_code(app, tenants, body, code):
-    subject = subjects.gateway(EU, "encrypt", tenants[0], "crm")
+    subject = data_subjects.gateway(EU, "encrypt", tenants[0], "crm")
     assert await refused(app, subject, body()) is code
     assert (await encrypt(app, tenants[0], [b"still there"])).codes == []
 
 
 async def test_unknown_names(app, tenants):
-    known = subjects.gateway(EU, "encrypt", tenants[0], "crm")
+    known = data_subjects.gateway(EU, "encrypt", tenants[0], "crm")
     body = pack(request())
     assert await refused(app, known.replace(tenants[0], "nobody"), body) is Code.UNKNOWN_TENANT
     assert await refused(app, known.replace("crm", "nothing"), body) is Code.UNKNOWN_SERVICE
@@ -144,7 +144,7 @@ async def test_both_scopes_come_back(app, tenants):
 
 async def test_a_core_refuses_who_is_no_gateway(app, tenants):
     """A client that speaks to a Core itself has no ticket that anybody believes."""
-    subject = subjects.core(EU, "core-eu-de-1", "unwrap", tenants[0], "crm")
+    subject = data_subjects.core(EU, "core-eu-de-1", "unwrap", tenants[0], "crm")
     body = encode(DecryptRequest(v=1, deadline_ms=now_ms() + 1000, records=[b"x"], contexts=[]))
     assert await refused(app, subject, body) is Code.MALFORMED
 

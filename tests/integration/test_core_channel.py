@@ -6,7 +6,7 @@ import pytest
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
-from kcm_schemas.vault import decode_core_reply
+from kcm_schemas.session import decode_sealed_reply
 
 from tests.integration.living import EU, decrypt, encrypt, eventually
 
@@ -41,7 +41,7 @@ def requests(heard):
 
 async def answered(app, subject, body):
     try:
-        decode_core_reply(await app.request(subject, body, 6))
+        decode_sealed_reply(await app.request(subject, body, 6))
     except KcmError as error:
         return error.code
     return Code.OK

@@ -11,7 +11,7 @@ from kcm_core.assembly.kill_switch import kill_switch
 from kcm_core.assembly.registry import registry_parts
 from kcm_core.registry.keeper import RegistryKeeper
 from kcm_killswitch.model.registry_objects import key_of, replaces
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects, subjects
 from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
@@ -113,7 +113,7 @@ class SimCore(Instance):
         if self.world.plan.page_s:
             self.compaction.start()
         region = self.who.region
-        await self.serve(subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
+        await self.serve(data_subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
         await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
         self.ready = True
 
@@ -130,7 +130,7 @@ class SimCore(Instance):
 
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
-        asked = subjects.read_core(subject)
+        asked = data_subjects.read_core(subject)
         caller, incarnation, deadline_ms, keys = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kcm_killswitch.model.admission import Permit
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects
 from kcm_schemas.codec import pack
 from kcm_schemas.codes import Code, KcmError
 
@@ -57,7 +57,7 @@ class SimGateway(Instance):
         if self.world.plan.variant != "lease-at-start":
             await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
         region = self.who.region
-        await self.serve(subjects.gateway_all(region), f"gateway-{region}", self._data)
+        await self.serve(data_subjects.gateway_all(region), f"gateway-{region}", self._data)
         self.ready = True
 
     def drop(self, tenant: str) -> int:
@@ -70,7 +70,7 @@ class SimGateway(Instance):
 
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
         arrived = self.clock.elapsed()
-        asked = subjects.read_data(subject)
+        asked = data_subjects.read_data(subject)
         deadline_ms, payload = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
@@ -144,7 +144,7 @@ class SimGateway(Instance):
         sent = self.clock.elapsed()
         deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
         body = pack([self.who.name, self.incarnation, deadline_ms, keys])
-        subject = subjects.core(self.who.region, ANY_CORE, operation, tenant, SERVICE)
+        subject = data_subjects.core(self.who.region, ANY_CORE, operation, tenant, SERVICE)
         answer = await self.region_bus.request(subject, body, CORE_TIMEOUT_S)
         lease_ms, done = read(answer)
         until = sent + lease_ms / 1000

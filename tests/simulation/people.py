@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects, subjects
 from kcm_schemas.codec import encode, pack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift
@@ -124,7 +124,7 @@ class Client(Person):
 
     async def _serve(self, tenant: TenantFacts, operation: str, payload: Any) -> Any:
         world, began, sent = self.world, self.world.loop.now, self.clock.elapsed()
-        subject = subjects.gateway(self.region, operation, tenant.name, SERVICE)
+        subject = data_subjects.gateway(self.region, operation, tenant.name, SERVICE)
         deadline_ms = self.clock.unix_ms() + int(ANSWER_S * 1000)
         try:
             body = pack([deadline_ms, payload])

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.assembly.production import overwrite_keys
 from kcm_core.keys.file_store import FileKeyStore
@@ -15,6 +14,7 @@ from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.registry.floors import Floors
 from kcm_gateway.core_client import CoreClient
+from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.hold_set import HoldState
@@ -34,6 +34,7 @@ from kcm_schemas.control import Hold, Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
 from kcm_schemas.signed import Kind, read_signed
+from kcm_sessions.session_keys import SessionKeys
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
@@ -206,7 +207,7 @@ class Core:
             floors.use()
         second_store = FileKeyStore(world.directory)
         self.region_bus = world.wire.join(self.me.name)
-        self.session_keys = SessionKeys(host, randomness)
+        self.session_keys = SessionKeys(host, randomness, Arena)
         stream: Any = Attestations()
         return Ports(
             host=host,

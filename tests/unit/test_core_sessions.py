@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from kcm_core.api import sessions as module
-from kcm_core.api.session_keys import CURRENT_S, KEPT_S
-from kcm_core.api.sessions import SESSIONS_PER_CALLER_MAX
+from kcm_core.api import gateway_sessions as module
 from kcm_keymem.arena import Arena, Purged
 from kcm_keymem.pages import fill_random
 from kcm_keymem.random import SystemKeyRandomness
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import SessionKey, Ticket
+from kcm_schemas.session import SealedReply, SessionKey, Ticket
 from kcm_schemas.signed import Kind
-from kcm_schemas.vault import CoreReply
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate, HpkePublic, KeyClosed
 from kcm_sealing.session import TicketInfo, open_session_as_caller
+from kcm_sessions.session_keys import CURRENT_S, KEPT_S
+from kcm_sessions.sessions import INSTANCES
 from kcm_trust.verify import Untrusted
 
 from tests.unit.core_rig import VERIFIER, World
@@ -150,8 +149,8 @@ def test_a_core_that_ends_has_no_key(core):
 
 async def test_a_ticket_opens_a_session_and_the_reply_proves_the_key(core):
     made = ticket(core)
-    subject = subjects.core_session("eu", "core-eu", "open")
-    reply = decode(CoreReply, await core.sessions.handle(subject, encode(made)))
+    subject = data_subjects.core_session("eu", "core-eu", "open")
+    reply = decode(SealedReply, await core.sessions.handle(subject, encode(made)))
     assert len(reply.sealed) == limits.NONCE_SIZE + limits.TAG_SIZE
     session, caller = core.sessions.session("gw-eu", made.session_id)
     assert caller.instance == session.keys.info.caller == "gw-eu"
@@ -162,7 +161,7 @@ def test_a_ticket_opens_one_session_once(core):
     made = ticket(core)
     core.sessions.open(made)
     not_opened(core, made, Code.UNKNOWN_SESSION)
-    for _ in range(SESSIONS_PER_CALLER_MAX):
+    for _ in range(INSTANCES.per_caller):
         core.sessions.open(ticket(core))
     with pytest.raises(KcmError):
         core.sessions.session("gw-eu", made.session_id)
@@ -233,23 +232,24 @@ def test_a_session_ends_with_its_ticket_and_is_wiped(world, core):
         core.sessions.session("gw-eu", made.session_id)
     assert info.value.code is Code.UNKNOWN_SESSION
     core.sessions.open(ticket(core))
+    core.sessions.wipe_ended()  # as the Core does by time
     assert len(core.sessions) == 1
     assert wiped(session)
 
 
 def test_one_caller_pushes_out_only_its_own_sessions(core):
-    first = [ticket(core) for _ in range(SESSIONS_PER_CALLER_MAX)]
+    first = [ticket(core) for _ in range(INSTANCES.per_caller)]
     opened = [core.sessions.open(made) for made in first]
     core.sessions.session("gw-eu", first[0].session_id)
     core.sessions.used(opened[0])  # so the second is the oldest
     core.sessions.open(ticket(core))
-    assert len(core.sessions) == SESSIONS_PER_CALLER_MAX
+    assert len(core.sessions) == INSTANCES.per_caller
     assert core.sessions.session("gw-eu", first[0].session_id)[0] is opened[0]
     assert wiped(opened[1])
 
 
 def test_a_caller_with_too_many_tickets_has_to_wait(world, core, monkeypatch):
-    monkeypatch.setattr(module, "TICKETS_MAX", 3)
+    monkeypatch.setattr(module, "INSTANCES", dataclasses.replace(INSTANCES, tickets=3))
     core = world.core("core-eu-2")
     for _ in range(3):
         core.sessions.open(ticket(core))
@@ -279,7 +279,7 @@ def test_sessions_that_no_caller_uses_are_wiped_by_time(world, core):
 
 
 def test_a_session_that_only_an_eavesdropper_names_is_not_kept_longer(core):
-    first = [ticket(core) for _ in range(SESSIONS_PER_CALLER_MAX)]
+    first = [ticket(core) for _ in range(INSTANCES.per_caller)]
     opened = [core.sessions.open(made) for made in first]
     core.sessions.session("gw-eu", first[0].session_id)  # named, and not used
     core.sessions.open(ticket(core))
@@ -293,7 +293,7 @@ def test_closing_wipes_every_session(core):
 
 
 async def test_a_ticket_that_does_not_verify_is_recorded_without_a_name_and_bounded(core):
-    subject = subjects.core_session("eu", "core-eu", "open")
+    subject = data_subjects.core_session("eu", "core-eu", "open")
     for _ in range(3):
         made = encode(ticket(core, signer="gw-us"))
         assert await refused(core.sessions.handle(subject, made)) is Code.FORBIDDEN
@@ -304,11 +304,11 @@ async def test_a_ticket_that_does_not_verify_is_recorded_without_a_name_and_boun
 
 @pytest.mark.parametrize("verb", ["close", "ticket", "unwrap"])
 async def test_nothing_else_begins_a_session(core, verb):
-    subject = subjects.core_session("eu", "core-eu", verb)
+    subject = data_subjects.core_session("eu", "core-eu", verb)
     assert await refused(core.sessions.handle(subject, b"")) is Code.MALFORMED
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x80", b"x" * 1000])
 async def test_rubbish_opens_nothing(core, body):
-    subject = subjects.core_session("eu", "core-eu", "open")
+    subject = data_subjects.core_session("eu", "core-eu", "open")
     assert await refused(core.sessions.handle(subject, body)) is Code.MALFORMED

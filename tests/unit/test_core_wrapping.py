@@ -6,17 +6,18 @@ import pytest
 from kcm_core.providers.state import L1State
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.registry_objects import key_of
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits, subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.registry import Service
+from kcm_schemas.session import decode_sealed_reply
 from kcm_schemas.signed import Kind
-from kcm_schemas.vault import CoreRequest, decode_core_reply
+from kcm_schemas.vault import CoreRequest
 
 from tests.unit.core_rig import BLOB, KEY, LINK, SERVICE, TENANT, URI, entry, is_request, signed
 from tests.unit.refusals import refused
 
-SUBJECT = subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
+SUBJECT = data_subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ class Wire:
         self.seen.append((self.subject or subject, encode(request)))
         answer = await self.core.answer(*self.seen[-1])
         try:
-            decode_core_reply(answer)
+            decode_sealed_reply(answer)
         except KcmError as error:
             self.codes.append(error.code)
         return answer
@@ -89,10 +90,10 @@ async def test_one_tampered_key_spoils_no_other(core):
 @pytest.mark.parametrize(
     ("subject", "code"),
     [
-        (subjects.core("eu", "core-eu", "wrap", "acme", "crm"), Code.MALFORMED),
-        (subjects.core("eu", "core-eu", "unwrap", "acme", "hr"), Code.FORBIDDEN),
-        (subjects.core("eu", "core-eu", "rewrap", "acme", "crm"), Code.MALFORMED),
-        (subjects.core("eu", "core-eu", "unwrap", "bcme", "crm"), Code.FORBIDDEN),
+        (data_subjects.core("eu", "core-eu", "wrap", "acme", "crm"), Code.MALFORMED),
+        (data_subjects.core("eu", "core-eu", "unwrap", "acme", "hr"), Code.FORBIDDEN),
+        (data_subjects.core("eu", "core-eu", "rewrap", "acme", "crm"), Code.MALFORMED),
+        (data_subjects.core("eu", "core-eu", "unwrap", "bcme", "crm"), Code.FORBIDDEN),
     ],
     ids=["operation", "service", "no operation", "tenant"],
 )
@@ -324,7 +325,7 @@ async def test_nothing_is_recorded_in_the_name_of_who_did_not_seal_it(world, cor
     core.events.clear()
     changes = {"counter": 77, "sealed": bytes(len(request.sealed))}
     forged = encode(request.model_copy(update=changes))
-    subject = subjects.core("eu", "core-eu", "unwrap", tenant, "crm")
+    subject = data_subjects.core("eu", "core-eu", "unwrap", tenant, "crm")
     with pytest.raises(KcmError):
         await core.wrapping.handle(subject, forged)
     assert [kind for kind, _ in core.events if kind.startswith("keys.")] == []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_core.api.sessions import SESSIONS_PER_CALLER_MAX
 from kcm_core.providers.state import L1State
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code
 from kcm_schemas.vault import CoreRequest
+from kcm_sessions.sessions import INSTANCES
 
 from tests.unit.core_rig import URI, is_request
 from tests.unit.refusals import refused
@@ -77,7 +77,7 @@ async def test_a_copy_is_nothing_after_its_session_was_closed(core):
     _, _, blobs = await wrapped(core)
     wire = Wire(core)
     await unwrap(core, blobs, client=core.client(ask=wire))
-    for _ in range(SESSIONS_PER_CALLER_MAX):
+    for _ in range(INSTANCES.per_caller):
         await unwrap(core, blobs)
     assert await refused(core.wrapping.handle(*wire.seen[0])) is Code.UNKNOWN_SESSION
 
@@ -136,7 +136,7 @@ async def test_of_copies_that_wait_together_one_is_served(world, core):
 
 async def test_a_forged_one_does_not_take_the_place_of_the_true_one(core):
     _, _, blobs = await wrapped(core)
-    subject = subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
+    subject = data_subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
 
     class Race(Wire):
         """A forgery of the same id comes first."""

@@ -3,13 +3,13 @@
 import asyncio
 
 import pytest
-from kcm_gateway.core_sessions import AVOID_S, END_S, RENEW_S, REOPEN_S
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import decode_reply
-from kcm_schemas.session import UNSEALED
-from kcm_schemas.vault import CoreRefusal, CoreReply, CoreRequest
+from kcm_schemas.session import UNSEALED, SealedRefusal, SealedReply
+from kcm_schemas.vault import CoreRequest
+from kcm_sessions.peer_sessions import AVOID_S, END_S, RENEW_S, REOPEN_S
 
 from tests.audit_rig import until
 from tests.fakes.client import failure
@@ -132,18 +132,18 @@ async def test_requests_that_lost_one_session_together_make_one_new_one(core, br
 
 
 def flipped(body, answer):
-    reply = decode(CoreReply, answer)
+    reply = decode(SealedReply, answer)
     sealed = bytearray(reply.sealed)
     sealed[40] ^= 1
     return encode(reply.model_copy(update={"sealed": bytes(sealed)}))
 
 
 def as_refusal(body, answer):
-    return encode(CoreRefusal(v=1, refused=decode(CoreReply, answer).sealed))
+    return encode(SealedRefusal(v=1, refused=decode(SealedReply, answer).sealed))
 
 
 def shortened(body, answer):
-    reply = decode(CoreReply, answer)
+    reply = decode(SealedReply, answer)
     return encode(reply.model_copy(update={"sealed": reply.sealed[:-1]}))
 
 
@@ -241,7 +241,7 @@ async def test_a_key_of_another_time_is_refused_and_the_text_names_the_clock(cor
 
 async def test_a_core_that_does_not_have_the_key_opens_no_session(core, broker, client):
     def other(verb, answer):
-        return encode(CoreReply(v=1, sealed=bytes(40))) if verb == "open" else answer
+        return encode(SealedReply(v=1, sealed=bytes(40))) if verb == "open" else answer
 
     broker.begins = other
     error = await refusal(wrap(client))
@@ -282,7 +282,7 @@ async def test_the_other_core_is_asked_when_one_is_away_or_refuses(core, broker)
 
 def test_a_failure_that_says_ok_is_malformed():
     with pytest.raises(KcmError) as info:
-        decode_reply(CoreReply, failure(Code.OK))
+        decode_reply(SealedReply, failure(Code.OK))
     assert info.value.code is Code.MALFORMED
 
 

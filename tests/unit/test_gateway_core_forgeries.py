@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from kcm_gateway.core_sessions import AVOID_S
-from kcm_gateway.session_opener import TICKET_EVERY_S, TICKETS_AT_ONCE
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import Failure
-from kcm_schemas.vault import CoreReply
+from kcm_schemas.session import SealedReply
+from kcm_sessions.peer_sessions import AVOID_S
+from kcm_sessions.session_opener import TICKET_EVERY_S, TICKETS_AT_ONCE
 
 from tests.audit_rig import until
 from tests.fakes.client import failure
@@ -32,7 +32,7 @@ def client(region):
 
 
 @pytest.mark.parametrize(
-    "lie", [CoreReply(v=1, sealed=bytes(40)), Failure(v=1, error=Code.UNKNOWN_SESSION, detail="")]
+    "lie", [SealedReply(v=1, sealed=bytes(40)), Failure(v=1, error=Code.UNKNOWN_SESSION, detail="")]
 )
 async def test_forged_replies_to_tickets_do_not_use_up_the_tickets(region, client, lie):
     region.after = lambda _, what, answer: encode(lie) if what == "open" else answer
@@ -126,7 +126,7 @@ async def test_a_cancelled_request_stays_cancelled_when_the_client_closes(region
 async def test_the_other_core_that_comes_back_is_waited_for(region, client):
     """One hangs, the other is away for a moment: nothing was sent, so it is tried again."""
     clock = region.world.clock
-    back = clock.now + 0.7
+    back = clock.now + 0.3  # less than the waits of any random numbers
 
     async def bend(name, _what, timeout_s):
         if name == "core-eu":

@@ -7,13 +7,14 @@ import gc
 from hashlib import sha256
 
 import pytest
-from kcm_gateway.core_sessions import END_S
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import Failure
+from kcm_schemas.session import SealedRefusal, SealedReply
 from kcm_schemas.signed import Kind
-from kcm_schemas.vault import CoreRefusal, CoreReply, CoreRequest
+from kcm_schemas.vault import CoreRequest
+from kcm_sessions.peer_sessions import END_S
 
 from tests.audit_rig import until
 from tests.fakes.client import failure
@@ -145,7 +146,7 @@ async def test_a_reply_of_another_length_makes_the_gateway_ask_the_other_core(re
     def shorter(name, what, answer):
         if what == "work" and not lied:
             lied.append(name)
-            return encode(CoreReply(v=1, sealed=bytes(size)))
+            return encode(SealedReply(v=1, sealed=bytes(size)))
         return answer
 
     region.after = shorter
@@ -166,7 +167,7 @@ async def test_a_core_that_seals_a_refusal_that_is_none_does_not_succeed(region,
         plain = memoryview(encode(said) if said else b"no failure")
         digest = sha256(region.body).digest()
         return encode(
-            CoreRefusal(v=1, refused=session.keys.seal_reply(digest, plain, bytes(24), "refused"))
+            SealedRefusal(v=1, refused=session.keys.seal_reply(digest, plain, bytes(24), "refused"))
         )
 
     region.after = lie

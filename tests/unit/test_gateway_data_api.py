@@ -5,7 +5,7 @@ from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
 from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -15,8 +15,8 @@ from tests.fakes.bus import Clock
 from tests.unit.core_rig import instance_context
 from tests.unit.refusals import refused
 
-ENCRYPT = subjects.gateway("eu", "encrypt", "acme", "crm")
-DECRYPT = subjects.gateway("eu", "decrypt", "acme", "crm")
+ENCRYPT = data_subjects.gateway("eu", "encrypt", "acme", "crm")
+DECRYPT = data_subjects.gateway("eu", "decrypt", "acme", "crm")
 
 
 class Engine:
@@ -100,8 +100,8 @@ async def test_both_operations_are_served_and_recorded(service):
         (ENCRYPT, 0, Code.DEADLINE_EXCEEDED),
         (ENCRYPT, -1, Code.DEADLINE_EXCEEDED),
         (ENCRYPT, limits.DEADLINE_MAX_MS + 1, Code.MALFORMED),
-        (subjects.gateway("eu", "encrypt", "bcme", "crm"), 5000, Code.FORBIDDEN),
-        (subjects.gateway("eu", "shred", "acme", "crm"), 5000, Code.MALFORMED),
+        (data_subjects.gateway("eu", "encrypt", "bcme", "crm"), 5000, Code.FORBIDDEN),
+        (data_subjects.gateway("eu", "shred", "acme", "crm"), 5000, Code.MALFORMED),
         (DECRYPT, 5000, Code.MALFORMED),
     ],
     ids=["now", "late", "far ahead", "no grant", "no operation", "another operation's body"],
@@ -172,6 +172,6 @@ async def test_what_would_not_fit_into_the_answer_is_refused_before_it_is_done(s
 
 async def test_nobody_who_asks_chooses_the_type_of_an_event(service):
     for operation in ("shred", "a" * 60, "alive"):
-        subject = subjects.gateway("eu", operation, "acme", "crm")
+        subject = data_subjects.gateway("eu", operation, "acme", "crm")
         assert await refused(service.handle(subject, ask(service))) is Code.MALFORMED
     assert {event[0] for event in service.audit.events} == {EventType.DATA_REFUSED}

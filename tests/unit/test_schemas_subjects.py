@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects, subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import RESERVED_REGION, TOKEN, is_name, is_region
 
@@ -35,12 +35,12 @@ BAD = [
 ]
 
 BUILDERS: list[Callable[..., str]] = [
-    subjects.gateway,
-    subjects.gateway_all,
-    subjects.core,
-    subjects.core_all,
-    subjects.core_session,
-    subjects.core_sessions,
+    data_subjects.gateway,
+    data_subjects.gateway_all,
+    data_subjects.core,
+    data_subjects.core_all,
+    data_subjects.core_session,
+    data_subjects.core_sessions,
     subjects.admin,
     subjects.admin_all,
     subjects.admin_at,
@@ -102,7 +102,7 @@ def test_a_name_is_what_the_grammar_says(text: str) -> None:
     allowed = set("abcdefghijklmnopqrstuvwxyz0123456789-")
     assert is_name(text) is (1 <= len(text) <= 63 and set(text) <= allowed)
     if not is_name(text):
-        refused(lambda: subjects.gateway("eu", "encrypt", text, "payroll"))
+        refused(lambda: data_subjects.gateway("eu", "encrypt", text, "payroll"))
 
 
 @pytest.mark.parametrize(
@@ -132,17 +132,21 @@ def test_what_crosses_regions_lies_below_ctl() -> None:
 
 
 def test_a_data_subject_reads_back() -> None:
-    subject = subjects.gateway("eu", "encrypt", "acme", "payroll")
-    assert subjects.read_data(subject) == subjects.DataSubject("encrypt", "acme", "payroll")
+    subject = data_subjects.gateway("eu", "encrypt", "acme", "payroll")
+    assert data_subjects.read_data(subject) == data_subjects.DataSubject(
+        "encrypt", "acme", "payroll"
+    )
 
 
 def test_the_subjects_of_a_core_read_back() -> None:
-    subject = subjects.core("eu", "core-1", "unwrap", "acme", "payroll")
-    assert subjects.read_core(subject) == subjects.DataSubject("unwrap", "acme", "payroll")
-    assert subjects.read_core_session(subjects.core_session("eu", "core-1", "open")) == "open"
-    refused(lambda: subjects.read_core_session(subject))
-    refused(lambda: subjects.read_core(subject.replace(".core.", ".gateway.")))
-    refused(lambda: subjects.read_core(subject.replace("core-1", "*")))
+    subject = data_subjects.core("eu", "core-1", "unwrap", "acme", "payroll")
+    assert data_subjects.read_core(subject) == data_subjects.DataSubject(
+        "unwrap", "acme", "payroll"
+    )
+    assert data_subjects.read_session(data_subjects.core_session("eu", "core-1", "open")) == "open"
+    refused(lambda: data_subjects.read_session(subject))
+    refused(lambda: data_subjects.read_core(subject.replace(".core.", ".gateway.")))
+    refused(lambda: data_subjects.read_core(subject.replace("core-1", "*")))
 
 
 def test_an_admin_subject_reads_back() -> None:
@@ -170,7 +174,7 @@ ADMIN = "kcm.v1.eu.admin.tenant.put"
     ],
 )
 def test_nothing_else_is_a_data_subject(subject: str) -> None:
-    refused(lambda: subjects.read_data(subject))
+    refused(lambda: data_subjects.read_data(subject))
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kcm_gateway import session_opener
 from kcm_gateway.core_client import CoreClient
 from kcm_keymem.random import SystemKeyRandomness
+from kcm_sessions import session_opener
 
 from tests.unit.core_rig import World, instance_context, is_request, lease_of
 from tests.unit.test_gateway_core_client import fresh

@@ -11,8 +11,8 @@ from kcm_keymem.arena import Arena
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure
-from kcm_schemas.session import Ticket
-from kcm_schemas.vault import REPLY_HEAD, CoreRequest, decode_core_reply
+from kcm_schemas.session import Ticket, decode_sealed_reply
+from kcm_schemas.vault import REPLY_HEAD, CoreRequest
 from kcm_sealing.hpke import HpkePrivate
 from kcm_sealing.session import (
     Outcome,
@@ -144,7 +144,7 @@ def test_request(session: Session) -> None:
 )
 def test_reply(session: Session, name: str, field: str, outcome: Outcome) -> None:
     sealed = packed.read_message(value(name), ("v", field))[field]
-    message = decode_core_reply(value(name))
+    message = decode_sealed_reply(value(name))
     assert sealed == getattr(message, field)
     aad = decoder.reply_aad(value("request"), CASE["callee"], outcome)
     assert aad == value(f"{name}_aad")

@@ -1,7 +1,8 @@
 """Sessions between a caller and one instance: the key that it offers, and the ticket for a session.
 
 The caller asks an instance for its session key (an empty request), verifies the statement, and
-sends a ticket. From then on both have the two keys of the session; see ``kcm_sealing.session``.
+sends a ticket. From then on both have the two keys of the session; see ``kcm_sealing.session``. An
+application seals whole requests (``SealedRequest``), a Gateway the columns of a ``CoreRequest``.
 
 Every refusal before a session exists is unauthenticated: any client of the broker can send it. The
 codes of ``UNSEALED`` mean only that another instance, or a new session, may help; a caller treats
@@ -15,8 +16,9 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message
+from kcm_schemas.codec import Message, decode, pack
 from kcm_schemas.codes import Code
+from kcm_schemas.data import decode_reply
 from kcm_schemas.names import U64, Id, Name
 from kcm_schemas.roster import Role
 
@@ -69,3 +71,45 @@ class Ticket(Message):
     expiry_ms: U64
     ciphertext: Annotated[bytes, Field(max_length=4096)]
     signature: Annotated[bytes, Field(min_length=64, max_length=64)]
+
+
+class SealedRequest(Message):
+    """An application's request to one Gateway: an encoded request, sealed.
+
+    ``counter`` counts the caller's requests in this session, from 1. A Gateway serves each once.
+    """
+
+    v: Literal[1]
+    caller: Name
+    session_id: Id
+    counter: Annotated[U64, Field(ge=1)]
+    sealed: bytes
+
+    def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
+        """Encode what the seal binds besides session and counter: the subject and the caller."""
+        return pack([region, operation, tenant, service, self.caller])
+
+
+class SealedReply(Message):
+    """A sealed answer, bound to the SHA-256 of its request."""
+
+    v: Literal[1]
+    sealed: bytes
+
+
+class SealedRefusal(Message):
+    """A sealed ``Failure`` in place of an answer, bound to the SHA-256 of its request."""
+
+    v: Literal[1]
+    refused: Annotated[bytes, Field(max_length=limits.REFUSAL_MAX)]
+
+
+_REFUSED: Final = b"\x82\xa1v\x01\xa7refused"
+"""The first bytes of an encoded ``SealedRefusal``."""
+
+
+def decode_sealed_reply(body: bytes) -> SealedReply | SealedRefusal:
+    """Decode the reply of a Core; raises the ``KcmError`` that a failure without a seal carries."""
+    if body.startswith(_REFUSED):
+        return decode(SealedRefusal, body)
+    return decode_reply(SealedReply, body)

@@ -1,11 +1,10 @@
-"""Subjects: the only module that spells one.
+"""Subjects, spelled here and for encryption in ``data_subjects``, and nowhere else.
 
 Tokens are ``[a-z0-9-]``, 1 to 63 characters, so that no name can widen a subject.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
@@ -36,102 +35,41 @@ def _join(*tokens: str) -> str:
     return ".".join((PREFIX, *tokens))
 
 
-def _in_region(region: str, *tokens: str) -> str:
+def in_region(region: str, *tokens: str) -> str:
+    """Return a subject of a region; raises ``malformed``."""
     if not is_region(region):
         raise KcmError(Code.MALFORMED, "a region needs a name that is not reserved")
     return _join(region, *tokens)
 
 
-def gateway(region: str, operation: str, tenant: str, service: str) -> str:
-    """App to Gateway, request/reply in a queue group."""
-    return _in_region(region, "gateway", operation, tenant, service)
-
-
-def gateway_all(region: str) -> str:
-    """The subjects that a Gateway serves."""
-    return f"{_in_region(region, 'gateway')}.*.*.*"
-
-
-def core(region: str, instance: str, operation: str, tenant: str, service: str) -> str:
-    """Gateway to one Core, request/reply within a session."""
-    return _in_region(region, "core", instance, operation, tenant, service)
-
-
-def core_all(region: str, instance: str) -> str:
-    """The subjects of sealed requests that one Core serves."""
-    return f"{_in_region(region, 'core', instance)}.*.*.*"
-
-
-def core_session(region: str, instance: str, verb: str) -> str:
-    """Gateway to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one."""
-    return _in_region(region, "core", instance, verb)
-
-
-def core_sessions(region: str, instance: str) -> str:
-    """The subjects with which callers begin sessions at one Core."""
-    return f"{_in_region(region, 'core', instance)}.*"
-
-
 def admin(region: str, noun: str, verb: str) -> str:
     """Operator to Core, request/reply in a queue group."""
-    return _in_region(region, "admin", noun, verb)
+    return in_region(region, "admin", noun, verb)
 
 
 def admin_all(region: str) -> str:
     """The subjects that all Cores serve for operators."""
-    return f"{_in_region(region, 'admin')}.*.*"
+    return f"{in_region(region, 'admin')}.*.*"
 
 
 def admin_at(region: str, noun: str, verb: str, instance: str) -> str:
     """Operator to one Core, request/reply."""
-    return _in_region(region, "admin", noun, verb, instance)
+    return in_region(region, "admin", noun, verb, instance)
 
 
 def admin_all_at(region: str, instance: str) -> str:
     """The subjects that one Core alone serves for operators."""
-    before = _in_region(region, "admin")
-    return f"{before}.*.*{_in_region(region, 'admin', instance).removeprefix(before)}"
+    before = in_region(region, "admin")
+    return f"{before}.*.*{in_region(region, 'admin', instance).removeprefix(before)}"
 
 
 def registry_question(region: str) -> str:
     """A Core without a baseline of the registry to all Cores that have; request/reply."""
-    return _in_region(region, "registry", "question")
+    return in_region(region, "registry", "question")
 
 
-@dataclass(frozen=True, slots=True)
-class DataSubject:
-    """The parts of a data request's subject."""
-
-    operation: str
-    tenant: str
-    service: str
-
-
-def read_data(subject: str) -> DataSubject:
-    """Read ``kcm.v1.<region>.gateway.<operation>.<tenant>.<service>``; raises ``malformed``."""
-    tokens = _read(subject, 7)
-    if tokens[3] != "gateway":
-        raise KcmError(Code.MALFORMED, "not the subject of a data request")
-    return DataSubject(*tokens[4:])
-
-
-def read_core(subject: str) -> DataSubject:
-    """Read the subject of a sealed request to a Core (``core``); raises ``malformed``."""
-    tokens = _read(subject, 8)
-    if tokens[3] != "core":
-        raise KcmError(Code.MALFORMED, "not the subject of a request to a Core")
-    return DataSubject(*tokens[5:])
-
-
-def read_core_session(subject: str) -> str:
-    """Read the verb of ``core_session``; raises ``malformed``."""
-    tokens = _read(subject, 6)
-    if tokens[3] != "core":
-        raise KcmError(Code.MALFORMED, "not the subject of a session at a Core")
-    return tokens[5]
-
-
-def _read(subject: str, count: int) -> list[str]:
+def read(subject: str, count: int) -> list[str]:
+    """Return the tokens of a region's subject with so many of them; raises ``malformed``."""
     tokens = subject.split(".")
     known = len(tokens) == count and f"{tokens[0]}.{tokens[1]}" == PREFIX and is_region(tokens[2])
     if not known or not all(is_name(token) for token in tokens):
@@ -141,7 +79,7 @@ def _read(subject: str, count: int) -> list[str]:
 
 def read_admin(subject: str) -> tuple[str, str]:
     """Read noun and verb of ``kcm.v1.<region>.admin.<noun>.<verb>``; raises ``malformed``."""
-    tokens = _read(subject, 6)
+    tokens = read(subject, 6)
     if tokens[3] != "admin":
         raise KcmError(Code.MALFORMED, "not the subject of an admin request")
     return tokens[4], tokens[5]
@@ -149,7 +87,7 @@ def read_admin(subject: str) -> tuple[str, str]:
 
 def control_all(region: str) -> str:
     """The region's control stream."""
-    return f"{_in_region(region, 'control')}.>"
+    return f"{in_region(region, 'control')}.>"
 
 
 def control_noun(subject: str) -> str:
@@ -167,12 +105,12 @@ def control_hold_id(subject: str) -> bytes | None:
 
 def control_hold(region: str, scope: str, hold_id: bytes) -> str:
     """One hold in the region's control stream, in force or lifted."""
-    return _in_region(region, "control", "hold", scope, hold_id.hex())
+    return in_region(region, "control", "hold", scope, hold_id.hex())
 
 
 def control_lifts(region: str, cause: str, origin: str, signer: str, prefix: int) -> str:
     """One signer's lift page for one cause and origin, by the first byte of the ids."""
-    return _in_region(region, "control", "lifts", cause, origin, signer, f"{prefix:02x}")
+    return in_region(region, "control", "lifts", cause, origin, signer, f"{prefix:02x}")
 
 
 def read_lifts(subject: str) -> tuple[str, str, str, int] | None:
@@ -187,7 +125,7 @@ def read_lifts(subject: str) -> tuple[str, str, str, int] | None:
 
 def control_lease(region: str, instance: str, incarnation: bytes) -> str:
     """The lease entry of one incarnation, written by that incarnation alone."""
-    return _in_region(region, "control", "lease", instance, incarnation.hex())
+    return in_region(region, "control", "lease", instance, incarnation.hex())
 
 
 def control_lease_of(subject: str) -> tuple[str, bytes] | None:
@@ -201,32 +139,32 @@ def control_lease_of(subject: str) -> tuple[str, bytes] | None:
 
 def control_peer_lease(region: str, other: str) -> str:
     """The peer lease that this region has from another region."""
-    return _in_region(region, "control", "peer-lease", other)
+    return in_region(region, "control", "peer-lease", other)
 
 
 def control_key_use(region: str, link: str, digest: bytes) -> str:
     """The latest attestation of one key: ``digest`` covers what names the key besides the link."""
-    return _in_region(region, "control", "key-use", link, digest[:16].hex())
+    return in_region(region, "control", "key-use", link, digest[:16].hex())
 
 
 def control_head(region: str, auditor: str) -> str:
     """An Auditor's latest signed stream head: how much of the audit stream it has."""
-    return _in_region(region, "control", "head", auditor)
+    return in_region(region, "control", "head", auditor)
 
 
 def control_trim(region: str) -> str:
     """The latest decision to trim this region's audit stream."""
-    return _in_region(region, "control", "trim")
+    return in_region(region, "control", "trim")
 
 
 def control_roster(region: str) -> str:
     """The roster with the highest version that a Core of the region has."""
-    return _in_region(region, "control", "roster")
+    return in_region(region, "control", "roster")
 
 
 def control_endorsements(region: str, name: str, page: int) -> str:
     """A page of a retired signer's list of endorsements."""
-    return _in_region(region, "control", "endorsements", name, str(page))
+    return in_region(region, "control", "endorsements", name, str(page))
 
 
 def read_endorsements(subject: str) -> tuple[str, int] | None:
@@ -280,12 +218,12 @@ def asker(subject: str) -> str:
 
 def audit(region: str, emitter: str) -> str:
     """Audit events of one emitter."""
-    return _in_region(region, "audit", emitter)
+    return in_region(region, "audit", emitter)
 
 
 def audit_all(region: str) -> str:
     """Audit events of a region."""
-    return f"{_in_region(region, 'audit')}.*"
+    return f"{in_region(region, 'audit')}.*"
 
 
 def auditor(region: str, verb: str) -> str:

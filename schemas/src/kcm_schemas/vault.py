@@ -20,8 +20,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from kcm_schemas import limits
-from kcm_schemas.codec import Message, decode, pack
-from kcm_schemas.data import decode_reply
+from kcm_schemas.codec import Message, pack
 from kcm_schemas.names import U32, U64, Id, Name
 
 REPLY_HEAD: Final = struct.Struct(">II")
@@ -65,28 +64,3 @@ class CoreRequest(Message):
                 self.count,
             ]
         )
-
-
-class CoreReply(Message):
-    """A sealed answer, bound to the SHA-256 of its request."""
-
-    v: Literal[1]
-    sealed: bytes
-
-
-class CoreRefusal(Message):
-    """A sealed ``Failure`` in place of an answer, bound to the SHA-256 of its request."""
-
-    v: Literal[1]
-    refused: Annotated[bytes, Field(max_length=limits.REFUSAL_MAX)]
-
-
-_REFUSED: Final = b"\x82\xa1v\x01\xa7refused"
-"""The first bytes of an encoded ``CoreRefusal``."""
-
-
-def decode_core_reply(body: bytes) -> CoreReply | CoreRefusal:
-    """Decode the reply of a Core; raises the ``KcmError`` that a failure without a seal carries."""
-    if body.startswith(_REFUSED):
-        return decode(CoreRefusal, body)
-    return decode_reply(CoreReply, body)

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly import Limits, Ports, assemble
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.registry.floors import Floors
+from kcm_keymem.arena import Arena
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
@@ -35,6 +35,7 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Role
+from kcm_sessions.session_keys import SessionKeys
 
 from tests.fakes.bus import Bus
 from tests.fakes.stream_log import FakeLog, Stream
@@ -253,7 +254,7 @@ class CoreIncarnation(Incarnation):
             second_store=second_store,
             store=KeyStore(self.host, bus, second_store),
             vault=Vault(region, SealKey(ID, str(system.seal_key)), self.randomness),
-            session_keys=SessionKeys(self.host, self.randomness),
+            session_keys=SessionKeys(self.host, self.randomness, Arena),
             unsealer=self.unsealer,
             purge=self.purge,
             unload=self.purge,

@@ -18,8 +18,8 @@ from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure
 from kcm_schemas.labels import ctx
-from kcm_schemas.session import Ticket
-from kcm_schemas.vault import REPLY_HEAD, CoreRefusal, CoreReply, CoreRequest
+from kcm_schemas.session import SealedRefusal, SealedReply, Ticket
+from kcm_schemas.vault import REPLY_HEAD, CoreRequest
 from kcm_sealing.hpke import HpkePrivate, HpkePublic
 from kcm_sealing.session import Outcome, TicketInfo, open_session_as_callee, to_sign
 
@@ -139,15 +139,15 @@ def _request(ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:
     return CoreRequest(**fields, sealed=sealed), clear
 
 
-def _reply(ciphertext: bytes, body: bytes) -> tuple[CoreReply, bytes]:
+def _reply(ciphertext: bytes, body: bytes) -> tuple[SealedReply, bytes]:
     answer = REPLY_HEAD.pack(9_500, 3) + fixed("first blob", 72) + fixed("second blob", 72)
     sealed = _sealed(ciphertext, body, answer, "answered")
-    return CoreReply(v=1, sealed=sealed), answer
+    return SealedReply(v=1, sealed=sealed), answer
 
 
-def _refusal(ciphertext: bytes, body: bytes) -> tuple[CoreRefusal, bytes]:
+def _refusal(ciphertext: bytes, body: bytes) -> tuple[SealedRefusal, bytes]:
     failure = encode(Failure(v=1, error=Code.TENANT_KILLED, detail="the tenant is killed"))
-    return CoreRefusal(v=1, refused=_sealed(ciphertext, body, failure, "refused")), failure
+    return SealedRefusal(v=1, refused=_sealed(ciphertext, body, failure, "refused")), failure
 
 
 def _sealed(ciphertext: bytes, body: bytes, plain: bytes, outcome: Outcome) -> bytes:
@@ -160,7 +160,7 @@ def _sealed(ciphertext: bytes, body: bytes, plain: bytes, outcome: Outcome) -> b
 
 
 def _broken(
-    request: CoreRequest, body: bytes, reply: CoreReply, refusal: CoreRefusal
+    request: CoreRequest, body: bytes, reply: SealedReply, refusal: SealedRefusal
 ) -> list[dict[str, Any]]:
     """What must not open: ``direction``, the sealed bytes, and what they are opened against."""
     here = [REGION, OPERATION, TENANT, SERVICE]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from kcm_runtime.ownership import Once, Owner
-from kcm_schemas import limits, record, subjects
+from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.data import DekScope
 
 from kcm._internal.arguments import (
@@ -192,7 +192,7 @@ class Client:
         check_scope(dek_scope)
         return Job(
             operation=operation,
-            subject=subjects.gateway(self.region, operation, tenant, service),
+            subject=data_subjects.gateway(self.region, operation, tenant, service),
             prefix=record.prefix(self.region, tenant, service, 1)[:-4],
             dek_scope=dek_scope,
             payloads=payloads,

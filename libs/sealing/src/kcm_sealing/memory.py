@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 
 class SecretMemory(Protocol):
-    """Locked memory of one owner, at least one page."""
+    """Memory of one owner, at least ``session.MEMORY_SIZE`` bytes."""
 
     def use(self, size: int | None = None) -> AbstractContextManager[memoryview]:
         """Lend the first ``size`` bytes; raises on entry and on leaving after a purge."""
@@ -16,6 +16,22 @@ class SecretMemory(Protocol):
 
     def purge(self) -> None:
         """Overwrite it at once."""
+        ...
+
+
+Lend = Callable[[], SecretMemory]
+"""Makes memory for the keys of one session, or for one secret of an HPKE key."""
+
+
+class SecretRandomness(Protocol):
+    """Random bytes: nonces and identifiers, and secrets straight into the memory for them."""
+
+    def public(self, size: int) -> bytes:
+        """Return random bytes that are not secret."""
+        ...
+
+    def fill(self, view: memoryview) -> None:
+        """Fill memory with a secret."""
         ...
 
 

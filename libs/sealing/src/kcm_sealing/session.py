@@ -41,6 +41,9 @@ _REPLY: Final = slice(32, 64)
 _SECRET: Final = slice(64, 96)
 _SCRATCH: Final = slice(128, 128 + xaes.SCRATCH_SIZE)
 
+MEMORY_SIZE: Final = 192
+"""Bytes of the memory of one session."""
+
 
 @dataclass(frozen=True, slots=True)
 class TicketInfo:

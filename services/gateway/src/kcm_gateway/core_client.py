@@ -18,29 +18,25 @@ from hashlib import sha256
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
-from kcm_keymem.arena import Purged, ScratchPool
+from kcm_keymem.arena import Arena, Purged, ScratchPool
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
-from kcm_schemas.vault import (
-    REPLY_HEAD,
-    STATUS_OK,
-    CoreRefusal,
-    CoreRequest,
-    Purpose,
-    decode_core_reply,
-)
+from kcm_schemas.roster import Role
+from kcm_schemas.session import SealedRefusal, decode_sealed_reply
+from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreRequest, Purpose
 from kcm_sealing.memory import wipe
 from kcm_sealing.session import plain_size, sealed_size
+from kcm_sessions.caller import Caller
+from kcm_sessions.peer_sessions import PeerSessions
+from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession, unsealed
 
-from kcm_gateway.core_sessions import CoreSessions
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
-from kcm_gateway.session_opener import Ask, CoreSession, Elsewhere, unsealed
 
 Sleep = Callable[[float], Awaitable[None]]
 """Waits for a number of seconds."""
@@ -103,7 +99,7 @@ class CoreClient:
     ) -> None:
         """``scratch`` lends the locked memory in which replies are opened."""
         self._ask: Final = ask
-        self._sessions: Final = CoreSessions(ask, me, clock, randomness)
+        self._sessions: Final = PeerSessions(ask, _caller(me), clock, randomness, Arena)
         self._region: Final = me.region
         self._clock: Final = clock
         self._random: Final = randomness
@@ -160,11 +156,11 @@ class CoreClient:
             try:
                 lease = await self._exchange(refused, work, out)
             except Elsewhere as error:
-                if error.code is Code.UNKNOWN_SESSION and error.core not in forgotten:
-                    forgotten.add(error.core)
+                if error.code is Code.UNKNOWN_SESSION and error.peer not in forgotten:
+                    forgotten.add(error.peer)
                     continue
                 spent = self._clock.elapsed() - since
-                refused[error.core] = _Refusal(error.code, error.detail, error.away)
+                refused[error.peer] = _Refusal(error.code, error.detail, error.away)
                 # What hung for long leaves no time for another Core, unless nothing was sent.
                 in_time = not error.sent or spent < self._timeout_s / 2
                 if in_time and self._sessions.others(refused):
@@ -209,14 +205,14 @@ class CoreClient:
             session.end()
 
     async def _send(
-        self, session: CoreSession, draft: CoreRequest, work: _Work, sent: float, out: memoryview
+        self, session: PeerSession, draft: CoreRequest, work: _Work, sent: float, out: memoryview
     ) -> Lease:
         clear = draft.clear(self._region, work.operation, work.tenant, work.service)
         nonce = self._random.public(limits.NONCE_SIZE)
         sealed = session.keys.seal_request(draft.counter, clear, work.plain, nonce)
         body = encode(draft.model_copy(update={"sealed": sealed}))
-        subject = subjects.core(
-            self._region, session.core, work.operation, work.tenant, work.service
+        subject = data_subjects.core(
+            self._region, session.peer, work.operation, work.tenant, work.service
         )
         try:
             answer = await self._ask(subject, body, self._timeout_s)
@@ -224,33 +220,33 @@ class CoreClient:
             raise self._unreached(session, error, sent) from None
         return self._read(session, answer, body, sent, out)
 
-    def _unreached(self, session: CoreSession, error: KcmError, sent: float) -> KcmError:
+    def _unreached(self, session: PeerSession, error: KcmError, sent: float) -> KcmError:
         """Return the error of a request without a reply."""
         if error.code is Code.UNAVAILABLE:
-            self._sessions.failed(session.core)
-            return Elsewhere(session.core, error, away=True)
+            self._sessions.failed(session.peer)
+            return Elsewhere(session.peer, error, away=True)
         if error.code is Code.DEADLINE_EXCEEDED:
-            self._sessions.failed(session.core)
+            self._sessions.failed(session.peer)
             if session.answered < sent:  # otherwise, the Core answers, but not this request
                 self._sessions.forget(session)
         return error
 
     def _read(
-        self, session: CoreSession, answer: bytes, body: bytes, sent: float, out: memoryview
+        self, session: PeerSession, answer: bytes, body: bytes, sent: float, out: memoryview
     ) -> Lease:
         try:
-            reply = decode_core_reply(answer)
+            reply = decode_sealed_reply(answer)
         except KcmError as error:
-            said = unsealed(session.core, error)
+            said = unsealed(session.peer, error)
             if said.code is not Code.UNKNOWN_SESSION:
-                self._sessions.failed(session.core)
+                self._sessions.failed(session.peer)
             elif not self._sessions.doubt(session):
                 said = KcmError(Code.UNAVAILABLE, _STRANGE)
-            raise Elsewhere(session.core, said) from None
+            raise Elsewhere(session.peer, said) from None
         if not self._sessions.acts(session):
-            raise Elsewhere(session.core, KcmError(Code.UNAVAILABLE, "the Core acts no more"))
+            raise Elsewhere(session.peer, KcmError(Code.UNAVAILABLE, "the Core acts no more"))
         digest = sha256(body).digest()
-        if isinstance(reply, CoreRefusal):
+        if isinstance(reply, SealedRefusal):
             raise self._refused(session, digest, reply)
         if len(reply.sealed) != sealed_size(len(out)):
             raise self._forged(session)
@@ -262,7 +258,7 @@ class CoreClient:
         lease_ms, version = REPLY_HEAD.unpack_from(out)
         return Lease(version, sent, sent + lease_ms / 1000)
 
-    def _refused(self, session: CoreSession, digest: bytes, reply: CoreRefusal) -> KcmError:
+    def _refused(self, session: PeerSession, digest: bytes, reply: SealedRefusal) -> KcmError:
         """Return the refusal that the Core sealed for this very request."""
         said = memoryview(bytearray(plain_size(reply.refused)))
         try:
@@ -280,18 +276,31 @@ class CoreClient:
         if error.code is Code.UNKNOWN_SESSION:
             self._sessions.forget(session)
         elif error.code in _ELSEWHERE:
-            self._sessions.failed(session.core)
+            self._sessions.failed(session.peer)
         else:
             return error
-        return Elsewhere(session.core, error)
+        return Elsewhere(session.peer, error)
 
-    def _forged(self, session: CoreSession) -> Elsewhere:
-        self._sessions.failed(session.core)
-        text = f"the reply of {session.core} does not authenticate"
-        return Elsewhere(session.core, KcmError(Code.UNAVAILABLE, text))
+    def _forged(self, session: PeerSession) -> Elsewhere:
+        self._sessions.failed(session.peer)
+        text = f"the reply of {session.peer} does not authenticate"
+        return Elsewhere(session.peer, KcmError(Code.UNAVAILABLE, text))
 
     def _uniform(self, low: float, high: float) -> float:
         return low + (high - low) * self._random.public(1)[0] / 255
+
+
+def _caller(me: InstanceContext) -> Caller:
+    return Caller(
+        name=me.name,
+        region=me.region,
+        incarnation=me.incarnation,
+        sign=me.identity.sign_raw,
+        verifier=lambda: me.verifier,
+        listen=me.rosters.listen,
+        peers=Role.CORE,
+        subject_of=data_subjects.core_session,
+    )
 
 
 def _reason(refused: Collection[_Refusal]) -> KcmError:

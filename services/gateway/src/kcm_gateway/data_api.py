@@ -18,7 +18,7 @@ from kcm_killswitch.model.timing import ANSWER_MAX_S
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
-from kcm_schemas import limits, record, subjects
+from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -73,7 +73,7 @@ class DataApi:
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError``."""
         arrived = self._clock.elapsed()
-        asked = subjects.read_data(subject)
+        asked = data_subjects.read_data(subject)
         event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
         if not self._audit_room.has_room:
             # Not recorded either: the rest of the buffer is reserved for purges.
@@ -118,7 +118,7 @@ class DataApi:
                 failed=failed,
             )
 
-    async def _encrypt(self, asked: subjects.DataSubject, request: EncryptRequest) -> Batch:
+    async def _encrypt(self, asked: data_subjects.DataSubject, request: EncryptRequest) -> Batch:
         size = sum(map(len, request.plaintexts))
         if size + len(request.plaintexts) * RECORD_GROWTH_MAX > limits.BODY_MAX:
             raise KcmError(Code.TOO_LARGE)
@@ -135,7 +135,7 @@ class DataApi:
         spent = self._clock.elapsed() - arrived
         return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
 
-    def _check(self, asked: subjects.DataSubject, deadline_ms: int) -> None:
+    def _check(self, asked: data_subjects.DataSubject, deadline_ms: int) -> None:
         check_deadline(deadline_ms, self._clock.unix_ms())
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(

@@ -9,7 +9,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.tasks import TaskSet
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects
 from kcm_schemas.version import VERSION
 
 from kcm_gateway.config import GatewayConfig
@@ -53,7 +53,7 @@ class GatewayService:
         await self._member.start()
         region = self._me.region
         await self._service.add(
-            "data", subjects.gateway_all(region), self._api.handle, f"gateway-{region}"
+            "data", data_subjects.gateway_all(region), self._api.handle, f"gateway-{region}"
         )
         await self._service.announce()
 

@@ -27,26 +27,21 @@ from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
-from kcm_schemas import limits, subjects
+from kcm_schemas import data_subjects, limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 from kcm_schemas.roster import Instance, Role
-from kcm_schemas.vault import (
-    REPLY_HEAD,
-    STATUS_OK,
-    STATUS_TAMPERED,
-    CoreRefusal,
-    CoreReply,
-    CoreRequest,
-)
+from kcm_schemas.session import SealedRefusal, SealedReply
+from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreRequest
 from kcm_sealing.memory import wipe
 from kcm_sealing.session import sealed_size
 from kcm_sealing.xaes import count_prefixes
+from kcm_sessions.sessions import OpenSession
 from kcm_trust.verify import may_ask
 
-from kcm_core.api.sessions import OpenSession, Sessions
+from kcm_core.api.gateway_sessions import GatewaySessions
 from kcm_core.keys.keyring import Keyring, ServiceKey
 from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.vault import Vault
@@ -68,7 +63,7 @@ class _Call:
     ``taken`` says that the caller sealed it, and that its counter was taken for it.
     """
 
-    asked: subjects.DataSubject
+    asked: data_subjects.DataSubject
     request: CoreRequest
     body: bytes
     clear: bytes
@@ -86,7 +81,7 @@ class WrapApi:
         *,
         loader: KeyLoader,
         vault: Vault,
-        sessions: Sessions,
+        sessions: GatewaySessions,
         lease_ms: int,
         fetch: Fetch,
         room: AuditRoom,
@@ -113,7 +108,7 @@ class WrapApi:
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError`` where no seal is possible."""
-        asked = subjects.read_core(subject)
+        asked = data_subjects.read_core(subject)
         if asked.operation not in ("wrap", "unwrap"):
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
@@ -181,7 +176,7 @@ class WrapApi:
         plain = encode(Failure(v=1, error=refusal.code, detail=refusal.detail))
         digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
         sealed = keys.seal_reply(digest, memoryview(plain), nonce, "refused")
-        return encode(CoreRefusal(v=1, refused=sealed))
+        return encode(SealedRefusal(v=1, refused=sealed))
 
     def _check_session(self, call: _Call) -> None:
         """Refuse a call whose session has ended meanwhile.
@@ -226,7 +221,7 @@ class WrapApi:
         self._admission.recheck(permit, self._clock.elapsed())
         self._sessions.used(call.session)
         self._tell(call, Code.OK, failed)
-        return encode(CoreReply(v=1, sealed=sealed))
+        return encode(SealedReply(v=1, sealed=sealed))
 
     def _check_seal(self, call: _Call) -> None:
         self._check_session(call)
@@ -288,7 +283,7 @@ class _Outside(KcmError):
         super().__init__(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
 
 
-def _check_granted(asked: subjects.DataSubject, caller: Instance) -> None:
+def _check_granted(asked: data_subjects.DataSubject, caller: Instance) -> None:
     if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
         raise _Outside
 

@@ -18,7 +18,7 @@ from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.tasks import TaskSet
-from kcm_schemas import subjects
+from kcm_schemas import data_subjects, subjects
 from kcm_schemas.roster import Role
 from kcm_schemas.version import VERSION
 from kcm_trust.verify import Untrusted
@@ -93,9 +93,9 @@ class Core:
         self._keys.sessions.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
-        sessions = subjects.core_sessions(region, self._me.name)
+        sessions = data_subjects.core_sessions(region, self._me.name)
         await self._server.add("sessions", sessions, self._keys.sessions.handle, "")
-        keys = subjects.core_all(region, self._me.name)
+        keys = data_subjects.core_all(region, self._me.name)
         await self._server.add("keys", keys, self._keys.wrapping.handle, "")
         everywhere = subjects.admin_all(region)
         await self._server.add("admin", everywhere, admin, queue, urgent=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kcm_killswitch.model.incarnations import Incarnations
 
-from kcm_core.api.sessions import Sessions
+from kcm_core.api.gateway_sessions import GatewaySessions
 from kcm_core.api.wrap import WrapApi
 from kcm_core.assembly.ports import Ports
 from kcm_core.keys.creation import KeyCreator
@@ -20,7 +20,7 @@ class KeyService:
     """The parts that other parts, or the Core's end, need."""
 
     loader: KeyLoader
-    sessions: Sessions
+    sessions: GatewaySessions
     wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
@@ -32,7 +32,7 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     Only callers whose incarnation is in ``incarnations`` are served.
     """
     loader = key_loader(ports, monitor)
-    sessions = Sessions(ports.host, ports.session_keys, incarnations)
+    sessions = GatewaySessions(ports.host, ports.session_keys, incarnations)
     wrapping = WrapApi(
         ports.host,
         ports.replica_state.admission,

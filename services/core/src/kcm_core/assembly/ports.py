@@ -16,8 +16,8 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import PubSub, StreamLog
 from kcm_schemas.roster import Region
+from kcm_sessions.session_keys import SessionKeys
 
-from kcm_core.api.session_keys import SessionKeys
 from kcm_core.config import ANSWER_LEASE_MS, L1_DEADLINE_S
 from kcm_core.keys.file_store import FileKeyStore
 from kcm_core.keys.store import KeyStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from kcm_keymem.arena import Arena
 from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.coordinator.result_store import ResultBucket
 from kcm_killswitch.model.admission import Admission
@@ -19,8 +20,8 @@ from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
 from kcm_schemas.roster import Region
+from kcm_sessions.session_keys import SessionKeys
 
-from kcm_core.api.session_keys import SessionKeys
 from kcm_core.assembly.ports import Limits, Ports
 from kcm_core.config import CoreConfig
 from kcm_core.keys.file_store import FileKeyStore
@@ -77,7 +78,7 @@ def production(
         second_store=second_store,
         store=KeyStore(host, region_bus, second_store),
         vault=vault,
-        session_keys=SessionKeys(host, randomness),
+        session_keys=SessionKeys(host, randomness, Arena),
         unsealer=unsealer,
         purge=overwrite,
         unload=overwrite,

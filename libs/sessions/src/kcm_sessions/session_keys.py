@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from kcm_keymem.arena import ScratchPool
-from kcm_keymem.random import KeyRandomness
 from kcm_runtime.host import Host
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
@@ -18,6 +16,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.session import SessionKey
 from kcm_schemas.signed import Kind
 from kcm_sealing.hpke import SECRET_SIZE, SUITE_NAME, HpkePrivate
+from kcm_sealing.memory import Lend, SecretRandomness
 
 CURRENT_S: Final = limits.SESSION_KEY_MAX_MS / 1000
 """Seconds in which tickets are made for a key."""
@@ -48,11 +47,12 @@ class SessionPrivate:
 class SessionKeys:
     """The current key, and the one before while it may still open tickets."""
 
-    def __init__(self, host: Host, randomness: KeyRandomness) -> None:
+    def __init__(self, host: Host, randomness: SecretRandomness, lend: Lend) -> None:
+        """``lend`` makes the memory in which a key is generated."""
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._random: Final = randomness
-        self._scratch: Final = ScratchPool()
+        self._lend: Final = lend
         self._keys: list[SessionPrivate] = []
         self._closed = False
 
@@ -70,7 +70,7 @@ class SessionKeys:
         """
         self.change()
         if not self._keys:
-            raise KcmError(Code.UNAVAILABLE, "this Core ends")
+            raise KcmError(Code.UNAVAILABLE, "this instance ends")
         key = self._keys[-1]
         now_ms = self._clock.unix_ms()
         issued_ms = now_ms - int((self._clock.elapsed() - key.made) * 1000)
@@ -98,9 +98,13 @@ class SessionKeys:
             self._keys.remove(key)
 
     def _made(self, now: float) -> SessionPrivate:
-        with self._scratch.borrow(SECRET_SIZE) as secret:
-            self._random.fill(secret)
-            private = HpkePrivate(secret)
+        memory = self._lend()
+        try:
+            with memory.use(SECRET_SIZE) as secret:
+                self._random.fill(secret)
+                private = HpkePrivate(secret)
+        finally:
+            memory.purge()
         return SessionPrivate(private, self._random.public(limits.ID_SIZE), now)
 
     def _body(self, key: SessionPrivate) -> SessionKey:

@@ -1,7 +1,7 @@
-"""Sessions with two of the region's Cores.
+"""A caller's sessions with two instances of a region, its *peers*: two Cores, or two Gateways.
 
-A request goes to the session with fewer requests in flight. If a Core cannot be reached, is busy or
-cannot serve, or refuses without a seal, the other one is asked, and a third Core takes its place. A
+A request goes to the session with fewer requests in flight. If a peer cannot be reached, is busy or
+cannot serve, or refuses without a seal, the other one is asked, and a third one takes its place. A
 session is replaced at half of its lifetime, in the background, so that no request waits for it.
 """
 
@@ -14,19 +14,18 @@ from functools import partial
 from hashlib import sha256
 from typing import Final
 
-from kcm_keymem.random import KeyRandomness
 from kcm_runtime.clock import Clock
-from kcm_runtime.instance import InstanceContext
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.roster import Role
+from kcm_sealing.memory import Lend, SecretRandomness
 from kcm_trust.verify import Untrusted
 
-from kcm_gateway.session_opener import Ask, CoreSession, Elsewhere, SessionOpener
+from kcm_sessions.caller import Caller
+from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession, SessionOpener
 
 WANTED: Final = 2
-"""Cores with which a Gateway holds sessions."""
+"""Peers with which a caller holds sessions."""
 
 RENEW_S: Final = limits.TICKET_MAX_MS / 2000
 """Seconds of age at which a session is replaced."""
@@ -38,7 +37,7 @@ TICKET_S: Final = limits.TICKET_MAX_MS / 1000
 """Seconds after which the keys of a session are wiped, whether it is used or not."""
 
 AVOID_S: Final = 1.0
-"""Seconds for which a Core that failed is asked only if there is no other. A failure after them,
+"""Seconds for which a peer that failed is asked only if there is no other. A failure after them,
 without a reply in between, doubles them, up to ``AVOID_MAX_S``."""
 
 AVOID_MAX_S: Final = 30.0
@@ -47,58 +46,59 @@ SEEK_S: Final = 5.0
 """Seconds between two attempts to open another session in the background."""
 
 REOPEN_S: Final = 2.0
-"""Seconds between two sessions with one Core that are given up because a refusal without a seal
-says so: any client of the broker can say it, and a Core remembers every ticket."""
+"""Seconds between two sessions with one peer that are given up because a refusal without a seal
+says so: any client of the broker can say it, and a peer remembers every ticket."""
 
 _CLOCK_STEP_MS: Final = 1_000
-"""Milliseconds by which the wall clock and the elapsed clock may diverge in a session. A Core
+"""Milliseconds by which the wall clock and the elapsed clock may diverge in a session. A peer
 compares the ticket with a clock, so after a step of the wall clock the session is replaced."""
 
 
-class CoreSessions:
+class PeerSessions:
     """Opens sessions, and chooses one for each request."""
 
     def __init__(
-        self, ask: Ask, me: InstanceContext, clock: Clock, randomness: KeyRandomness
+        self, ask: Ask, me: Caller, clock: Clock, randomness: SecretRandomness, lend: Lend
     ) -> None:
-        self._opener: Final = SessionOpener(ask, me, clock, randomness)
+        """``lend`` makes the memory of a session, which owns it."""
+        self._opener: Final = SessionOpener(ask, me, clock, randomness, lend)
         self._me: Final = me
         self._clock: Final = clock
-        self._open: Final[dict[str, CoreSession]] = {}
-        self._opening: Final[dict[str, asyncio.Task[CoreSession]]] = {}
+        self._open: Final[dict[str, PeerSession]] = {}
+        self._opening: Final[dict[str, asyncio.Task[PeerSession]]] = {}
         self._avoid: Final[dict[str, tuple[float, float]]] = {}
-        """Until when a Core is avoided, by ``clock.elapsed``, and for how many seconds."""
+        """Until when a peer is avoided, by ``clock.elapsed``, and for how many seconds."""
         self._doubted: Final[dict[str, float]] = {}
         """When a session was last given up because of a refusal without a seal."""
         self._turns = 0
-        self._timers: Final[dict[asyncio.TimerHandle, CoreSession]] = {}
+        self._timers: Final[dict[asyncio.TimerHandle, PeerSession]] = {}
         """Every session whose keys may be readable, with the timer that wipes them."""
         self._seek_at = 0.0
         self._tasks: Final = TaskSet()
         self._closed = False
-        me.rosters.listen(self._judge_again)
+        me.listen(self._judge_again)
 
     @property
-    def cores(self) -> list[str]:
-        """The Cores of this region that may act, in an order of this Gateway's own."""
+    def names(self) -> list[str]:
+        """The peers of this region that may act, in an order of this caller's own."""
         region = self._me.region
         names = [
             one.instance
-            for one in self._me.verifier.roster.instances
-            if (one.role, one.region) == (Role.CORE, region) and one.retired is None
+            for one in self._me.verifier().roster.instances
+            if (one.role, one.region) == (self._me.peers, region) and one.retired is None
         ]
         return sorted(names, key=self._rank)
 
-    async def choose(self, without: Collection[str] = ()) -> CoreSession:
-        """Return a session with a Core that is not in ``without``; opens one if there is none.
+    async def choose(self, without: Collection[str] = ()) -> PeerSession:
+        """Return a session with a peer that is not in ``without``; opens one if there is none.
 
-        Raises ``KcmError``: ``Elsewhere`` for the Core that could not be reached last.
+        Raises ``KcmError``: ``Elsewhere`` for the peer that could not be reached last.
         """
         if self._closed:
             raise _closed()
         self._end_old()
-        ready = [one for one in self._open.values() if one.core not in without]
-        calm = [one for one in ready if not self._avoided(one.core)]
+        ready = [one for one in self._open.values() if one.peer not in without]
+        calm = [one for one in ready if not self._avoided(one.peer)]
         if calm or ready:
             chosen = min(calm or ready, key=lambda one: (one.in_flight, one.turn))
         else:
@@ -108,49 +108,49 @@ class CoreSessions:
         self._seek()
         return chosen
 
-    def failed(self, core: str) -> None:
-        """Avoid a Core for a moment, the longer the more often it fails.
+    def failed(self, peer: str) -> None:
+        """Avoid a peer for a moment, the longer the more often it fails.
 
         Failures while it is avoided count once: many requests may fail together.
         """
-        if self._avoided(core):
+        if self._avoided(peer):
             return
-        _, last_s = self._avoid.get(core, (0.0, AVOID_S / 2))
+        _, last_s = self._avoid.get(peer, (0.0, AVOID_S / 2))
         avoid_s = min(2 * last_s, AVOID_MAX_S)
-        self._avoid[core] = (self._clock.elapsed() + avoid_s, avoid_s)
+        self._avoid[peer] = (self._clock.elapsed() + avoid_s, avoid_s)
 
-    def answers(self, session: CoreSession) -> None:
-        """A Core sealed a reply: it is reached."""
+    def answers(self, session: PeerSession) -> None:
+        """A peer sealed a reply: it is reached."""
         session.answered = self._clock.elapsed()
-        self._avoid.pop(session.core, None)
+        self._avoid.pop(session.peer, None)
 
-    def forget(self, session: CoreSession) -> None:
+    def forget(self, session: PeerSession) -> None:
         """Use a session no more."""
-        if self._open.get(session.core) is session:
-            del self._open[session.core]
+        if self._open.get(session.peer) is session:
+            del self._open[session.peer]
         session.forget()
 
-    def doubt(self, session: CoreSession) -> bool:
+    def doubt(self, session: PeerSession) -> bool:
         """Forget a session of which an unsealed refusal says that it is not known.
 
-        Returns ``False`` if it is kept, because one with this Core was given up a moment ago: a
+        Returns ``False`` if it is kept, because one with this peer was given up a moment ago: a
         forger makes no flood of tickets.
         """
         now = self._clock.elapsed()
-        if now - self._doubted.get(session.core, -REOPEN_S) < REOPEN_S:
-            self.failed(session.core)
+        if now - self._doubted.get(session.peer, -REOPEN_S) < REOPEN_S:
+            self.failed(session.peer)
             return session.forgotten  # by another request, which doubted the same session
-        self._doubted[session.core] = now
+        self._doubted[session.peer] = now
         self.forget(session)
         return True
 
-    def acts(self, session: CoreSession) -> bool:
-        """Whether the Core of a session may act, with the key that it had when it opened it."""
+    def acts(self, session: PeerSession) -> bool:
+        """Whether the peer of a session may act, with the key that it had when it opened it."""
         try:
-            entry = self._me.verifier.acting(session.core)
+            entry = self._me.verifier().acting(session.peer)
         except Untrusted:
             return False
-        had = (Role.CORE, self._me.region, session.public_key)
+        had = (self._me.peers, self._me.region, session.public_key)
         return (entry.role, entry.region, entry.public_key) == had
 
     def close(self) -> None:
@@ -166,15 +166,16 @@ class CoreSessions:
         self._open.clear()
 
     def others(self, without: Collection[str]) -> bool:
-        """Whether there is a Core that is not in ``without``."""
-        return any(name not in without for name in self.cores)
+        """Whether there is a peer that is not in ``without``."""
+        return any(name not in without for name in self.names)
 
-    async def _first(self, without: Collection[str]) -> CoreSession:
-        """Open a session with the first Core of this Gateway's order, avoided ones last."""
-        names = [name for name in self.cores if name not in without]
+    async def _first(self, without: Collection[str]) -> PeerSession:
+        """Open a session with the first peer of this caller's order, avoided ones last."""
+        names = [name for name in self.names if name not in without]
         if not names:
-            region = self._me.region
-            raise KcmError(Code.UNAVAILABLE, f"the roster has no other Core in region {region}")
+            peer = self._me.peers.value.capitalize()
+            text = f"the roster has no other {peer} in region {self._me.region}"
+            raise KcmError(Code.UNAVAILABLE, text)
         name = min(names, key=self._avoided)
         session = await self._opened(name)
         if self._open.get(name) is not session:
@@ -187,12 +188,12 @@ class CoreSessions:
         now = self._clock.elapsed()
         if not self._open or now < self._seek_at or len(self._tasks):
             return
-        old = [one.core for one in self._open.values() if now - one.opened >= RENEW_S]
-        missing = WANTED - sum(not self._avoided(core) for core in self._open)
+        old = [one.peer for one in self._open.values() if now - one.opened >= RENEW_S]
+        missing = WANTED - sum(not self._avoided(peer) for peer in self._open)
         if not old and missing <= 0:
             return
         self._seek_at = now + SEEK_S
-        new = [name for name in self.cores if name not in self._open and not self._avoided(name)]
+        new = [name for name in self.names if name not in self._open and not self._avoided(name)]
         wanted = [*old, *new[: max(0, missing)]]
         if wanted:
             self._tasks.spawn(self._open_each(wanted))
@@ -204,13 +205,13 @@ class CoreSessions:
             if self._closed:
                 return
 
-    async def _opened(self, core: str) -> CoreSession:
-        """Open a session with this Core; concurrent callers share one attempt."""
-        task = self._opening.get(core)
+    async def _opened(self, peer: str) -> PeerSession:
+        """Open a session with this peer; concurrent callers share one attempt."""
+        task = self._opening.get(peer)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._begin(core))
-            self._opening[core] = task
-            task.add_done_callback(partial(self._has_begun, core))
+            task = asyncio.get_running_loop().create_task(self._begin(peer))
+            self._opening[peer] = task
+            task.add_done_callback(partial(self._has_begun, peer))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -219,31 +220,31 @@ class CoreSessions:
                 raise _closed() from None
             raise
 
-    def _has_begun(self, core: str, task: asyncio.Task[CoreSession]) -> None:
-        self._opening.pop(core, None)
+    def _has_begun(self, peer: str, task: asyncio.Task[PeerSession]) -> None:
+        self._opening.pop(peer, None)
         if not task.cancelled() and task.exception() is not None:
-            self.failed(core)  # a caller that still waits gets the exception, too
+            self.failed(peer)  # a caller that still waits gets the exception, too
 
-    async def _begin(self, core: str) -> CoreSession:
+    async def _begin(self, peer: str) -> PeerSession:
         """Open a session, in place of an earlier one; raises ``Elsewhere``."""
-        session = await self._opener.open(core)
+        session = await self._opener.open(peer)
         if self._closed:
             session.keys.close()
             raise _closed()
-        before = self._open.pop(core, None)
+        before = self._open.pop(peer, None)
         if before is not None:
             before.forget()
-        self._open[core] = session
-        self._avoid.pop(core, None)
+        self._open[peer] = session
+        self._avoid.pop(peer, None)
         self._wipe_later(session)
         spare = [
-            one for one in self._open.values() if self._avoided(one.core) and one is not session
+            one for one in self._open.values() if self._avoided(one.peer) and one is not session
         ]
         if len(self._open) > WANTED and spare:
             self.forget(spare[0])
         return session
 
-    def _wipe_later(self, session: CoreSession) -> None:
+    def _wipe_later(self, session: PeerSession) -> None:
         """Wipe a session's keys when its ticket ends, also if no request comes until then."""
 
         def wipe() -> None:
@@ -264,17 +265,17 @@ class CoreSessions:
                 self.forget(one)
 
     def _judge_again(self, names: frozenset[str]) -> None:
-        """Forget sessions with Cores whose roster entry changed."""
+        """Forget sessions with peers whose roster entry changed."""
         for name in names & self._open.keys():
             self.forget(self._open[name])
 
-    def _avoided(self, core: str) -> bool:
-        return self._clock.elapsed() < self._avoid.get(core, (0.0, 0.0))[0]
+    def _avoided(self, peer: str) -> bool:
+        return self._clock.elapsed() < self._avoid.get(peer, (0.0, 0.0))[0]
 
-    def _rank(self, core: str) -> bytes:
-        """Spread Gateways over the Cores: each has its own order."""
-        return sha256(self._me.incarnation + core.encode()).digest()
+    def _rank(self, peer: str) -> bytes:
+        """Spread callers over the peers: each has its own order."""
+        return sha256(self._me.incarnation + peer.encode()).digest()
 
 
 def _closed() -> KcmError:
-    return KcmError(Code.UNAVAILABLE, "the client of the Cores is closed")
+    return KcmError(Code.UNAVAILABLE, "the client is closed")

@@ -1,0 +1,6 @@
+"""Sealed sessions between a caller and one instance, over a broker that neither trusts.
+
+The callee: ``session_keys`` makes and signs the keys that an incarnation offers, and ``sessions``
+has the sessions that callers opened with it. The caller: ``session_opener`` opens one, and
+``peer_sessions`` holds sessions with two instances and chooses between them.
+"""

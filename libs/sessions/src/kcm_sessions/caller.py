@@ -1,0 +1,31 @@
+"""Who opens sessions: an instance, or an application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kcm_schemas.roster import Role
+from kcm_trust.verify import Verifier
+
+SubjectOf = Callable[[str, str, str], str]
+"""Returns the subject of a verb (``key``, ``open``) by region and instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller's name, its key, the roster by which it trusts instances, and whom it calls.
+
+    ``verifier`` returns the verifier of the roster in force, and ``listen`` reports the names whose
+    entry on it changed. ``peers`` is the role of the instances that are called, and ``subject_of``
+    where they serve what begins a session.
+    """
+
+    name: str
+    region: str
+    incarnation: bytes
+    sign: Callable[[bytes], bytes]
+    verifier: Callable[[], Verifier]
+    listen: Callable[[Callable[[frozenset[str]], None]], None]
+    peers: Role
+    subject_of: SubjectOf
