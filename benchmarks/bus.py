@@ -23,6 +23,7 @@ import nats
 from kcm import Admin, Client, ClientContext
 from kcm._internal import statements
 from kcm_devsystem import system
+from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.root_keys import RootKeys
 from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
@@ -76,6 +77,7 @@ def running() -> Iterator[Path]:
 async def connected(context_file: Path) -> AsyncIterator[Bus]:
     """Make a tenant, start the echo, connect to both."""
     context = ClientContext.load(context_file)
+    await allow_everything(context, context_file.parent, plain=False)
     address = context.operator_address(REGION)
     async with Admin.open(context) as admin:
         await _make_tenant(admin, RootKeys(context_file.parent))

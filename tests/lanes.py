@@ -45,6 +45,7 @@ PROCESSES: Final = (
     "tests/unit/test_bench_quick.py",
     "tests/unit/test_bus_remembering.py::test_a_file_that_could_not_be_finished_leaves_the_one_before_and_no_other",
     "tests/unit/test_bus_versions.py",
+    "tests/unit/test_keymem_slots.py::test_a_forked_child_cannot_use_it",
     "tests/unit/test_cli_endings.py",
     "tests/unit/test_cli_main.py::test_no_help_loads_what_only_work_needs",
     "tests/unit/test_cli_main.py::test_the_command_is_what_the_package_installs",

@@ -20,6 +20,7 @@ from kcm import Admin, Client, ClientContext
 from kcm._internal import statements
 from kcm.cli.signals import undisturbed
 from kcm_devsystem import system
+from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.brokers import Account, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.root_keys import RootKeys
@@ -69,7 +70,9 @@ def running(options: system.Options) -> Iterator[System]:
     try:
         try:
             started = system.up(placed)
-            yield System(placed, ClientContext.load(started.context), started.context)
+            context = ClientContext.load(started.context)
+            asyncio.run(allow_everything(context, directory, plain=True))
+            yield System(placed, context, started.context)
         finally:
             with undisturbed():
                 system.down(directory)

@@ -15,6 +15,7 @@ from typing import Any
 
 from kcm import Admin, ClientContext
 from kcm_devsystem import system
+from kcm_devsystem.applications import allow_everything
 from kcm_killswitch.model.timing import Timing
 
 from tests.chaos import schedule
@@ -83,8 +84,9 @@ def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
     try:
         told("starting three regions, one of them on a cluster of three brokers")
         told(f"cut links {'lose packets' if packets else 'end at proxies'}")
-        context = plant.up()
-        result = asyncio.run(_run(wanted, plant, ClientContext.load(context), told))
+        context = ClientContext.load(plant.up())
+        asyncio.run(allow_everything(context, plant.root, plain=False))
+        result = asyncio.run(_run(wanted, plant, context, told))
     finally:
         try:
             plant.down()

@@ -46,6 +46,7 @@ def sealed(system: System) -> bytes:
     system.kcm("l1", "link", "main-root", uri.decode().strip())
     system.kcm("tenant", "create", "main", "--link", "main-root")
     system.kcm("service", "create", "main", "docs")
+    system.kcm("app", "create", "app", "--grant", "main/docs", "--grant", "hsm/docs")
     return system.kcm("encrypt", "-", *DATA, given=PLAIN)
 
 

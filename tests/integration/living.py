@@ -17,6 +17,7 @@ from kcm import Admin, ClientContext
 from kcm._internal import statements
 from kcm._internal.kills import Kills
 from kcm_devsystem import processes, state, system
+from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.brokers import Account, Role, login_name
 from kcm_devsystem.configs import ready_file
 from kcm_devsystem.instances import start_member
@@ -87,9 +88,14 @@ class Living:
         options = system.Options(directory, die_with_parent=True, **settings)
         made = cls(options, system.up(options))
         try:
+            made.allow()
             yield made
         finally:
             system.down(directory, wipe=True)
+
+    def allow(self) -> None:
+        """Let the context's application, and clients without a key, ask for every tenant."""
+        asyncio.run(allow_everything(self.context, self.directory, plain=True))
 
     def app(self, region: str = EU) -> AbstractAsyncContextManager[Connection]:
         return connected(self.context.app_address(region))

@@ -20,6 +20,7 @@ CORE = f"core-{EU}-1"
 def watched(tmp_path):
     options = system.Options(tmp_path / "system", regions=(EU,), cores=1, watch=True)
     made = Living(options, system.up(options))
+    made.allow()
     yield made
     system.down(made.directory, wipe=True)
 

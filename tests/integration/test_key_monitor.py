@@ -23,7 +23,9 @@ def living(tmp_path_factory):
     )
     state = system.up(options)
     try:
-        yield Living(options, state)
+        made = Living(options, state)
+        made.allow()
+        yield made
     finally:
         system.down(options.directory)
 

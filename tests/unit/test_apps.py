@@ -8,8 +8,12 @@ from kcm_killswitch.model.registry_objects import object_digest, replaces
 from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
+from kcm_schemas.signed import Kind
+from kcm_trust.verify import Untrusted
 
+from tests.unit.trust_rig import VERIFIER
 from tests.unit.trust_table import APP
+from tests.vectors.families.messages import identity
 
 KEY = bytes(range(32))
 
@@ -35,6 +39,7 @@ def following(known, step=1, **fields):
         ("acme/crm", ["decrypt", "encrypt"]),
         ("acme/*", ["decrypt", "encrypt"]),
         ("acme/crm:encrypt", ["encrypt"]),
+        ("*/*", ["decrypt", "encrypt"]),
         ("acme/crm:encrypt,decrypt", ["decrypt", "encrypt"]),
     ],
 )
@@ -46,7 +51,7 @@ def test_a_grant_is_read_and_written(text, verbs):
 
 @pytest.mark.parametrize(
     "text",
-    ["acme", "*/crm", "acme/", "/crm", "acme/c*", "acme/crm:", "acme/crm:drop", "a>/b", "a.b/c",
+    ["acme", "a*/crm", "acme/", "/crm", "acme/c*", "acme/crm:", "acme/crm:drop", "a>/b", "a.b/c",
      "acme/crm:encrypt,", "acme/>", "ACME/crm"],
 )  # fmt: skip
 def test_what_is_no_grant_is_refused(text):
@@ -64,7 +69,7 @@ def test_what_is_no_grant_is_refused(text):
         {"regions": ["us", "eu"]},
         {"regions": ["eu", "eu"]},
         {"regions": []},
-        {"grants": [grant(f"a/s-{number}") for number in range(65)]},
+        {"grants": [grant(f"a/s-{number:03}") for number in range(257)]},
     ],
 )
 def test_an_entry_has_one_form(fields):
@@ -84,6 +89,42 @@ def test_grants_cover_what_they_name_and_nothing_else():
         ("decrypt", "*", "crm"),
     ):
         assert not app.covers(verb, tenant, service)
+    assert entry(grants=[grant("*/crm:decrypt")]).covers("decrypt", "gamma", "crm")
+    assert not entry(grants=[grant("*/crm:decrypt")]).covers("encrypt", "gamma", "crm")
+
+
+@pytest.mark.parametrize(
+    ("signers", "believed"),
+    [
+        (("admin", "security"), True),
+        (("admin",), False),
+        (("security",), False),
+        (("admin", "core-eu"), False),
+        (("admin", "nobody"), False),
+    ],
+)
+def test_a_grant_for_every_tenant_needs_two_operators(signers, believed):
+    wide = entry(grants=[grant("*/crm")])
+    signed = identity(signers[0]).sign(Kind.APP, wide)
+    for name in signers[1:]:
+        signed = identity(name).countersign(signed)
+    raw = encode(signed)
+    if believed:
+        assert VERIFIER.app(raw) == wide
+    else:
+        with pytest.raises(Untrusted):
+            VERIFIER.app(raw)
+    assert not believed or VERIFIER.prepared_app(raw) == wide
+
+
+def test_one_operator_prepares_and_revokes_what_reaches_every_tenant():
+    wide = entry(grants=[grant("*/crm")])
+    raw = encode(identity("admin").sign(Kind.APP, wide))
+    assert VERIFIER.prepared_app(raw) == wide
+    gone = following(wide, revoked=True)
+    assert VERIFIER.app(encode(identity("admin").sign(Kind.APP, gone))) == gone
+    with pytest.raises(Untrusted):
+        VERIFIER.app(encode(identity("security").sign(Kind.APP, gone)))
 
 
 def test_the_next_revision_names_the_entry_that_it_replaces():

@@ -142,7 +142,7 @@ def test_a_plain_application_is_said_loudly(desk: Desk) -> None:
     [
         ("create", "shop"),
         ("create", "shop", "--grant", "acme"),
-        ("create", "shop", "--grant", "*/crm"),
+        ("create", "shop", "--grant", "*/crm"),  # alone
         ("create", "a.b", "--grant", "acme/crm"),
         ("create", "shop", "--grant", "acme/crm", "--days", "0"),
         ("create", "shop", "--grant", "acme/crm", "--region", "mars"),
@@ -153,6 +153,20 @@ def test_a_plain_application_is_said_loudly(desk: Desk) -> None:
 def test_wrong_usage_creates_nothing(desk: Desk, arguments: tuple[str, ...]) -> None:
     assert desk.run("app", *arguments)[0] == Exit.USAGE
     assert not desk.apps["eu"]  # type: ignore[attr-defined]
+
+
+def test_a_grant_for_every_tenant_is_prepared_and_approved(desk: Desk) -> None:
+    create = ("app", "create", "shop", "--grant", "*/crm", "--prepare", "entry")
+    code, _, err = desk.run(*create, "-o", "table")
+    assert code == Exit.OK
+    assert "kcm app approve entry" in err
+    assert not desk.apps["eu"]  # type: ignore[attr-defined]
+    code, out, _ = desk.run("app", "approve", "entry")
+    assert code == Exit.OK
+    assert {one["grants"] for one in json.loads(out)} == {"*/crm"}
+    assert held(desk).reaches_every_tenant
+    Path("entry").write_bytes(b"nothing")
+    assert desk.run("app", "approve", "entry")[0] == Exit.CHECK_FAILED
 
 
 @pytest.mark.parametrize("verb", ["change", "revoke", "show"])

@@ -163,7 +163,7 @@ ROLES = {
     ("tenant", "show"): ANY,
     ("link", "put"): ADMIN, ("link", "list"): ANY,
     ("service", "put"): ADMIN, ("service", "list"): ANY,
-    ("app", "put"): ADMIN, ("app", "list"): ANY, ("app", "show"): ANY,
+    ("app", "put"): ADMIN | SECURITY, ("app", "list"): ANY, ("app", "show"): ANY,
     ("hold", "put"): SECURITY, ("hold", "status"): ANY, ("hold", "show"): ANY,
     ("hold", "list"): ANY, ("hold", "preview"): ANY, ("hold", "export"): ANY,
     ("roster", "show"): ANY, ("roster", "put"): ANY, ("roster", "endorsements"): ANY,

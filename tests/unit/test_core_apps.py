@@ -103,7 +103,7 @@ async def test_the_largest_entry_is_accepted(world):
     core = world.core()
     grants = [
         AppGrant(tenant="t" * 63, service=f"{number:063}", verbs=["decrypt", "encrypt"])
-        for number in range(64)
+        for number in range(256)
     ]
     regions = [f"{number:063}" for number in range(32)]
     assert await put(core, app("a" * 63, grants=grants, regions=regions)) is Code.OK

@@ -1,6 +1,6 @@
 """A development system's roster: made again, it loses nobody whom somebody else put there."""
 
-from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_devsystem.identities import APPROVER, OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Operator, OperatorRole, Role
@@ -22,7 +22,11 @@ def test_who_is_retired_or_was_added_stays(tmp_path):
     changed = first.model_copy(
         update={
             "version": 2,
-            "operators": [first.operators[0].model_copy(update={"retired": LEFT}), alice],
+            "operators": [
+                first.operators[0].model_copy(update={"retired": LEFT}),
+                *first.operators[1:],
+                alice,
+            ],
             "instances": [
                 first.instances[0].model_copy(update={"retired": LEFT}),
                 first.instances[1],
@@ -38,7 +42,7 @@ def test_who_is_retired_or_was_added_stays(tmp_path):
     last = verify_roster(trust.roster.read_bytes(), public, 0)
     follows(changed, last)
     assert {one.instance for one in last.instances} == {"core-eu-1", "core-eu-2", "gateway-eu-1"}
-    assert [one.operator for one in last.operators] == [OPERATOR, "alice"]
+    assert [one.operator for one in last.operators] == [OPERATOR, APPROVER, "alice"]
 
 
 def test_the_roster_is_private_and_nothing_lies_beside_it(tmp_path):

@@ -58,7 +58,10 @@ def test_each_container_has_exactly_its_own_files(system):
         assert {p.name for p in (system / region).iterdir()} == {*INSTANCES, "provision", "broker"}
     assert set(tree(system / "backbone")) == {"nats.conf"}
     passwords = {f"secrets/{region}/{role}" for region in REGIONS for role in ("app", "operator")}
-    assert set(tree(system / "operator")) == {"context.toml", "roster", "operator.key"} | passwords
+    assert (
+        set(tree(system / "operator"))
+        == {"context.toml", "roster", "operator.key", "app.key"} | passwords
+    )
     assert {p.name for p in system.iterdir()} == {"authority", "operator", "backbone", *REGIONS}
 
 
@@ -69,7 +72,7 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
         for name, data in tree(system / "authority").items()
         if name.startswith(("keys/", "secrets/"))
     }
-    assert len(set(kept.values())) == len(kept) == 2 + 2 * 4 + 2 + 2 * (7 + 1)
+    assert len(set(kept.values())) == len(kept) == 4 + 2 * 4 + 2 + 2 * (7 + 1)
     outside = {n: d for n, d in tree(system).items() if not n.startswith("authority/")}
     found = {
         name: {
@@ -77,7 +80,12 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
         }
         for name, secret in kept.items()
     }
-    expected: dict[str, set[str]] = {"keys/root": set(), "keys/operator": {"operator"}}
+    expected: dict[str, set[str]] = {
+        "keys/root": set(),
+        "keys/operator": {"operator"},
+        "keys/app": {"operator"},
+        "keys/approver": set(),
+    }
     for region in REGIONS:
         broker, cores = f"{region}/broker", {f"{region}/core-1", f"{region}/core-2"}
         secrets, gateway = f"secrets/{region}", f"{region}/gateway-1"

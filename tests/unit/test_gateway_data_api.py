@@ -1,71 +1,24 @@
 """The Gateway's requests: on time, within its grants, on record, and none that cannot be."""
 
 import pytest
-from kcm_gateway.data_api import DataApi
-from kcm_gateway.engine import Batch
-from kcm_runtime.clock import SystemRandomness
-from kcm_runtime.host import Host
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
 
-from tests.fakes.bus import Clock
-from tests.unit.core_rig import instance_context
+from tests.unit.app_rig import Served, app
 from tests.unit.refusals import refused
 
 ENCRYPT = data_subjects.gateway("eu", "encrypt", "acme", "crm")
 DECRYPT = data_subjects.gateway("eu", "decrypt", "acme", "crm")
 
 
-class Engine:
-    def __init__(self):
-        self.calls = 0
-        self.error = None
-        self.lease_s = 3.0
-        self.work = lambda: None
-
-    async def encrypt(self, tenant, service, plaintexts, contexts, *, dek_scope):
-        return self._done(plaintexts)
-
-    async def decrypt(self, tenant, service, records, contexts):
-        return self._done(records, [Code.TAMPERED, *[Code.OK] * (len(records) - 1)])
-
-    def _done(self, values, codes=()):
-        self.calls += 1
-        self.work()
-        if self.error is not None:
-            raise self.error
-        return Batch(list(values), list(codes), self.lease_s)
-
-
-class Audit:
-    has_room = True
-    refusal = "the audit buffer is full, and requests that cannot be recorded are refused"
-
-    def __init__(self):
-        self.events = []
-
-    def emit(self, kind, **fields):
-        self.events.append((kind, fields["code"], fields["count"], fields["failed"]))
-
-
-class Rig:
-    """The requests of a Gateway whose engine, audit trail and clock are a test's."""
-
-    def __init__(self):
-        self.clock, self.engine, self.audit = Clock(), Engine(), Audit()
-        host = Host(instance_context("gw-eu"), self.clock, SystemRandomness(), self.audit.emit)
-        self.api = DataApi(host, self.engine, self.audit)
-
-    async def handle(self, subject, body):
-        return await self.api.handle(subject, body)
-
-
 @pytest.fixture
 def service():
-    return Rig()
+    made = Served()
+    made.registry.put(app("raw", "acme/*", "bcme/*", plain=True))
+    return made
 
 
 def ask(service, *, ahead_ms=5000, count=2, kind=EncryptRequest):

@@ -20,12 +20,12 @@ Verb = Literal["decrypt", "encrypt"]
 
 
 class AppGrant(Message):
-    """The verbs that an application may use for a tenant's service; ``*`` is every service.
+    """The verbs that an application may use for a tenant's service; ``*`` is every one of them.
 
-    There is no grant for every tenant: one key of an operator must not reach all customers.
+    A grant for every tenant needs two operators: one key must not reach all customers.
     """
 
-    tenant: Name
+    tenant: Name | Literal["*"]
     service: Name | Literal["*"]
     verbs: Annotated[list[Verb], Field(min_length=1, max_length=2)]
 
@@ -59,9 +59,14 @@ class App(Message):
             raise ValueError("grants, verbs and regions are in ascending order, each once")
         return self
 
+    @property
+    def reaches_every_tenant(self) -> bool:
+        """Whether a grant is for every tenant."""
+        return any(one.tenant == "*" for one in self.grants)
+
     def covers(self, verb: str, tenant: str, service: str) -> bool:
         """Whether a grant lists this verb for a tenant's service."""
         return any(
-            one.tenant == tenant and one.service in ("*", service) and verb in one.verbs
+            one.tenant in ("*", tenant) and one.service in ("*", service) and verb in one.verbs
             for one in self.grants
         )

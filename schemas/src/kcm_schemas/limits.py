@@ -99,7 +99,10 @@ RESULT_MAX: Final = 640 * 1024
 """Bytes of a signed kill result with receipts: about 1,200 incarnations. A reply that carries it
 stays below ``BODY_MAX``."""
 
-APP_GRANTS_MAX: Final = 64
+REGISTRY_STATEMENT_MAX: Final = 64 * 1024
+"""Bytes of a signed registry entry: an application with all its grants and the longest names."""
+
+APP_GRANTS_MAX: Final = 256
 """Grants of one application: a tenant and a service, or all services of a tenant, each."""
 
 RESULT_INCARNATIONS_MAX: Final = 4096

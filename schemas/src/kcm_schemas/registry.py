@@ -62,7 +62,7 @@ class Accepted(Message):
 class RegistryEntry(Message):
     """The value under one registry key: the operator's statement, and a Core's acceptance of it."""
 
-    statement: Annotated[bytes, Field(max_length=16 * 1024)]
+    statement: Annotated[bytes, Field(max_length=limits.REGISTRY_STATEMENT_MAX)]
     accepted: Annotated[bytes, Field(max_length=4 * 1024)]
 
 

@@ -67,7 +67,7 @@ STATEMENT_MAX: Final[Mapping[Kind, int]] = MappingProxyType(
         Kind.TENANT: 8 * _KIB,
         Kind.LINK: 16 * _KIB,
         Kind.SERVICE: 4 * _KIB,
-        Kind.APP: 16 * _KIB,
+        Kind.APP: limits.REGISTRY_STATEMENT_MAX,
         Kind.ACCEPTED: 4 * _KIB,
         Kind.HOLD: limits.SIGNED_HOLD_MAX,
         Kind.LIFT: 2 * limits.SIGNED_HOLD_MAX,

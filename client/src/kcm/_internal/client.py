@@ -32,7 +32,10 @@ from kcm._internal.client_context import ClientContext
 from kcm._internal.coalescer import Coalescer, Key
 from kcm._internal.counts import Counts, Tally
 from kcm._internal.job import Answer, Job, Operation
+from kcm._internal.known_roster import KnownRoster
 from kcm._internal.rpc import Environment, ask_once, attempt_s, pause
+from kcm._internal.sealed_channel import SealedChannel
+from kcm._internal.session_memory import SessionRandomness
 from kcm._internal.transport import Opener, Transport, open_nats
 from kcm.errors import DeadlineExceeded, Discarded, ServiceError, TooLarge, Unreached
 
@@ -68,6 +71,9 @@ class Client:
     ) -> Once[Client]:
         """Return a context manager that connects to a region's broker and closes at the end.
 
+        If the context names an application, requests are sealed with its key. Without one, they
+        travel in clear, and Gateways serve only what a plain application may ask.
+
         ``context`` is a context or the path of its file; without it, ``$KCM_CONTEXT`` or the file
         of ``kcm dev up``. Raises ``ContextError`` or ``Unavailable``.
         """
@@ -75,8 +81,9 @@ class Client:
         async def run() -> AsyncGenerator[Client, None]:
             found = context if isinstance(context, ClientContext) else ClientContext.load(context)
             chosen = found.region(region)
-            transport = await opener(found.app_address(chosen), "kcm-sdk")
-            client = cls(transport, chosen, around)
+            world = around or Environment()
+            transport = await _channel(found, chosen, opener, world)
+            client = cls(transport, chosen, world)
             client._owner.check()  # this loop owns it
             try:
                 yield client
@@ -269,3 +276,20 @@ class Client:
             )
         finally:
             self._slots.release()
+
+
+async def _channel(
+    context: ClientContext, region: str, opener: Opener, around: Environment
+) -> Transport:
+    """Connect to a region's broker, and seal requests if the context names an application."""
+    identity = context.app_identity()
+    transport = await opener(context.app_address(region), "kcm-sdk")
+    if identity is None:
+        return transport
+    try:
+        roster = KnownRoster(context, transport, region, around.clock)
+        await roster.refresh()
+        return SealedChannel(transport, identity, region, roster, around.clock, SessionRandomness())
+    except BaseException:
+        await transport.close()
+        raise

@@ -269,6 +269,23 @@ class ClientContext:
         except SecretFileError as error:
             raise ContextError(str(error), "the context names this file") from None
 
+    def app_identity(self) -> Identity | None:
+        """Return the application's key, or ``None`` if the context names no application.
+
+        Raises ``ContextError`` if it is missing or unreadable.
+        """
+        app = self._content.app
+        if app is None:
+            return None
+        try:
+            return load_identity(app.name, str(self._path(app.key)), self.system)
+        except SecretFileError as error:
+            raise ContextError(
+                str(error),
+                f"[app] in {self.path} names this file; `kcm app create {app.name} --grant GRANT` "
+                "creates one",
+            ) from None
+
     def app_key(self, name: str) -> Path | None:
         """Return the file of an application's private key, if the context names it."""
         app = self._content.app

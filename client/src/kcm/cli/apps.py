@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,19 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from kcm.cli.app_keys import public_key
-from kcm.cli.each_region import ask_region, put_everywhere
+from kcm.cli.app_sending import change_entry, put_entry
+from kcm.cli.app_views import list_apps, show_app
+from kcm.cli.each_region import put_everywhere
 from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
-from kcm.cli.output import emit, note
-from kcm.cli.settings import Settings, common, region_option, run_async
+from kcm.cli.settings import Settings, common
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_schemas.admin.apps import AppRow
     from kcm_schemas.app import App, AppGrant
 
     from kcm._internal.admin import Admin
-    from kcm._internal.client_context import ClientContext
     from kcm.cli.change_summary import Change
 
 DAYS_MAX: Final = 3660
@@ -32,7 +29,7 @@ DAYS_MAX: Final = 3660
 
 GRANT_HELP: Final = (
     "What it may ask for (repeatable). VERBS is encrypt, decrypt or both, which is the default; "
-    "SERVICE may be '*'."
+    "SERVICE may be '*', and so may TENANT if a second operator approves it."
 )
 grants_option = partial(
     click.option,
@@ -45,6 +42,10 @@ key_option = click.option(
 public_option = click.option(
     "--public-key", "public", metavar="HEX",
     help="Its Ed25519 public key, if the private key stays with the application.",
+)  # fmt: skip
+prepare_option = click.option(
+    "--prepare", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write the entry to FILE and send nothing: another operator approves it.",
 )  # fmt: skip
 days_option = click.IntRange(1, DAYS_MAX)
 
@@ -67,8 +68,9 @@ def app() -> None:
 @click.option(
     "--plain", is_flag=True, help="Let clients use its grants without a key, and in clear."
 )
+@prepare_option
 @common
-def create(
+def create(  # noqa: PLR0913 - one argument for each option
     settings: Settings,
     name: str,
     grants: tuple[str, ...],
@@ -76,6 +78,7 @@ def create(
     public: str | None,
     days: int,
     regions: tuple[str, ...],
+    prepare: Path | None,
     *,
     plain: bool,
 ) -> int:
@@ -115,7 +118,7 @@ def create(
             )  # fmt: skip
         return app_entries.changed(found, newest)
 
-    return _put(settings, name, entry)
+    return put_entry(settings, name, entry, prepare)
 
 
 @app.command("change")
@@ -127,6 +130,7 @@ def create(
 @click.option("--days", type=days_option, help="Days from now on that it is valid.")
 @click.option("--region", "regions", multiple=True, help="Its regions from now on (repeatable).")
 @click.option("--plain/--no-plain", default=None, help="Allow or forbid requests without a key.")
+@prepare_option
 @common
 def change(
     settings: Settings,
@@ -135,6 +139,7 @@ def change(
     withdraw: tuple[str, ...],
     days: int | None,
     regions: tuple[str, ...],
+    prepare: Path | None,
     *,
     plain: bool | None,
 ) -> int:
@@ -161,7 +166,7 @@ def change(
             said["plain"] = plain
         return said
 
-    return _change(settings, name, changes)
+    return change_entry(settings, name, changes, prepare)
 
 
 @app.command("rotate")
@@ -181,7 +186,7 @@ def rotate(settings: Settings, name: str, key_file: Path | None, public: str | N
             Exit.USAGE, "usage", "which key?", "give a new file with --key, or --public-key"
         )
     own = public_key(settings.context(), name, key_file, public)
-    return _change(settings, name, lambda _: {"public_key": own})
+    return change_entry(settings, name, lambda _: {"public_key": own})
 
 
 @app.command("revoke")
@@ -194,60 +199,47 @@ def revoke(settings: Settings, name: str) -> int:
 
     Example: kcm app revoke shop
     """
-    return _change(settings, name, lambda _: {"revoked": True})
+    return change_entry(settings, name, lambda _: {"revoked": True})
 
 
-@app.command("list")
-@region_option
+@app.command("approve")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @common
-def list_apps(settings: Settings, region: str | None) -> None:
-    """Show the applications of a region, by name.
+def approve(settings: Settings, file: Path) -> int:
+    """Sign a prepared application as a second operator, and send it.
 
-    Example: kcm app list -o json
+    A grant for every tenant needs it. Read the entry first: `-o json` shows it all.
+
+    Example: kcm app approve shop.entry
     """
+    from kcm_schemas.codec import encode
+    from kcm_schemas.signed import read_signed
+    from kcm_trust.verify import Untrusted
 
-    async def ask(admin: Admin, place: str) -> list[AppRow]:
-        return await admin.apps(place)
-
-    rows = run_async(ask_region(settings, region, ask))
-    columns = ("app", "state", "grants", "regions", "until", "revision", "public key")
-    now_ms = settings.around.clock.unix_ms()
-    table = [
-        (
-            row.app,
-            _state(row, now_ms, forked=row.forked),
-            row.grants,
-            " ".join(row.regions),
-            _day(row.not_after_ms),
-            row.revision,
-            row.public_key.hex()[:16],
-        )
-        for row in rows
-    ]
-    emit(settings, rows, columns, table)
-
-
-@app.command("show")
-@click.argument("name", type=NAME)
-@region_option
-@common
-def show_app(settings: Settings, name: str, region: str | None) -> None:
-    """Show one application as a region has it, with its grants.
-
-    Example: kcm app show shop -o json
-    """
     from kcm._internal import app_entries
 
-    async def ask(admin: Admin, place: str) -> tuple[App, bool]:
-        return await admin.app(place, name)
+    context = settings.context()
+    raw = file.read_bytes()
+    try:
+        entry = context.verifier().prepared_app(raw)
+    except Untrusted as error:
+        raise Problem(
+            Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
+            "`kcm app create NAME --grant GRANT --prepare FILE` writes one",
+        ) from None  # fmt: skip
+    signed = encode(context.identity().countersign(read_signed(raw)))
+    grants = ", ".join(map(app_entries.written, entry.grants))
 
-    entry, forked = run_async(ask_region(settings, region, ask, {"app": name}))
-    state = _state(entry, settings.around.clock.unix_ms(), forked=forked)
-    value = entry.model_dump() | {"state": state, "forked": forked}
-    columns = ("app", "state", "grant", "regions", "until", "public key")
-    about = (" ".join(entry.regions), _day(entry.not_after_ms), entry.public_key.hex())
-    grants = [app_entries.written(one) for one in entry.grants] or [""]
-    emit(settings, value, columns, [(name, state, one, *about) for one in grants])
+    async def put(admin: Admin, region: str) -> Change:
+        await admin.put(region, "app", signed)
+        return "replaced" if entry.revision > 1 else "created"
+
+    about = {"app": entry.app, "grants": grants}
+    return put_everywhere(settings, (), put, about, shows=f"kcm app show {entry.app}")
+
+
+for _command in (list_apps, show_app):
+    app.add_command(_command)
 
 
 def _grants(texts: Sequence[str]) -> list[AppGrant]:
@@ -260,83 +252,3 @@ def _grants(texts: Sequence[str]) -> list[AppGrant]:
         raise Problem(
             Exit.USAGE, "malformed", str(error), "`kcm service list TENANT` shows the services"
         ) from None
-
-
-def _change(settings: Settings, name: str, changes: Callable[[App], dict[str, Any]]) -> int:
-    """Send the next entry of an application that exists, to every region of the context."""
-    from kcm._internal import app_entries
-    from kcm._internal.arguments import BadValue
-
-    def entry(found: dict[str, App | None]) -> App:
-        newest = app_entries.newest_of(found)
-        if newest is None:
-            raise Problem(
-                Exit.REFUSED, "unknown_app", f"no region that replies has an application {name}",
-                "`kcm app list` shows them; `kcm app create NAME --grant GRANT` creates one",
-            )  # fmt: skip
-        try:
-            return app_entries.changed(found, newest, **changes(newest))
-        except BadValue as error:
-            raise Problem(
-                Exit.USAGE, "malformed", str(error), f"`kcm app show {name}` shows its grants"
-            ) from None
-
-    return _put(settings, name, entry)
-
-
-def _put(settings: Settings, name: str, entry: Callable[[dict[str, App | None]], App]) -> int:
-    from kcm._internal import statements
-
-    found: dict[str, App | None] = {}
-    sent: list[App] = []
-
-    async def choose(admin: Admin, context: ClientContext) -> list[str]:
-        import asyncio
-
-        from kcm.errors import ServiceError, UnknownApp
-
-        failed: list[ServiceError] = []
-
-        async def look(region: str) -> None:
-            try:
-                found[region] = (await admin.app(region, name))[0]
-            except UnknownApp:
-                found[region] = None
-            except ServiceError as error:
-                failed.append(error)
-
-        await asyncio.gather(*map(look, context.in_order(None)))
-        if not found:
-            raise failed[0]
-        sent.append(entry(found))
-        return list(context.regions)
-
-    async def put(admin: Admin, region: str) -> Change:
-        await admin.put(region, "app", statements.app(admin.identity, sent[0]))
-        before = found.get(region, ...)
-        if before is ...:
-            return "not known"
-        if before is None:
-            return "created"
-        return "unchanged" if before == sent[0] else "replaced"
-
-    code = put_everywhere(settings, (), put, {"app": name}, choose, shows=f"kcm app show {name}")
-    if sent and sent[0].plain and code == Exit.OK:
-        note(settings, f"{name} is plain: any client of the broker may use its grants", plain=True)
-    return code
-
-
-def _state(entry: App | AppRow, now_ms: int, *, forked: bool) -> str:
-    if entry.revoked:
-        return "revoked"
-    if forked:
-        return "forked"
-    if now_ms >= entry.not_after_ms:
-        return "expired"
-    return "plain" if entry.plain else "valid"
-
-
-def _day(ms: int) -> str:
-    with suppress(ValueError, OverflowError, OSError):
-        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
-    return str(ms)

@@ -38,6 +38,10 @@ GENERAL: Final = {
 
 _ADMIN: Final = "this needs an operator with role admin: `kcm roster show` shows the roles"
 _SECURITY: Final = "this needs an operator with role security: `kcm roster show` shows the roles"
+_APP: Final = (
+    "`kcm app show NAME` shows the grants of the application in the context, and `kcm app change "
+    "NAME --grant TENANT/SERVICE` adds one"
+)
 _RECORD: Final = "to replace it: the same command with a higher --revision"
 _GATEWAY: Final = (
     "check that a Gateway of the region runs; give the same command again, or ask another --region"
@@ -63,14 +67,13 @@ _KILLING: Final = "killing again does no harm; `kcm hold list` shows the holds t
 
 OF_COMMAND: Final = {
     "encrypt": {
-        "forbidden": "the region's Gateways are not granted this service by the roster: "
-        "`kcm roster show` names them",
+        "forbidden": _APP,
         "unavailable": _GATEWAY,
         "deadline_exceeded": _GATEWAY,
         "unknown_tenant": _REGION,
     },
     "decrypt": {
-        "forbidden": "`kcm inspect FILE` shows the record's tenant and service",
+        "forbidden": "`kcm inspect FILE` shows the record's tenant and service; " + _APP,
         "tampered": "give --context-bytes and --bind as at encryption; else the data was changed",
         "wrong_region": "`kcm inspect FILE` shows the record's region; name it with --region",
         "unavailable": _GATEWAY,

@@ -53,6 +53,10 @@ CORE: Final = ROLE[Role.CORE]
 INSTANCE: Final = Right("an instance", lambda entry: isinstance(entry, Instance))
 OPERATOR: Final = Right("an operator", lambda entry: isinstance(entry, Operator))
 ADMIN: Final = Right("an operator with role admin", partial(is_operator, role=OperatorRole.ADMIN))
+MAY_GRANT: Final = Right(
+    "an operator with role admin or security",
+    lambda entry: is_security(entry) or is_operator(entry, OperatorRole.ADMIN),
+)
 MAY_HOLD: Final = Right(
     "an operator with role security or a Core",
     lambda entry: is_security(entry) or has_role(entry, Role.CORE),

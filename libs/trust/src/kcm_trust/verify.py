@@ -7,7 +7,9 @@ root signs a roster; every other signer is trusted only as far as the roster say
 statement                     required signer
 ============================  ===================================================
 roster                        the root
-tenant, link, service, app    an operator with role ``admin``
+tenant, link, service         an operator with role ``admin``
+app                           an operator with role ``admin``; for a grant of every
+                              tenant also another one with role ``security``
 accepted                      a Core of the region it names
 hold, cause operator          an operator with role ``security``
 hold, cause l1                a Core of the origin region; only on a link
@@ -84,6 +86,7 @@ from kcm_schemas.registry import (
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role
 from kcm_schemas.signed import Kind
 
+from kcm_trust.app_statements import AppChecker
 from kcm_trust.checks import body_of
 from kcm_trust.envelopes import (
     STATEMENT_MAX,
@@ -137,7 +140,7 @@ class VerifiedTrim:
     raw: bytes
 
 
-class Verifier(HoldChecker, ResultChecker, SessionChecker):
+class Verifier(HoldChecker, ResultChecker, SessionChecker, AppChecker):
     """Verifies statements by one roster. Immutable: a new roster needs a new verifier."""
 
     def tenant(self, raw: bytes) -> Tenant:
@@ -151,10 +154,6 @@ class Verifier(HoldChecker, ResultChecker, SessionChecker):
     def service(self, raw: bytes) -> Service:
         """Verify a service, signed by an admin."""
         return self._lasts(raw, Kind.SERVICE, Service, ADMIN)
-
-    def app(self, raw: bytes) -> App:
-        """Verify an application, signed by an admin."""
-        return self._lasts(raw, Kind.APP, App, ADMIN)
 
     def accepted(self, raw: bytes) -> Accepted:
         """Verify the acceptance of a registry entry, signed by a Core of the region it names."""

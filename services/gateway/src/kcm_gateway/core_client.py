@@ -14,27 +14,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final, Literal
 
-from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena, Purged, ScratchPool
 from kcm_keymem.random import KeyRandomness
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import data_subjects, limits
-from kcm_schemas.codec import decode, encode
+from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import Failure
 from kcm_schemas.roster import Role
-from kcm_schemas.session import SealedRefusal, decode_sealed_reply
 from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreRequest, Purpose
 from kcm_sealing.memory import wipe
-from kcm_sealing.session import plain_size, sealed_size
 from kcm_sessions.caller import Caller
 from kcm_sessions.peer_sessions import PeerSessions
-from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession, unsealed
+from kcm_sessions.replies import Replies
+from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession
 
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
 
@@ -53,9 +49,6 @@ _AWAY_TIMES_MAX: Final = 6
 
 _HEAD: Final = REPLY_HEAD.size
 _ALL_OK: Final = bytes((STATUS_OK,)) * limits.KEYS_MAX
-_ELSEWHERE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE})
-"""Sealed refusals after which another Core is asked: the reason may be this Core's own."""
-
 _STRANGE: Final = (
     "a Core opens no session for this Gateway, or forgets it at once: compare the clocks of both,"
     " and look whether the Core restarts again and again"
@@ -100,6 +93,7 @@ class CoreClient:
         """``scratch`` lends the locked memory in which replies are opened."""
         self._ask: Final = ask
         self._sessions: Final = PeerSessions(ask, _caller(me), clock, randomness, Arena)
+        self._replies: Final = Replies(self._sessions, _STRANGE)
         self._region: Final = me.region
         self._clock: Final = clock
         self._random: Final = randomness
@@ -217,74 +211,10 @@ class CoreClient:
         try:
             answer = await self._ask(subject, body, self._timeout_s)
         except KcmError as error:
-            raise self._unreached(session, error, sent) from None
-        return self._read(session, answer, body, sent, out)
-
-    def _unreached(self, session: PeerSession, error: KcmError, sent: float) -> KcmError:
-        """Return the error of a request without a reply."""
-        if error.code is Code.UNAVAILABLE:
-            self._sessions.failed(session.peer)
-            return Elsewhere(session.peer, error, away=True)
-        if error.code is Code.DEADLINE_EXCEEDED:
-            self._sessions.failed(session.peer)
-            if session.answered < sent:  # otherwise, the Core answers, but not this request
-                self._sessions.forget(session)
-        return error
-
-    def _read(
-        self, session: PeerSession, answer: bytes, body: bytes, sent: float, out: memoryview
-    ) -> Lease:
-        try:
-            reply = decode_sealed_reply(answer)
-        except KcmError as error:
-            said = unsealed(session.peer, error)
-            if said.code is not Code.UNKNOWN_SESSION:
-                self._sessions.failed(session.peer)
-            elif not self._sessions.doubt(session):
-                said = KcmError(Code.UNAVAILABLE, _STRANGE)
-            raise Elsewhere(session.peer, said) from None
-        if not self._sessions.acts(session):
-            raise Elsewhere(session.peer, KcmError(Code.UNAVAILABLE, "the Core acts no more"))
-        digest = sha256(body).digest()
-        if isinstance(reply, SealedRefusal):
-            raise self._refused(session, digest, reply)
-        if len(reply.sealed) != sealed_size(len(out)):
-            raise self._forged(session)
-        try:
-            session.keys.open_reply(digest, reply.sealed, out)
-        except InvalidTag:
-            raise self._forged(session) from None
-        self._sessions.answers(session)
+            raise self._replies.unreached(session, error, sent) from None
+        self._replies.read(session, answer, body, lambda size: out if size == len(out) else None)
         lease_ms, version = REPLY_HEAD.unpack_from(out)
         return Lease(version, sent, sent + lease_ms / 1000)
-
-    def _refused(self, session: PeerSession, digest: bytes, reply: SealedRefusal) -> KcmError:
-        """Return the refusal that the Core sealed for this very request."""
-        said = memoryview(bytearray(plain_size(reply.refused)))
-        try:
-            session.keys.open_reply(digest, reply.refused, said, "refused")
-        except InvalidTag:
-            return self._forged(session)
-        try:
-            failure = decode(Failure, said.tobytes(), limit=limits.REFUSAL_MAX)
-        except KcmError:
-            return self._forged(session)
-        if failure.error is Code.OK:  # it must not pass for a success
-            return self._forged(session)
-        self._sessions.answers(session)
-        error = KcmError(failure.error, failure.detail)
-        if error.code is Code.UNKNOWN_SESSION:
-            self._sessions.forget(session)
-        elif error.code in _ELSEWHERE:
-            self._sessions.failed(session.peer)
-        else:
-            return error
-        return Elsewhere(session.peer, error)
-
-    def _forged(self, session: PeerSession) -> Elsewhere:
-        self._sessions.failed(session.peer)
-        text = f"the reply of {session.peer} does not authenticate"
-        return Elsewhere(session.peer, KcmError(Code.UNAVAILABLE, text))
 
     def _uniform(self, low: float, high: float) -> float:
         return low + (high - low) * self._random.public(1)[0] / 255

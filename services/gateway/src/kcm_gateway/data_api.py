@@ -1,8 +1,12 @@
 """The requests of applications on the bus: encrypt and decrypt, each recorded in the audit trail.
 
+A request is sealed in an application's session with this Gateway, and served if a grant of the
+application covers it. A request without a seal, of a *plain* application, has no requester: it is
+served if the grants of any plain application cover it.
+
 Requests contain batches in columns and an absolute deadline; a late request is rejected and not
 executed. While the audit buffer is full, requests are refused: an action that cannot be recorded is
-not done.
+not done. The grants are checked again before the output, because a request may wait for a Core.
 
 The answer lease is counted from the arrival of the request. The requester counts it from the
 sending, which was no later. So no reply is accepted after its end, and the duration of the work is
@@ -11,7 +15,7 @@ not subtracted twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from kcm_killswitch.model.timing import ANSWER_MAX_S
@@ -23,15 +27,21 @@ from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+from kcm_schemas.data_subjects import DataSubject
 from kcm_trust.verify import may_ask
 
+from kcm_gateway.applications import Applications, check_granted
 from kcm_gateway.engine import Batch, DekScope
+from kcm_gateway.sealed_requests import Opened, SealedRequests
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
 """The most bytes by which a record is longer than its plaintext on the wire."""
 
 EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
 """The event type of each operation: a requester cannot choose it."""
+
+PLAIN: Final = "plain"
+"""The detail of an event whose requester had no key."""
 
 
 class Engine(Protocol):
@@ -63,38 +73,87 @@ class Engine(Protocol):
 class DataApi:
     """Serves encrypt and decrypt requests with an engine, while the audit trail has room."""
 
-    def __init__(self, host: Host, engine: Engine, audit_room: AuditRoom) -> None:
+    def __init__(
+        self,
+        host: Host,
+        engine: Engine,
+        audit_room: AuditRoom,
+        *,
+        applications: Applications,
+        sealed: SealedRequests,
+    ) -> None:
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._emit: Final = host.emit
         self._engine: Final = engine
         self._audit_room: Final = audit_room
+        self._applications: Final = applications
+        self._sealed: Final = sealed
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve one request; raises ``KcmError``."""
-        arrived = self._clock.elapsed()
+        """Serve a request without a seal; raises ``KcmError``."""
         asked = data_subjects.read_data(subject)
-        event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
+        return await self._serve(asked, body, lambda: self._check_plain(asked))
+
+    async def handle_sealed(self, subject: str, body: bytes) -> bytes:
+        """Serve a sealed request; raises ``KcmError`` where no seal is possible."""
+        asked = data_subjects.read_gateway_at(subject)
+        self._check_room()
+        opened = self._sealed.open(asked, body)
+        try:
+            reply = await self._serve(
+                asked, opened.plain, lambda: self._check(opened, asked), opened
+            )
+        except KcmError as error:
+            return self._sealed.refuse(opened, error)
+        return self._sealed.reply(opened, reply)
+
+    def _check(self, opened: Opened, asked: DataSubject) -> None:
+        """Raise ``forbidden`` unless the application, and this Gateway, may do this now."""
+        check_granted(self._sealed.acting(opened), asked)
+        self._check_own(asked)
+
+    def _check_plain(self, asked: DataSubject) -> None:
+        """Raise ``forbidden`` unless a plain application, and this Gateway, may do this now."""
+        self._applications.check_plain(asked)
+        self._check_own(asked)
+
+    def _check_room(self) -> None:
         if not self._audit_room.has_room:
             # Not recorded either: the rest of the buffer is reserved for purges.
             raise KcmError(Code.UNAVAILABLE, self._audit_room.refusal)
+
+    async def _serve(
+        self,
+        asked: DataSubject,
+        body: bytes,
+        check: Callable[[], None],
+        opened: Opened | None = None,
+    ) -> bytes:
+        arrived = self._clock.elapsed()
+        event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
+        self._check_room()
         count, code, failed = 0, Code.OK, 0
         try:
             match asked.operation:
                 case "encrypt":
                     request = decode(EncryptRequest, body)
                     count = len(request.plaintexts)
-                    self._check(asked, request.deadline_ms)
+                    check_deadline(request.deadline_ms, self._clock.unix_ms())
+                    check()
                     done = await self._encrypt(asked, request)
+                    check()
                     lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
                     return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
                 case "decrypt":
                     wanted = decode(DecryptRequest, body)
                     count = len(wanted.records)
-                    self._check(asked, wanted.deadline_ms)
+                    check_deadline(wanted.deadline_ms, self._clock.unix_ms())
+                    check()
                     done = await self._engine.decrypt(
                         asked.tenant, asked.service, wanted.records, _contexts(wanted.contexts)
                     )
+                    check()
                     failed = done.failed
                     lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
                     return encode(
@@ -111,14 +170,16 @@ class DataApi:
         finally:
             self._emit(
                 event,
+                actor=opened.caller if opened else None,
                 tenant=asked.tenant,
                 service=asked.service,
                 code=code,
                 count=count,
                 failed=failed,
+                detail="" if opened else PLAIN,
             )
 
-    async def _encrypt(self, asked: data_subjects.DataSubject, request: EncryptRequest) -> Batch:
+    async def _encrypt(self, asked: DataSubject, request: EncryptRequest) -> Batch:
         size = sum(map(len, request.plaintexts))
         if size + len(request.plaintexts) * RECORD_GROWTH_MAX > limits.BODY_MAX:
             raise KcmError(Code.TOO_LARGE)
@@ -135,8 +196,7 @@ class DataApi:
         spent = self._clock.elapsed() - arrived
         return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
 
-    def _check(self, asked: data_subjects.DataSubject, deadline_ms: int) -> None:
-        check_deadline(deadline_ms, self._clock.unix_ms())
+    def _check_own(self, asked: DataSubject) -> None:
         if not may_ask(self._me.entry, asked.tenant, asked.service):
             raise KcmError(
                 Code.FORBIDDEN,

@@ -5,16 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_keymem.random import KeyRandomness
+from kcm_keymem.slots import Slots
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects
 from kcm_schemas.version import VERSION
+from kcm_sessions.session_keys import SessionKeys
+from kcm_sessions.sessions import APPLICATIONS, Sessions
 
+from kcm_gateway.applications import Applications
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.embedded import EmbeddedGateway
+from kcm_gateway.sealed_requests import SealedRequests
 
 
 class GatewayService:
@@ -29,7 +34,20 @@ class GatewayService:
     ) -> None:
         self._me: Final = me
         self._member: Final = EmbeddedGateway(config, me, clock, randomness)
-        self._api: Final = DataApi(self._member.host, self._member.engine, self._member.audit)
+        host, self._slots = self._member.host, Slots()
+        self._keys: Final = SessionKeys(host, randomness, self._slots.lend)
+        applications = Applications(self._member.registry, me.region, clock)
+        self._sessions: Final = Sessions(
+            host, self._keys, applications, self._slots.lend, APPLICATIONS
+        )
+        self._sealed: Final = SealedRequests(host, self._sessions)
+        self._api: Final = DataApi(
+            host,
+            self._member.engine,
+            self._member.audit,
+            applications=applications,
+            sealed=self._sealed,
+        )
         self._service: Final = RequestServer(
             self._member.region_bus,
             clock,
@@ -51,10 +69,16 @@ class GatewayService:
     async def start(self) -> None:
         """Connect, catch up, serve."""
         await self._member.start()
-        region = self._me.region
-        await self._service.add(
-            "data", data_subjects.gateway_all(region), self._api.handle, f"gateway-{region}"
-        )
+        self._sessions.start()
+        region, me = self._me.region, self._me.name
+        queue = f"gateway-{region}"
+        sessions = data_subjects.gateway_sessions(region, me)
+        await self._service.add("sessions", sessions, self._sessions.handle, "")
+        sealed = data_subjects.gateway_all_at(region, me)
+        await self._service.add("sealed", sealed, self._api.handle_sealed, "")
+        await self._service.add("data", data_subjects.gateway_all(region), self._api.handle, queue)
+        roster = data_subjects.gateway_roster(region)
+        await self._service.add("roster", roster, self._roster, queue)
         await self._service.announce()
 
     async def close(self) -> None:
@@ -62,4 +86,12 @@ class GatewayService:
         try:
             await self._service.drain()
         finally:
+            self._sessions.close()
+            self._keys.close()
+            self._sealed.close()
+            self._slots.close()
             await self._member.close()
+
+    async def _roster(self, _subject: str, _body: bytes) -> bytes:
+        """Return the roster in force, as the operator root signed it."""
+        return self._me.rosters.raw

@@ -19,7 +19,7 @@ from kcm_schemas.roster import Role
 from kcm_devsystem.brokers import Account, RegionSpec, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.files import write_private
-from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust
+from kcm_devsystem.identities import APP, APPROVER, OPERATOR, SYSTEM, Member, Trust
 from kcm_devsystem.topology import Topology, Write, password_path
 
 DEFAULT_TIMING: Final = Timing()
@@ -50,6 +50,7 @@ class ClientFiles:
 
     roster: PurePath
     operator_key: PurePath
+    app_key: PurePath
     password: Callable[[str, Login], PurePath]
     """By region and role, the password of the user in REGION."""
 
@@ -152,15 +153,22 @@ def instance(
 
 
 def write_context(topology: Topology, root_public: bytes, write: Write = write_private) -> Path:
-    """Write the context file of clients on this machine and return its path."""
+    """Write the context file of clients on this machine and return its path.
+
+    Beside it, ``approver.toml`` is that of a second operator.
+    """
     root = topology.root
     files = ClientFiles(
         roster=Trust(root).roster,
         operator_key=Trust(root).operator_key,
+        app_key=Trust(root).app_key,
         password=lambda region, role: password_path(root, region, role, Account.REGION),
     )
     path = root / "context.toml"
-    write(path, to_toml(context(topology, root_public, files)))
+    content = context(topology, root_public, files)
+    write(path, to_toml(content))
+    approver = {"name": APPROVER, "key": Trust(root).key(APPROVER)}
+    write(root / "approver.toml", to_toml(content | {"operator": approver}))
     return path
 
 
@@ -173,6 +181,7 @@ def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[
         "roster": files.roster,
         "default_region": topology.regions[0].name,
         "operator": {"name": OPERATOR, "key": files.operator_key},
+        "app": {"name": APP, "key": files.app_key},
         "regions": {spec.name: _access(spec, files) for spec in topology.regions},
     }
 

@@ -27,6 +27,11 @@ from kcm_devsystem.files import write_private
 
 SYSTEM: Final = "dev"
 OPERATOR: Final = "operator"
+APPROVER: Final = "approver"
+"""A second operator, with role security: some orders need two."""
+
+APP: Final = "app"
+"""The name of the application in the context; `kcm app create` gives it grants."""
 
 _SEAL_KEY_SIZE: Final = 32
 
@@ -61,6 +66,11 @@ class Trust:
         """The operator's private key."""
         return self.root / "keys" / OPERATOR
 
+    @property
+    def app_key(self) -> Path:
+        """The private key of the context's application."""
+        return self.root / "keys" / APP
+
     def key(self, name: str) -> Path:
         """Return the file of an instance's private key."""
         return self.root / "keys" / name
@@ -85,18 +95,26 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
         )
         for member in members
     ]
-    operator = Operator(
-        operator=OPERATOR,
-        roles=[OperatorRole.ADMIN, OperatorRole.SECURITY],
-        public_key=_identity(OPERATOR, trust.operator_key).public,
-    )
+    operators = [
+        Operator(
+            operator=OPERATOR,
+            roles=[OperatorRole.ADMIN, OperatorRole.SECURITY],
+            public_key=_identity(OPERATOR, trust.operator_key).public,
+        ),
+        Operator(
+            operator=APPROVER,
+            roles=[OperatorRole.SECURITY],
+            public_key=_identity(APPROVER, trust.key(APPROVER)).public,
+        ),
+    ]
+    _identity(APP, trust.app_key)
     known = _known(trust.roster, signer.public)
     roster = Roster(
         system=SYSTEM,
         version=known.version if known else 1,
         issued_ms=known.issued_ms if known else now_ms,
         instances=_with_retired(instances, known.instances if known else []),
-        operators=_with_others(operator, known.operators if known else []),
+        operators=_with_others(operators, known.operators if known else []),
         regions=[_region(trust, region, known) for region in regions],
     )
     if roster != known:
@@ -118,11 +136,12 @@ def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Inst
     return wanted + list(retired.values())
 
 
-def _with_others(operator: Operator, known: list[Operator]) -> list[Operator]:
-    """Keep other operators on the roster."""
-    others = [one for one in known if one.operator != operator.operator]
-    own = [one for one in known if one.operator == operator.operator and one.retired is not None]
-    return [*(own or [operator]), *others]
+def _with_others(own: list[Operator], known: list[Operator]) -> list[Operator]:
+    """Keep other operators on the roster, and keep retired ones retired."""
+    retired = {one.operator: one for one in known if one.retired is not None}
+    names = {one.operator for one in own}
+    others = [one for one in known if one.operator not in names]
+    return [*(retired.get(one.operator, one) for one in own), *others]
 
 
 def _identity(name: str, path: Path) -> Identity:

@@ -9,7 +9,7 @@ container needs, so that it can be mounted as one volume:
     REGION/core-N/                   a Core; only Cores have a seal key
     REGION/gateway-N/, auditor-N/    config.toml, roster, identity, passwords
     REGION/provision/                the job that creates the region's streams
-    operator/                        the command line: context.toml, operator.key, two passwords
+    operator/                        the command line: context.toml, two keys, two passwords
                                      per region
 
 The names are those of the systemd units' credentials. A repetition changes nothing. The kernel
@@ -162,11 +162,13 @@ def _write_operator(plan: _Plan, target: Path) -> None:
     files = ClientFiles(
         roster=PurePosixPath("roster"),
         operator_key=PurePosixPath("operator.key"),
+        app_key=PurePosixPath("app.key"),
         password=lambda region, role: PurePosixPath("secrets") / region / role.value,
     )
     sources = {
         str(files.roster): plan.trust.roster,
         str(files.operator_key): plan.trust.operator_key,
+        str(files.app_key): plan.trust.app_key,
     }
     for spec in plan.topology.regions:
         for role in (Login.APP, Login.OPERATOR):

@@ -36,7 +36,15 @@ TREES: Final = frozenset(
 BESIDE: Final = frozenset({"roster.endorsements", "roster.seen"})
 """Directories beside the roster: endorsements, and the rosters that clients have seen."""
 FILES: Final = frozenset(
-    {"context.toml", "generated.json", "lock", "roster", "shape.json", "state.json"}
+    {
+        "approver.toml",
+        "context.toml",
+        "generated.json",
+        "lock",
+        "roster",
+        "shape.json",
+        "state.json",
+    }
 )
 """Files of a system."""
 

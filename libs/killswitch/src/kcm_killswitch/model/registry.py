@@ -82,6 +82,7 @@ class Registry:
         """Names of a tenant's services, in order."""
         self._app_names: list[str] = []
         """Names of applications, in order."""
+        self._plain_apps: set[str] = set()
         self._links: Final = LinkTenants()
         self._shards: Final = ShardDigests()
 
@@ -181,6 +182,11 @@ class Registry:
         """An application as it is served; ``None`` for a fork, too."""
         found = self._versions.get(("app", name), ())
         return found[0].obj if len(found) == 1 and isinstance(found[0].obj, App) else None
+
+    @property
+    def plain_apps(self) -> frozenset[str]:
+        """Names of applications that need no key."""
+        return frozenset(self._plain_apps)
 
     @property
     def app_count(self) -> int:
@@ -287,6 +293,7 @@ class Registry:
             self._link_names.remove(key[1])
         elif key[0] == "app":
             self._app_names.remove(key[1])
+            self._plain_apps.discard(key[1])
         elif key[0] == "service":
             del self._services[key[1]][key[2]]
             self._service_names[key[1]].remove(key[2])
@@ -307,6 +314,8 @@ class Registry:
                 insort(self._names, key[1])
             self._served[key[1]] = stricter(self._tenants(key[1]))
             self._links.add(key[1], self.links_of(key[1]))
+        elif isinstance(app := versions[0].obj, App):
+            (self._plain_apps.add if app.plain else self._plain_apps.discard)(app.app)
         elif isinstance(service := versions[0].obj, Service):
             services = self._services.setdefault(key[1], {})
             if key[2] not in services:

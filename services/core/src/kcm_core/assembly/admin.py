@@ -69,7 +69,7 @@ def _serve_registry(
     endpoint.serve("link", {"put": registry_requests.put_link}, ADMIN)
     endpoint.serve("service", {"put": registry_requests.put_service}, ADMIN)
     apps = AppRequests(ports.host, ports.replica_state.registry, ports.feed, puts=registry_requests)
-    endpoint.serve("app", {"put": apps.put}, ADMIN)
+    endpoint.serve("app", {"put": apps.put}, ADMIN | SECURITY)
     endpoint.serve("app", {"show": apps.show, "list": apps.page})
 
 

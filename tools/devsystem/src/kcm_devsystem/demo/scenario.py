@@ -23,7 +23,7 @@ from kcm.cli.signals import orderly, undisturbed
 from kcm_runtime.clock import SystemClock
 from kcm_schemas.text import counted
 
-from kcm_devsystem import system
+from kcm_devsystem import applications, system
 from kcm_devsystem.configs import config_file
 from kcm_devsystem.demo import records
 from kcm_devsystem.demo.clouds import CLOUDS, Cloud, standing
@@ -166,8 +166,16 @@ class _Scenario:
                 await admin.put_link(region, link)
                 await admin.put(region, "tenant", record)
                 await admin.put(region, "service", service)
+        await self._application(admin)
         self._tell(f"tenants {KILLED} and {OTHER}, each with its own root key, in both regions")
         return kind
+
+    async def _application(self, admin: Admin) -> None:
+        """Create the context's application, with grants for both tenants."""
+        places = [f"{tenant}/{SERVICE}" for tenant in (KILLED, OTHER)]
+        entry = statements.app(admin.identity, applications.entry(self._context, places))
+        for region in (HOME, ABROAD):
+            await admin.put(region, "app", entry)
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
         rows = counted(len(self._rows), "row")

@@ -1,0 +1,82 @@
+"""The roster by which an application trusts Gateways: the context's, or a newer one of a Gateway.
+
+Every Gateway hands out the roster in force. It is signed by the operator root, whose key the
+context pins, so that a broker can withhold a newer one but not forge it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
+from kcm_schemas import data_subjects
+from kcm_schemas.codes import KcmError
+from kcm_trust.roster import changed
+from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier
+
+from kcm._internal.client_context import ClientContext
+from kcm._internal.transport import Transport
+
+log = logging.getLogger(__name__)
+
+ASK_S: Final = 0.5
+"""Seconds that a Gateway has to hand out the roster."""
+
+EVERY_S: Final = 5.0
+"""Minimum seconds between two questions."""
+
+OnChange = Callable[[frozenset[str]], None]
+
+
+class KnownRoster:
+    """The highest roster of one context."""
+
+    def __init__(
+        self, context: ClientContext, transport: Transport, region: str, clock: Clock
+    ) -> None:
+        """Read the context's roster; raises ``ContextError``."""
+        self._context: Final = context
+        self._transport: Final = transport
+        self._subject: Final = data_subjects.gateway_roster(region)
+        self._clock: Final = clock
+        self._raw, roster = context.highest()
+        self._verifier = Verifier(roster)
+        self._listeners: Final[list[OnChange]] = []
+        self._asked = -EVERY_S
+
+    @property
+    def verifier(self) -> Verifier:
+        """The verifier of the roster in force: read it for every decision."""
+        return self._verifier
+
+    def listen(self, on_change: OnChange) -> None:
+        """Call ``on_change`` with the names whose entry a newer roster changes."""
+        self._listeners.append(on_change)
+
+    async def refresh(self) -> None:
+        """Ask a Gateway for a newer roster; without a reply, the known one stays."""
+        now = self._clock.elapsed()
+        if now - self._asked < EVERY_S:
+            return
+        self._asked = now
+        with suppress(KcmError):
+            raw = await self._transport.request(self._subject, b"", ASK_S)
+            if raw != self._raw and len(raw) <= STATEMENT_MAX:
+                self._take(raw)
+
+    def _take(self, raw: bytes) -> None:
+        known = self._verifier.roster
+        try:
+            new = self._context.believe(raw, known.version)
+            self._raw, new = self._context.seen(raw, new)
+        except (Untrusted, ConfigError) as error:
+            log.warning("a Gateway handed out a roster that does not count: %s", error)
+            return
+        if new.version > known.version:
+            self._verifier = Verifier(new)
+            for on_change in self._listeners:
+                on_change(changed(known, new))

@@ -1,0 +1,89 @@
+"""``kcm app list`` and ``kcm app show``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from kcm.cli.each_region import ask_region
+from kcm.cli.names import NAME
+from kcm.cli.output import emit
+from kcm.cli.settings import Settings, common, region_option, run_async
+
+if TYPE_CHECKING:
+    from kcm_schemas.admin.apps import AppRow
+    from kcm_schemas.app import App
+
+    from kcm._internal.admin import Admin
+
+
+@click.command("list")
+@region_option
+@common
+def list_apps(settings: Settings, region: str | None) -> None:
+    """Show the applications of a region, by name.
+
+    Example: kcm app list -o json
+    """
+
+    async def ask(admin: Admin, place: str) -> list[AppRow]:
+        return await admin.apps(place)
+
+    rows = run_async(ask_region(settings, region, ask))
+    columns = ("app", "state", "grants", "regions", "until", "revision", "public key")
+    now_ms = settings.around.clock.unix_ms()
+    table = [
+        (
+            row.app,
+            _state(row, now_ms, forked=row.forked),
+            row.grants,
+            " ".join(row.regions),
+            _day(row.not_after_ms),
+            row.revision,
+            row.public_key.hex()[:16],
+        )
+        for row in rows
+    ]
+    emit(settings, rows, columns, table)
+
+
+@click.command("show")
+@click.argument("name", type=NAME)
+@region_option
+@common
+def show_app(settings: Settings, name: str, region: str | None) -> None:
+    """Show one application as a region has it, with its grants.
+
+    Example: kcm app show shop -o json
+    """
+    from kcm._internal import app_entries
+
+    async def ask(admin: Admin, place: str) -> tuple[App, bool]:
+        return await admin.app(place, name)
+
+    entry, forked = run_async(ask_region(settings, region, ask, {"app": name}))
+    state = _state(entry, settings.around.clock.unix_ms(), forked=forked)
+    value = entry.model_dump() | {"state": state, "forked": forked}
+    columns = ("app", "state", "grant", "regions", "until", "public key")
+    about = (" ".join(entry.regions), _day(entry.not_after_ms), entry.public_key.hex())
+    grants = [app_entries.written(one) for one in entry.grants] or [""]
+    emit(settings, value, columns, [(name, state, one, *about) for one in grants])
+
+
+def _state(entry: App | AppRow, now_ms: int, *, forked: bool) -> str:
+    if entry.revoked:
+        return "revoked"
+    if forked:
+        return "forked"
+    if now_ms >= entry.not_after_ms:
+        return "expired"
+    return "plain" if entry.plain else "valid"
+
+
+def _day(ms: int) -> str:
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
+    return str(ms)

@@ -1,0 +1,85 @@
+"""Applications, by the registry of this region: who may ask this Gateway for what.
+
+An entry is read for every request, so a change counts as soon as this Gateway has it, and the
+registry's lease bounds how late that may be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from kcm_killswitch.model.registry import Registry
+from kcm_runtime.clock import Clock
+from kcm_schemas.app import App
+from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data_subjects import DataSubject
+from kcm_schemas.limits import SKEW_MS
+from kcm_trust.envelopes import Untrusted
+from kcm_trust.identity import check
+
+
+class Applications:
+    """Implements ``kcm_sessions.sessions.Callers`` for applications."""
+
+    def __init__(self, registry: Registry, region: str, clock: Clock) -> None:
+        self._registry: Final = registry
+        self._region: Final = region
+        self._clock: Final = clock
+
+    def acting(self, caller: str) -> App:
+        """Return the entry of an application that may act here now; raises ``Untrusted``."""
+        app = self._registry.app(caller)
+        if app is None:
+            raise Untrusted("the application is not known in this region", caller)
+        refusal = self._refusal(app)
+        if refusal:
+            raise Untrusted(refusal, caller)
+        return app
+
+    def ticket(self, caller: str, signature: bytes, message: bytes) -> App:
+        """Verify a ticket by the application's key; raises ``Untrusted``."""
+        app = self.acting(caller)
+        if not check(app.public_key, signature, message):
+            raise Untrusted("the application has another key", caller)
+        return app
+
+    def listen(self, changed: Callable[[frozenset[str]], None]) -> None:
+        """Do nothing: the entry is read for every request."""
+
+    def check_plain(self, asked: DataSubject) -> None:
+        """Raise ``forbidden`` unless a plain application covers a request without a key."""
+        for name in self._registry.plain_apps:
+            app = self._registry.app(name)
+            if app is None or self._refusal(app):
+                continue
+            if app.covers(asked.operation, asked.tenant, asked.service):
+                return
+        raise KcmError(
+            Code.FORBIDDEN,
+            f"no plain application may {asked.operation} for tenant {asked.tenant}, service"
+            f" {asked.service}: this needs an application's key",
+        )
+
+    def _refusal(self, app: App) -> str:
+        """Return why an application may not act here now; empty if it may."""
+        now_ms = self._clock.unix_ms()
+        if app.revoked:
+            return "the application is revoked"
+        if self._region not in app.regions:
+            return "the application may not act in this region"
+        if now_ms < app.not_before_ms - SKEW_MS:
+            return "the application is not valid yet, by the clock of this Gateway"
+        if now_ms >= app.not_after_ms + SKEW_MS:
+            return "the application has expired, by the clock of this Gateway"
+        return ""
+
+
+def check_granted(app: App, asked: DataSubject) -> None:
+    """Raise ``forbidden`` unless a grant of the application covers a request."""
+    if not app.covers(asked.operation, asked.tenant, asked.service):
+        raise KcmError(
+            Code.FORBIDDEN,
+            f"application {app.app} has no grant to {asked.operation} for tenant {asked.tenant},"
+            f" service {asked.service}",
+        )
