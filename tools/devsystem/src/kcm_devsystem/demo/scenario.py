@@ -16,16 +16,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from kcm import Admin, Client, ClientContext, Code, KcmError
-from kcm._internal import statements
+from kcm import Admin, Client, ClientContext, KcmError
+from kcm._internal import app_entries, statements
 from kcm._internal.kills import Kills
 from kcm.cli.signals import orderly, undisturbed
 from kcm_runtime.clock import SystemClock
+from kcm_schemas.app import App
 from kcm_schemas.text import counted
 
 from kcm_devsystem import applications, system
 from kcm_devsystem.configs import config_file
 from kcm_devsystem.demo import records
+from kcm_devsystem.demo.checks import (
+    FILE_BYTES,
+    KILLED,
+    OTHER,
+    SERVICE,
+    audit,
+    passed,
+    refused,
+    refused_plaintext,
+    served,
+)
 from kcm_devsystem.demo.clouds import CLOUDS, Cloud, standing
 from kcm_devsystem.demo.traffic import Stream, running
 from kcm_devsystem.errors import NoSystemError
@@ -33,15 +45,11 @@ from kcm_devsystem.root_keys import RootKeys
 
 HOME: Final = "eu-de"
 ABROAD: Final = "us-east"
-KILLED: Final = "acme"
-OTHER: Final = "globex"
-SERVICE: Final = "records"
-
-FILE_BYTES: Final = 64 << 20
-"""Bytes of the file, which is encrypted in pieces of 1 MiB."""
-
 BEFORE_KILL_S: Final = 1.0
 """Seconds of traffic before the kill."""
+
+GRANT_S: Final = 10.0
+"""Seconds in which the Gateways of both regions have to know a grant."""
 
 WATCHED_S: Final = 16.0
 """Seconds after the start until every Core has watched its stream for longer than any lease and its
@@ -86,8 +94,8 @@ def run(options: Options) -> dict[str, Any]:
         finally:
             with undisturbed(), contextlib.suppress(NoSystemError):
                 system.down(root)
-        result["audit"] = _audit(root, config_file(root, setup.members[-1]))
-    result["ok"] = _passed(result)
+        result["audit"] = audit(root, config_file(root, setup.members[-1]))
+    result["ok"] = passed(result)
     return result
 
 
@@ -132,9 +140,10 @@ class _Scenario:
             Client.connect(self._context, ABROAD) as abroad,
         ):
             result["root_keys"] = await self._tenants(admin)
+            result["without_grant"] = await self._grants(admin, home, abroad)
             sealed = await self._rows_there_and_back(home, result)
             result["file"] = await self._file()
-            result["wrong_region"] = await _refused(abroad, sealed[0])
+            result["wrong_region"] = await refused(abroad, sealed[0])
             self._tell(f"a record of {HOME}, offered to {ABROAD}: {result['wrong_region']}")
             streams = [
                 Stream(client, tenant, SERVICE, self._clock)
@@ -166,16 +175,28 @@ class _Scenario:
                 await admin.put_link(region, link)
                 await admin.put(region, "tenant", record)
                 await admin.put(region, "service", service)
-        await self._application(admin)
         self._tell(f"tenants {KILLED} and {OTHER}, each with its own root key, in both regions")
         return kind
 
-    async def _application(self, admin: Admin) -> None:
-        """Create the context's application, with grants for both tenants."""
-        places = [f"{tenant}/{SERVICE}" for tenant in (KILLED, OTHER)]
-        entry = statements.app(admin.identity, applications.entry(self._context, places))
+    async def _grants(self, admin: Admin, home: Client, abroad: Client) -> str:
+        """Grant one tenant, ask for the other, then grant both; returns the refusal's code."""
+        first = applications.entry(self._context, [f"{OTHER}/{SERVICE}"])
+        await self._put_app(admin, first)
+        until = self._clock.elapsed() + GRANT_S
+        await served(home, OTHER, self._clock, until)
+        refusal = await refused_plaintext(home, KILLED)
+        self._tell(f"an application with a grant for {OTHER} asks for {KILLED}: {refusal}")
+        both = applications.entry(self._context, [f"{one}/{SERVICE}" for one in (KILLED, OTHER)])
+        everywhere = dict.fromkeys((HOME, ABROAD), first)
+        await self._put_app(admin, app_entries.changed(everywhere, first, grants=list(both.grants)))
+        for client in (home, abroad):
+            await served(client, KILLED, self._clock, until)
+        return refusal
+
+    async def _put_app(self, admin: Admin, entry: App) -> None:
+        signed = statements.app(admin.identity, entry)
         for region in (HOME, ABROAD):
-            await admin.put(region, "app", entry)
+            await admin.put(region, "app", signed)
 
     async def _rows_there_and_back(self, client: Client, result: dict[str, Any]) -> list[bytes]:
         rows = counted(len(self._rows), "row")
@@ -249,7 +270,7 @@ class _Scenario:
             ),
         }
         result["after_kill"] = self._after_kill(streams, published)
-        why = result["after_kill"]["killed_tenant"] = await _refused(client, sealed[0])
+        why = result["after_kill"]["killed_tenant"] = await refused(client, sealed[0])
         self._tell(f"{KILLED} is refused with {why}; {OTHER} is served as before")
         self._tell("lifting the kill")
         await kills.lift(hold.id, "demonstration is over", self._clock.elapsed() + COMPLETE_S)
@@ -277,57 +298,6 @@ class _Scenario:
                 if self._clock.elapsed() > until:
                     raise
             await asyncio.sleep(0.05)
-
-
-async def _refused(client: Client, record: bytes) -> str:
-    """Return the code with which a record is refused."""
-    try:
-        await client.decrypt_one(KILLED, SERVICE, record)
-    except KcmError as error:
-        return error.code.value
-    return Code.OK.value
-
-
-def _audit(directory: Path, config: Path) -> dict[str, Any]:
-    """Verify the journal offline, with the Auditor's program."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "kcm_auditor",
-            "--verify",
-            str(directory / "journal"),
-            "--config",
-            str(config),
-        ],
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    told = dict(line.split(None, 1) for line in done.stdout.decode().splitlines() if " " in line)
-    return {
-        "events": int(told.get("events", 0)),
-        "chain_ok": done.returncode == 0,
-        "incidents": int(told.get("incidents", 0)),
-    }
-
-
-def _passed(result: dict[str, Any]) -> bool:
-    rows, kill, after = result["records"], result["kill"], result["after_kill"]
-    file = result["file"]
-    return all(
-        (
-            rows > 0 and result["round_trips_ok"] == rows,
-            file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
-            result["wrong_region"] == "wrong_region",
-            kill["complete"] and kill["instances"] > 0,
-            after["killed_tenant"] == "tenant_killed",
-            after["other_tenant_errors"] == 0 and after["other_tenant_served"],
-            after["wrong_answers"] == 0,
-            result["after_restore"]["decrypted"] == rows,
-            result["audit"]["chain_ok"] and result["audit"]["events"] > 0,
-        )
-    )
 
 
 @contextlib.contextmanager

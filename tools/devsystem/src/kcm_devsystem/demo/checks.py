@@ -1,0 +1,94 @@
+"""What the demonstration checks: refusals, the journal, and whether all of it was as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from kcm import Client, Code, KcmError
+from kcm_runtime.clock import SystemClock
+
+KILLED: Final = "acme"
+OTHER: Final = "globex"
+SERVICE: Final = "records"
+
+FILE_BYTES: Final = 64 << 20
+"""Bytes of the file, which is encrypted in pieces of 1 MiB."""
+
+
+async def served(client: Client, tenant: str, clock: SystemClock, until: float) -> None:
+    """Wait until a grant has reached the Gateways; raises the last refusal."""
+    while True:
+        try:
+            await client.encrypt_one(tenant, SERVICE, b"")
+        except KcmError:
+            if clock.elapsed() > until:
+                raise
+        else:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def refused_plaintext(client: Client, tenant: str) -> str:
+    """Return the code with which a plaintext is refused."""
+    try:
+        await client.encrypt_one(tenant, SERVICE, b"")
+    except KcmError as error:
+        return error.code.value
+    return Code.OK.value
+
+
+async def refused(client: Client, record: bytes) -> str:
+    """Return the code with which a record is refused."""
+    try:
+        await client.decrypt_one(KILLED, SERVICE, record)
+    except KcmError as error:
+        return error.code.value
+    return Code.OK.value
+
+
+def audit(directory: Path, config: Path) -> dict[str, Any]:
+    """Verify the journal offline, with the Auditor's program."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "kcm_auditor",
+            "--verify",
+            str(directory / "journal"),
+            "--config",
+            str(config),
+        ],
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+    told = dict(line.split(None, 1) for line in done.stdout.decode().splitlines() if " " in line)
+    return {
+        "events": int(told.get("events", 0)),
+        "chain_ok": done.returncode == 0,
+        "incidents": int(told.get("incidents", 0)),
+    }
+
+
+def passed(result: dict[str, Any]) -> bool:
+    """Return whether every part of the result is as it should be."""
+    rows, kill, after = result["records"], result["kill"], result["after_kill"]
+    file = result["file"]
+    return all(
+        (
+            rows > 0 and result["round_trips_ok"] == rows,
+            file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
+            result["without_grant"] == "forbidden",
+            result["wrong_region"] == "wrong_region",
+            kill["complete"] and kill["instances"] > 0,
+            after["killed_tenant"] == "tenant_killed",
+            after["other_tenant_errors"] == 0 and after["other_tenant_served"],
+            after["wrong_answers"] == 0,
+            result["after_restore"]["decrypted"] == rows,
+            result["audit"]["chain_ok"] and result["audit"]["events"] > 0,
+        )
+    )
