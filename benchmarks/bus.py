@@ -1,8 +1,9 @@
 """End to end over NATS: a client, a broker, a Gateway and its Cores, each in its own process.
 
 Bare is a NATS service that does nothing, in its own process on the same broker, asked with messages
-of the same sizes by the same client library. Times are wall clock, one request after another: what
-a caller waits.
+of the same sizes by the same client library. *In clear* is the SDK without an application's key,
+as a plain application is served: the difference is what sessions, seals and grants cost. Times are
+wall clock, one request after another: what a caller waits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Final
 import nats
 from kcm import Admin, Client, ClientContext
 from kcm._internal import statements
+from kcm._internal.transport import open_nats
 from kcm_devsystem import system
 from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.root_keys import RootKeys
@@ -44,6 +46,9 @@ BATCH: Final = 256
 ECHO_TARGET: Final = 0.4
 """A single encrypt takes at most 2.5 times as long as an echo: the ratio of speeds is this."""
 
+SEALED_TARGET: Final = 0.85
+"""Batches under a seal, as a part of the speed of those in clear."""
+
 BATCH_TARGET: Final = 50.0
 """Records a second in batches, as a multiple of those in single requests one after another."""
 
@@ -56,6 +61,8 @@ class Bus:
     """Connections to a running system and to the echo on its broker."""
 
     client: Client
+    plain: Client
+    """Without a session and without a seal."""
     echo: Nats
 
 
@@ -77,21 +84,78 @@ def running() -> Iterator[Path]:
 async def connected(context_file: Path) -> AsyncIterator[Bus]:
     """Make a tenant, start the echo, connect to both."""
     context = ClientContext.load(context_file)
-    await allow_everything(context, context_file.parent, plain=False)
+    await allow_everything(context, context_file.parent, plain=True)
     address = context.operator_address(REGION)
     async with Admin.open(context) as admin:
         await _make_tenant(admin, RootKeys(context_file.parent))
-    async with _echoing(address), Client.connect(context, REGION) as client:
+    async with (
+        _echoing(address),
+        Client.connect(context, REGION) as client,
+        _in_clear(context) as plain,
+    ):
         password = address.password_file.read_text().strip()
         echo = await nats.connect(address.url, user=address.user, password=password)
         try:
-            yield Bus(client, echo)
+            yield Bus(client, plain, echo)
         finally:
             await echo.close()
 
 
+@asynccontextmanager
+async def _in_clear(context: ClientContext) -> AsyncIterator[Client]:
+    transport = await open_nats(context.app_address(REGION), "benchmark")
+    client = Client(transport, REGION)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 async def cases(bus: Bus, calls: int) -> list[Case]:
-    """Singles beside the echo, batches beside the echo, batches beside singles."""
+    """Singles and batches: beside the echo, beside requests in clear, beside each other."""
+    return [*await _beside_echo(bus, calls), *await _beside_clear(bus, calls)]
+
+
+async def _beside_clear(bus: Bus, calls: int) -> list[Case]:
+    one, many = os.urandom(SIZE), [os.urandom(SIZE) for _ in range(BATCH)]
+    record = await bus.client.encrypt_one(TENANT, SERVICE, one)
+    records = (await bus.client.encrypt(TENANT, SERVICE, many)).values
+
+    def single(client: Client, operation: str) -> Callable[[], Awaitable[object]]:
+        if operation == "encrypt":
+            return lambda: client.encrypt_one(TENANT, SERVICE, one)
+        return lambda: client.decrypt_one(TENANT, SERVICE, record)
+
+    def batch(client: Client, operation: str) -> Callable[[], Awaitable[object]]:
+        async def ask() -> None:
+            if operation == "encrypt":
+                _ = (await client.encrypt(TENANT, SERVICE, many)).values
+            else:
+                _ = (await client.decrypt(TENANT, SERVICE, records)).values
+
+        return ask
+
+    kinds = (
+        (f"one record of {SIZE} B", calls, single),
+        (f"{BATCH} records of {SIZE} B", max(1, calls // 4), batch),
+    )
+    return [
+        Case(
+            f"{operation} {title}, sealed beside in clear",
+            "request",
+            {
+                "in clear": wall(count, 1, work(bus.plain, operation)),
+                "sealed": wall(count, 1, work(bus.client, operation)),
+            },
+            {"sealed": SEALED_TARGET} if work is batch else {},
+            baseline="in clear",
+        )
+        for title, count, work in kinds
+        for operation in ("encrypt", "decrypt")
+    ]
+
+
+async def _beside_echo(bus: Bus, calls: int) -> list[Case]:
     client = bus.client
     one, many = os.urandom(SIZE), [os.urandom(SIZE) for _ in range(BATCH)]
     record = await client.encrypt_one(TENANT, SERVICE, one)

@@ -67,6 +67,7 @@ def test_a_quick_run_of_everything(tmp_path: Path) -> None:
         "Vault.unwrap",
         "encrypt_one",
         "encrypt",
+        "sealed",
     }
 
 
