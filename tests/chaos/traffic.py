@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from kcm import Client, ClientContext
+from kcm._internal.client import open_channel
+from kcm._internal.rpc import Environment
 from kcm._internal.transport import Transport, open_nats
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.config import BusAddress
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, EncryptReply, decode_reply
 
@@ -85,7 +88,7 @@ class Stream:
         """Ask until told to stop, whatever happens."""
         while not stop.is_set():
             try:
-                async with Client.connect(self._context, self.region, opener=self._open) as client:
+                async with self._client() as client:
                     while not stop.is_set():
                         await self._round(client)
                         await asyncio.sleep(PAUSE_S * self._chance.uniform(0.5, 1.5))
@@ -93,9 +96,16 @@ class Stream:
                 self._refused("connect", error.code)
                 await asyncio.sleep(RECONNECT_S)
 
-    async def _open(self, address: BusAddress, name: str) -> Transport:
-        self._witness = Witness(await open_nats(address, name))
-        return self._witness
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        """A client whose channel is watched where its replies are not sealed any more."""
+        channel = await open_channel(self._context, self.region, open_nats, Environment())
+        self._witness = Witness(channel)
+        client = Client(self._witness, self.region)
+        try:
+            yield client
+        finally:
+            await client.close()
 
     async def _round(self, client: Client) -> None:
         number = next(self._numbers)

@@ -82,13 +82,17 @@ class Living:
 
     @classmethod
     @contextmanager
-    def started(cls, **settings: Any) -> Iterator[Self]:
-        """A system in a directory of its own, which is removed afterwards."""
+    def started(cls, *, allow: bool = True, **settings: Any) -> Iterator[Self]:
+        """A system in a directory of its own, which is removed afterwards.
+
+        With ``allow``, applications may ask for every tenant.
+        """
         directory = Path(tempfile.mkdtemp(prefix="kcm-test-")) / "system"
         options = system.Options(directory, die_with_parent=True, **settings)
         made = cls(options, system.up(options))
         try:
-            made.allow()
+            if allow:
+                made.allow()
             yield made
         finally:
             system.down(directory, wipe=True)

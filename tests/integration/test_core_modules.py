@@ -62,6 +62,7 @@ async def running(directory, environment):
     state = await asyncio.to_thread(system.up, options, lambda _: None)
     try:
         living = Living(options, state)
+        await asyncio.to_thread(living.allow)
         living.sigkill(CORE)
         async with replacement(options, directory / "modules"):
             yield living

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import kcm
@@ -19,6 +20,13 @@ BLOCK = re.compile(r"<!-- run -->\n```(sh|python)\n(.*?)```", re.DOTALL)
 
 def test_every_block_is_run() -> None:
     assert len(BLOCK.findall(PAGE)) == PAGE.count("```") // 2 >= 10
+
+
+@pytest.fixture
+def living() -> Iterator[Living]:
+    """A system whose application has no grant yet: the page creates it."""
+    with Living.started(allow=False) as made:
+        yield made
 
 
 @pytest.mark.timeout(170)

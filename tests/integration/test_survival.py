@@ -180,7 +180,7 @@ async def test_a_stolen_store_is_no_use_in_another_region(fragile):
     tenant = await fragile.tenant(regions=(EU,), kind="softkey")
     store = fragile.directory / "keystore"
     for path in (store / EU).iterdir():
-        shutil.copytree(path, store / US / path.name)
+        shutil.copytree(path, store / US / path.name, dirs_exist_ok=True)
     async with fragile.app(US) as app:
         with pytest.raises(KcmError) as info:
             await encrypt(app, tenant, [b"x"], region=US)

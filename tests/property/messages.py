@@ -64,19 +64,23 @@ _VERBS: Final = st.sets(st.sampled_from(["decrypt", "encrypt"]), min_size=1)
 _PLACES: Final = st.dictionaries(st.tuples(_NAMES, _NAMES | st.just("*")), _VERBS, max_size=3)
 
 
-def _app(places: dict[tuple[str, str], set[Any]], regions: set[str]) -> dict[str, Any]:
+def _app(places: dict[tuple[str, str], set[Any]], regions: set[str], key: bytes) -> dict[str, Any]:
     grants = [
         AppGrant(tenant=tenant, service=service, verbs=sorted(verbs))
         for (tenant, service), verbs in sorted(places.items())
     ]
-    return {"grants": grants, "regions": sorted(regions)}
+    return {"grants": grants, "regions": sorted(regions), "public_key": key}
+
+
+_KEYS: Final = st.binary(min_size=31, max_size=31).map(lambda some: some + b"\x3f")
+_APPS: Final = st.builds(_app, _PLACES, st.sets(_NAMES, min_size=1, max_size=3), _KEYS)
 
 
 _TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, Any]]]]] = {
     PullRequest: ({"parts", "pages"}, st.sampled_from(_PARTS)),
     Lease: ({"registry"}, st.sampled_from(_SHARDS)),
     Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
-    App: ({"grants", "regions"}, st.builds(_app, _PLACES, st.sets(_NAMES, min_size=1, max_size=3))),
+    App: ({"grants", "regions", "public_key"}, _APPS),
 }
 """Fields that depend on one another."""
 

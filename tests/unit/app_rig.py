@@ -15,6 +15,7 @@ from kcm_gateway.sealed_requests import SealedRequests
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import object_digest
 from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
@@ -133,15 +134,19 @@ class Served:
     """The requests of one Gateway."""
 
     def __init__(
-        self, name: str = "gw-eu", clock: Clock | None = None, bounds: Limits = APPLICATIONS
+        self,
+        name: str = "gw-eu",
+        clock: Clock | None = None,
+        bounds: Limits = APPLICATIONS,
+        verifier: Verifier = VERIFIER,
     ) -> None:
         self.clock, self.engine, self.audit = clock or Clock(), Engine(), Audit()
-        self.registry, self.slots = Registry(), Slots()
+        self.registry, self.lease, self.slots = Registry(), RegistryLease(), Slots()
         self.me = InstanceContext(
-            identity(name), VERIFIER.instance(name), Rosters(VERIFIER), os.urandom(16)
+            identity(name), verifier.instance(name), Rosters(verifier), os.urandom(16)
         )
         host = Host(self.me, self.clock, SystemRandomness(), self.audit.emit)
-        self.applications = Applications(self.registry, "eu", self.clock)
+        self.applications = Applications(self.registry, self.lease, "eu", self.clock)
         self.keys = SessionKeys(host, SystemKeyRandomness(), self.slots.lend)
         self.sessions: Sessions[App] = Sessions(
             host, self.keys, self.applications, self.slots.lend, bounds
@@ -206,9 +211,14 @@ class Roster:
     """The roster of a test, which does not change."""
 
     verifier = VERIFIER
+    old = False
 
     def __init__(self) -> None:
         self.refreshed = 0
+        self.asked: list[str | None] = []
+
+    async def ask(self, gateway: str | None) -> None:
+        self.asked.append(gateway)
 
     def listen(self, on_change: Any) -> None:
         """Nothing changes."""
@@ -217,11 +227,15 @@ class Roster:
         self.refreshed += 1
 
 
-def channel(bus: Bus, name: str = "shop", clock: Clock | None = None) -> SimpleNamespace:
-    """An application's channel, with the roster that it uses."""
+def channel(
+    bus: Bus, name: str = "shop", clock: Clock | None = None, key: str = ""
+) -> SimpleNamespace:
+    """An application's channel, with the roster that it uses; ``key`` is whose key it has."""
     roster = Roster()
+    signer = identity(name)
+    if key:
+        other = identity(key)
+        signer = SimpleNamespace(name=name, sign_raw=other.sign_raw)
     clock = clock or next(iter(bus.gateways.values())).clock
-    made = sealed_channel.SealedChannel(
-        bus, identity(name), "eu", roster, clock, SessionRandomness()
-    )
+    made = sealed_channel.SealedChannel(bus, signer, "eu", roster, clock, SessionRandomness())
     return SimpleNamespace(request=made.request, close=made.close, roster=roster)

@@ -9,9 +9,11 @@ from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
+from kcm_trust.endorsements import Endorsements
+from kcm_trust.verify import Untrusted, Verifier
 
-from tests.unit.trust_rig import VERIFIER
+from tests.unit.test_trust_retired import without
+from tests.unit.trust_rig import VERIFIER, roster
 from tests.unit.trust_table import APP
 from tests.vectors.families.messages import identity
 
@@ -117,6 +119,43 @@ def test_a_grant_for_every_tenant_needs_two_operators(signers, believed):
     assert not believed or VERIFIER.prepared_app(raw) == wide
 
 
+@pytest.mark.parametrize(
+    ("signers", "gone", "grants"),
+    [
+        (("admin", "security"), "security", "*/crm"),
+        (("admin", "security"), "admin", "*/crm"),
+        (("admin", "security"), "admin", "acme/crm"),
+    ],
+)
+def test_a_retired_signer_lends_no_role(signers, gone, grants):
+    left = without(roster(), {gone}, Endorsements().retirement())
+    verifier = Verifier(left, {gone: Endorsements()})
+    signed = identity(signers[0]).sign(Kind.APP, entry(grants=[grant(grants)]))
+    raw = encode(identity(signers[1]).countersign(signed))
+    with pytest.raises(Untrusted):
+        verifier.app(raw)
+
+
+@pytest.mark.parametrize("name", ["root", "security", "gw-eu"])
+def test_no_application_has_the_name_of_a_member(name):
+    with pytest.raises(Untrusted, match="name of a member"):
+        VERIFIER.app(encode(identity("admin").sign(Kind.APP, entry(app=name))))
+
+
+@pytest.mark.parametrize(
+    "key", [bytes(32), b"\1" + bytes(31), b"\1" + bytes(30) + b"\x80", b"\xee" + b"\xff" * 31]
+)
+def test_a_key_by_which_anybody_signs_is_refused(key):
+    with pytest.raises(KcmError):
+        decode(App, encode(entry().model_copy(update={"public_key": key})))
+
+
+def test_what_is_revoked_stays_revoked():
+    gone = following(entry(), revoked=True)
+    assert not replaces(gone, following(gone, revoked=False))
+    assert replaces(gone, following(gone))
+
+
 def test_one_operator_prepares_and_revokes_what_reaches_every_tenant():
     wide = entry(grants=[grant("*/crm")])
     raw = encode(identity("admin").sign(Kind.APP, wide))
@@ -181,7 +220,7 @@ def test_the_same_entry_completes_regions_that_lack_it():
 
 def test_regions_that_differ_get_an_entry_that_each_can_accept():
     known = entry()
-    one, other = following(known, plain=True), following(known, revoked=True)
+    one, other = following(known, plain=True), following(known, regions=["eu"])
     found = {"eu": one, "us": other, "ap": known}
     newest = app_entries.newest_of(found)
     for changes in ({}, {"revoked": True}, {"days": None, "plain": False}):

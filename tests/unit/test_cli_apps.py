@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm._internal import app_entries
 from kcm.exit_codes import Exit
 from kcm_killswitch.model.registry_objects import replaces
@@ -12,7 +13,10 @@ from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.app import App
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.signed import read_signed
+from kcm_schemas.registry import Accepted, RegistryEntry
+from kcm_schemas.signed import Kind, read_signed
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import Identity
 
 from tests.unit.operator_rig import Desk
 
@@ -23,6 +27,7 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.chdir(tmp_path)
     apps: dict[str, dict[str, App]] = {region: {} for region in desk.system.cores}
     desk.apps = apps  # type: ignore[attr-defined]
+    desk.signer = desk.system.alice  # type: ignore[attr-defined]
 
     def put(request: AdminRequest, operator: str) -> Message:
         entry = decode(App, read_signed(decode(PutStatement, request.payload).statement).body)
@@ -32,12 +37,20 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         apps[request.region][entry.app] = entry
         return Empty()
 
+    def accepted(entry: App, region: str) -> bytes:
+        """The entry as a Core of the region stores it."""
+        statement = desk.signer.sign(Kind.APP, entry)  # type: ignore[attr-defined]
+        body = Accepted(statement=statement_digest(statement), region=region, roster=1)
+        by = desk.system.identities[f"core-{region}"].sign(Kind.ACCEPTED, body)
+        return encode(RegistryEntry(statement=encode(statement), accepted=encode(by)))
+
     def show(request: AdminRequest, operator: str) -> Message:
         name = decode(AppQuery, request.payload).app
         entry = apps[request.region].get(name)
         if entry is None:
             raise KcmError(Code.UNKNOWN_APP)
-        return AppView(app=name, region=request.region, entry=encode(entry), forked=False)
+        raw = accepted(entry, request.region)
+        return AppView(app=name, region=request.region, entry=raw, forked=False)
 
     def page(request: AdminRequest, operator: str) -> Message:
         rows = [
@@ -122,7 +135,7 @@ def test_regions_that_differ_are_brought_together(desk: Desk) -> None:
     desk.run("app", "create", "shop", "--grant", "acme/crm")
     del desk.apps["us"]["shop"]  # type: ignore[attr-defined]
     assert desk.run("app", "change", "shop", "--plain")[0] == Exit.OK
-    desk.apps["us"]["shop"] = held(desk).model_copy(update={"revoked": True})  # type: ignore[attr-defined]
+    desk.apps["us"]["shop"] = held(desk).model_copy(update={"regions": ["us"]})  # type: ignore[attr-defined]
     assert desk.run("app", "change", "shop", "--no-plain", "--days", "3")[0] == Exit.OK
     assert held(desk, "eu") == held(desk, "us")
     assert not held(desk).plain
@@ -161,18 +174,80 @@ def test_a_grant_for_every_tenant_is_prepared_and_approved(desk: Desk) -> None:
     assert code == Exit.OK
     assert "kcm app approve entry" in err
     assert not desk.apps["eu"]  # type: ignore[attr-defined]
-    code, out, _ = desk.run("app", "approve", "entry")
+    before = Path("entry").read_bytes()
+    assert desk.run(*create)[0] == Exit.USAGE, "no file is replaced"
+    assert Path("entry").read_bytes() == before
+    code, out, _ = desk.run("app", "approve", "entry", "--dry-run")
     assert code == Exit.OK
-    assert {one["grants"] for one in json.loads(out)} == {"*/crm"}
+    shown = json.loads(out)
+    assert (shown["app"], shown["grants"][0]["tenant"], shown["plain"]) == ("shop", "*", False)
+    assert desk.run("app", "approve", "entry")[0] == Exit.USAGE, "it is not confirmed"
+    assert not desk.apps["eu"]  # type: ignore[attr-defined]
+    assert desk.run("app", "approve", "entry", "--yes")[0] == Exit.OK
     assert held(desk).reaches_every_tenant
     Path("entry").write_bytes(b"nothing")
-    assert desk.run("app", "approve", "entry")[0] == Exit.CHECK_FAILED
+    assert desk.run("app", "approve", "entry", "--yes")[0] == Exit.CHECK_FAILED
+
+
+def test_a_plain_entry_is_said_to_be_plain_before_it_is_approved(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "*/crm", "--plain", "--prepare", "entry")
+    _, _, err = desk.run("app", "approve", "entry", "--dry-run", "-o", "table")
+    assert "any client of the broker may use its grants" in err
+
+
+def test_what_a_core_claims_is_not_signed(desk: Desk) -> None:
+    """A Core makes an entry with a thief's key and a higher revision: it is no operator's."""
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    good = held(desk)
+    thief = good.model_copy(update={"revision": 2, "public_key": b"t" * 32})
+    desk.apps["us"]["shop"] = thief  # type: ignore[attr-defined]
+    key = Ed25519PrivateKey.generate()
+    desk.signer = Identity("alice", key, desk.system.alice.system)  # type: ignore[attr-defined]
+    code, _, _ = desk.run("app", "change", "shop", "--days", "3")
+    assert code != Exit.OK
+    assert held(desk) == good
+
+
+def test_verbs_of_one_service_are_joined(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "acme/crm:encrypt", "--grant", "acme/crm:decrypt")
+    assert list(map(app_entries.written, held(desk).grants)) == ["acme/crm"]
+
+
+def test_a_revoked_application_does_not_come_back(desk: Desk) -> None:
+    create = ("app", "create", "shop", "--grant", "acme/crm")
+    desk.run(*create)
+    desk.run("app", "revoke", "shop")
+    for command in (
+        create,
+        ("app", "change", "shop", "--grant", "acme/hr"),
+        ("app", "rotate", "shop", "--key", "new.key"),
+    ):
+        code, _, err = desk.run(*command, "-o", "table")
+        assert code == Exit.REFUSED
+        assert "revoked for good" in err
+    assert not Path("new.key").exists()
+
+
+def test_no_key_is_made_for_an_application_that_exists(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    Path("shop.key").unlink()
+    code, _, err = desk.run("app", "create", "shop", "--grant", "acme/crm", "-o", "table")
+    assert code == Exit.REFUSED
+    assert "differs in: public_key" in err
+    assert not Path("shop.key").exists()
+
+
+def test_the_key_that_it_has_is_no_new_key(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    assert desk.run("app", "rotate", "shop", "--key", "shop.key")[0] == Exit.USAGE
+    assert desk.run("app", "change", "shop")[0] == Exit.USAGE
 
 
 @pytest.mark.parametrize("verb", ["change", "revoke", "show"])
 def test_an_unknown_application_is_told_with_a_hint(desk: Desk, verb: str) -> None:
     desk.run("app", "create", "shop", "--grant", "acme/crm")
-    code, _, err = desk.run("app", verb, "shopp", "-o", "table")
+    more = ("--days", "3") if verb == "change" else ()
+    code, _, err = desk.run("app", verb, "shopp", *more, "-o", "table")
     assert code == Exit.REFUSED
     assert "kcm app list" in err
 

@@ -21,11 +21,13 @@ from kcm.ops import errors
 from kcm.ops.roster_changes import Refused
 from kcm_core.api import registry_requests
 from kcm_devsystem.errors import DevError
+from kcm_gateway import applications
 from kcm_killswitch.model import admission, registry_lease
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_schemas.codes import Code, KcmError
+from kcm_sessions.session_opener import unsealed
 from kcm_trust import checks, rights
 from kcm_trust.verify import Untrusted
 
@@ -93,8 +95,9 @@ def test_hints_are_for_commands_and_codes() -> None:
 
 
 def test_what_a_detail_is_known_by_is_what_an_instance_says() -> None:
-    modules = (registry_requests, admission, registry_lease, checks, rights)
-    said = " ".join(text for one in modules for text in texts(Path(str(one.__file__))))
+    modules = (registry_requests, admission, registry_lease, checks, rights, applications)
+    claimed = unsealed("gateway-eu", KcmError(Code.FORBIDDEN)).detail
+    said = claimed + " ".join(text for one in modules for text in texts(Path(str(one.__file__))))
     for code, part in OF_TEXT:
         assert Code(code) in CODES
         assert part in said

@@ -45,6 +45,7 @@ FILES = {"roster put": "signed", "roster sign": "draft", "hold verify": "evidenc
 WANTED = {
     "kill": ("tenant",), "lift": ("hold_ids",), "l1 link": ("name", "uri"),
     "roster retire": ("key",), "roster sign": ("key",), "app rotate": ("key_file",),
+    "app change": ("grants",),
 }  # fmt: skip
 """Parameters that may be left out in another case than this one."""
 

@@ -10,9 +10,10 @@ from kcm_schemas.data import EncryptReply, EncryptRequest, Failure, decode_reply
 from kcm_schemas.session import UNSEALED, SealedReply, SealedRequest
 from kcm_sessions.peer_sessions import RENEW_S
 from kcm_sessions.sessions import TICKET_S
+from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Clock
-from tests.unit.app_rig import Bus, Served, app, channel
+from tests.unit.app_rig import ROSTER, Bus, Served, app, channel
 from tests.unit.refusals import refusal
 
 SUBJECT = data_subjects.gateway("eu", "encrypt", "acme", "crm")
@@ -205,3 +206,22 @@ async def test_a_closed_channel_sends_nothing(bus, sdk):
     before = len(bus.asked)
     assert (await refusal(sdk.request(SUBJECT, request(bus), 2.0))).code is Code.UNAVAILABLE
     assert len(bus.asked) == before
+
+
+async def test_a_gateway_with_a_newer_roster_is_asked_for_it(bus):
+    sdk = channel(bus)
+    newer = ROSTER.model_copy(update={"version": ROSTER.version + 1})
+    fresh = Served("gw-eu-2", clock(bus), verifier=Verifier(newer))
+    fresh.registry.put(app("shop", "acme/crm"))
+    bus.gateways["gw-eu-2"] = fresh
+    await settled(bus, sdk)
+    await clock(bus).sleep(0)
+    assert sdk.roster.asked == ["gw-eu-2"]
+
+
+async def test_the_roster_is_asked_for_while_every_request_succeeds(bus, sdk):
+    await ask(bus, sdk)
+    sdk.roster.old = True
+    await ask(bus, sdk)
+    await clock(bus).sleep(0)
+    assert sdk.roster.refreshed == 1

@@ -125,7 +125,7 @@ async def test_what_was_known_once_is_not_served_from_two_stores_that_were_set_b
     lost = [fields for kind, fields in again.events if kind == "registry.lost"]
     assert [one["detail"] for one in lost] == ["tenant.acme"]
     assert "restore the second store" in caplog.text
-    assert "`kcm tenant create` with a --revision above 2" in caplog.text
+    assert "`kcm tenant create` and a revision above 2" in caplog.text
     assert await put(again, NEWER.model_copy(update={"revision": 3})) is Code.OK
     assert again.registry.tenant("acme").revision == 3
     assert again.registry.below_floor == []

@@ -12,7 +12,7 @@ from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import SealedReply, SessionKey, Ticket
+from kcm_schemas.session import OPENED, SealedReply, SessionKey, Ticket
 from kcm_schemas.signed import Kind
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate, HpkePublic, KeyClosed
 from kcm_sealing.session import TicketInfo, open_session_as_caller
@@ -151,7 +151,7 @@ async def test_a_ticket_opens_a_session_and_the_reply_proves_the_key(core):
     made = ticket(core)
     subject = data_subjects.core_session("eu", "core-eu", "open")
     reply = decode(SealedReply, await core.sessions.handle(subject, encode(made)))
-    assert len(reply.sealed) == limits.NONCE_SIZE + limits.TAG_SIZE
+    assert len(reply.sealed) == limits.NONCE_SIZE + OPENED.size + limits.TAG_SIZE
     session, caller = core.sessions.session("gw-eu", made.session_id)
     assert caller.instance == session.keys.info.caller == "gw-eu"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import PATIENCE_S
 from kcm_schemas import data_subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -13,6 +15,7 @@ from kcm_sessions.sessions import APPLICATIONS, Limits
 
 from tests.unit.app_rig import Bus, Served, app, channel, following
 from tests.unit.refusals import refusal, refused
+from tests.vectors.families.messages import identity
 
 FIELDS = ("plain", "revoked", "regions", "not_after_ms")
 
@@ -138,7 +141,7 @@ async def test_a_revocation_during_the_work_counts(gateway, bus):
 async def test_the_old_key_ends_with_its_rotation(gateway, bus):
     sdk = channel(bus)
     await ask(bus, sdk)
-    gateway.registry.put(following(gateway.registry.app("shop"), public_key=bytes(32)))
+    gateway.registry.put(following(gateway.registry.app("shop"), public_key=bytes((9,)) * 32))
     error = await refusal(ask(bus, sdk))
     assert (error.code, error.detail) == (Code.FORBIDDEN, "the application has another key now")
 
@@ -164,6 +167,36 @@ async def test_a_fork_is_not_served(gateway, bus):
     assert gateway.registry.forked(("app", "shop"))
     with pytest.raises(KcmError):
         await ask(bus, channel(bus))
+
+
+async def test_a_withheld_revocation_ends_with_the_registrys_lease(gateway, bus):
+    """The broker keeps the new entry from this Gateway; a Core's lease entry shows it."""
+    sdk = channel(bus)
+    assert (await ask(bus, sdk)).records == [b"secret"]
+    theirs = Registry()
+    theirs.put(following(gateway.registry.app("shop"), revoked=True))
+    gateway.lease.changed(gateway.registry.digests)
+    now = gateway.clock.elapsed()
+    gateway.lease.heard("core-eu", gateway.registry.digests, gateway.registry.digests, 9.0, now)
+    gateway.lease.heard("core-eu", theirs.digests, gateway.registry.digests, 9.0, now)
+    first = await ask(bus, sdk)
+    assert first.lease_ms <= 1000 * PATIENCE_S
+    gateway.clock.now += PATIENCE_S
+    assert await refused(ask(bus, sdk)) is Code.UNAVAILABLE
+    assert await refused(ask(bus, channel(bus))) is Code.UNAVAILABLE
+
+
+async def test_tickets_of_a_stolen_key_do_not_block_its_successor(gateway):
+    gateway = Served(bounds=Limits(sessions=64, per_caller=8, tickets=3))
+    gateway.registry.put(app("shop", "acme/crm"))
+    bus = Bus(gateway)
+    for _ in range(3):
+        await ask(bus, channel(bus))
+    with pytest.raises(KcmError):
+        await ask(bus, channel(bus))
+    entry = gateway.registry.app("shop")
+    gateway.registry.put(following(entry, public_key=identity("other").public))
+    assert (await ask(bus, channel(bus, "shop", key="other"))).records == [b"secret"]
 
 
 # Copies and forgeries
@@ -221,7 +254,6 @@ async def test_a_ticket_opens_once(gateway, bus):
 
 
 async def test_no_ticket_of_an_instance_opens_a_session_of_an_application(gateway, bus):
-    gateway.registry.put(app("core-eu", "acme/crm", public_key=bytes(32)))
     with pytest.raises(KcmError):
         await ask(bus, channel(bus, "core-eu"))
     assert len(gateway.sessions) == 0
@@ -250,9 +282,10 @@ async def test_a_request_without_a_key_needs_a_plain_application(gateway):
     entry = app("raw", "acme/crm", plain=True)
     gateway.registry.put(entry)
     await gateway.handle(subject, plain(gateway))
-    assert gateway.audit.actors == [None, None]
-    told = [fields["detail"] for kind, fields in gateway.audit.all if kind == "data.encrypt"]
-    assert told == ["plain", "plain"]
+    assert gateway.audit.actors == [None]
+    told = [(kind, fields["detail"]) for kind, fields in gateway.audit.all]
+    assert told[0][0] == "trust.refused"
+    assert told[1] == ("data.encrypt", "plain")
     for fields in ({"revoked": True}, {"plain": False}, {"not_after_ms": 1}, {"regions": ["us"]}):
         last = gateway.registry.known(("app", "raw"))
         gateway.registry.put(following(last, **({"plain": True} | fields)))
@@ -266,6 +299,14 @@ async def test_a_plain_application_may_use_its_key_too(gateway, bus):
     gateway.registry.put(app("raw", "acme/crm", plain=True))
     assert (await ask(bus, channel(bus, "raw"))).records == [b"secret"]
     assert gateway.audit.actors == ["raw"]
+
+
+async def test_keyless_garbage_makes_no_event_each(gateway):
+    for number in range(1000):
+        subject = data_subjects.gateway("eu", "decrypt", f"t{number}", "crm")
+        assert await refused(gateway.handle(subject, b"\xc1")) is Code.FORBIDDEN
+    assert len(gateway.audit.all) < 40
+    assert gateway.audit.events == []
 
 
 # Bounds

@@ -75,16 +75,20 @@ def test_an_error_after_a_purge_is_the_purge():
 
 
 def test_a_forked_child_cannot_use_it():
-    slot = filled(Slots(), 7)
+    slots = Slots()
+    slot = filled(slots, 7)
     child = os.fork()
     if not child:
-        try:
-            slot.enter()
-        except Purged:
-            slot.purge()  # does nothing here
-            os._exit(0)
-        os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+        refused = 0
+        for use in (slot.enter, slots.lend):
+            try:
+                use()
+            except Purged:
+                refused += 1
+        slot.purge()  # does nothing here
+        slots.close()
+        os._exit(refused)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
     with slot.use() as view:
         assert view[0] == 7
 

@@ -56,7 +56,7 @@ APP = App(
     app="shop",
     revision=1,
     previous=bytes(32),
-    public_key=bytes(32),
+    public_key=bytes((9,)) * 32,
     grants=[AppGrant(tenant="acme", service="payroll", verbs=["decrypt", "encrypt"])],
     regions=["eu"],
     not_before_ms=0,

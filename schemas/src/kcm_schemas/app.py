@@ -7,7 +7,7 @@ deleted: a revocation is an entry with the next revision.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,21 @@ from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.names import U64, Digest, Name
 from kcm_schemas.roster import PublicKey
+
+_SIGN: Final = 0x7F
+_WEAK: Final = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""Ed25519 public keys of small order, without their sign: one signature fits any message."""
 
 Verb = Literal["decrypt", "encrypt"]
 
@@ -57,6 +72,10 @@ class App(Message):
             set(self.regions)
         ):
             raise ValueError("grants, verbs and regions are in ascending order, each once")
+        if self.public_key[:-1] + bytes((self.public_key[-1] & _SIGN,)) in _WEAK:
+            raise ValueError(
+                "the public key has a small order: one signature by it fits any message"
+            )
         return self
 
     @property

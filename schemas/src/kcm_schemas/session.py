@@ -11,6 +11,7 @@ every other unsealed code as ``unavailable``.
 
 from __future__ import annotations
 
+import struct
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -33,6 +34,10 @@ UNSEALED: Final = frozenset(
     }
 )
 """Codes that a refusal without a seal may have."""
+
+
+OPENED: Final = struct.Struct(">I")
+"""Inside of the sealed reply to a ticket: the version of the callee's roster."""
 
 
 class SessionKey(Message):

@@ -48,11 +48,10 @@ from kcm_schemas.admin.tenants import (
 )
 from kcm_schemas.app import App
 from kcm_schemas.auditor import AuditorStatus, TailPage, TailQuery
-from kcm_schemas.codec import decode
-from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Scope
 from kcm_schemas.roster import Retirement, Role
 from kcm_trust.endorsements import Endorsements, page_count
+from kcm_trust.verify import Untrusted
 
 from kcm._internal.admin_channel import ADMIN_S, AdminChannel
 from kcm._internal.client_context import ClientContext
@@ -203,13 +202,16 @@ class Admin(AdminChannel):
         return (await follow(ask, lambda row: row.app, after, limit))[0]
 
     async def app(self, region: str, name: str) -> tuple[App, bool]:
-        """Return a region's entry of an application, and whether the region has others, too."""
+        """Return a region's entry of an application, and whether the region has others, too.
+
+        The operators' signatures are verified: what a Core claims is not signed again as it is.
+        """
         view = await self.ask(region, "app", "show", AppQuery(app=name), AppView)
         try:
-            entry = decode(App, view.entry)
-        except KcmError:
-            raise UntrustedReply("the signed reply has no application") from None
-        if (view.app, entry.app) != (name, name):
+            entry = self.verifier.registered(view.entry, region)
+        except Untrusted as error:
+            raise UntrustedReply(f"the entry in the reply is not trusted: {error}") from None
+        if not isinstance(entry, App) or (view.app, entry.app) != (name, name):
             raise UntrustedReply("the signed reply is about another application")
         return entry, view.forked
 

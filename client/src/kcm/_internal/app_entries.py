@@ -87,7 +87,8 @@ def read_grant(text: str) -> AppGrant:
         )
     except ValueError:
         raise BadValue(
-            f"'{text[:160]}' is not a grant: use TENANT/SERVICE, or TENANT/SERVICE:encrypt",
+            f"'{text[:160]}' is not a grant: use TENANT/SERVICE, TENANT/SERVICE:encrypt or "
+            "TENANT/SERVICE:encrypt,decrypt",
             "grants",
         ) from None
 
@@ -96,6 +97,17 @@ def written(grant: AppGrant) -> str:
     """Return a grant as ``read_grant`` reads it."""
     place = f"{grant.tenant}/{grant.service}"
     return place if len(grant.verbs) == len(ALL_VERBS) else f"{place}:{','.join(grant.verbs)}"
+
+
+def joined(grants: Iterable[AppGrant]) -> list[AppGrant]:
+    """Return grants in order, with all verbs that several ones for the same service name."""
+    verbs: dict[tuple[str, str], set[Verb]] = {}
+    for one in grants:
+        verbs.setdefault((one.tenant, one.service), set()).update(one.verbs)
+    return [
+        AppGrant(tenant=tenant, service=service, verbs=sorted(verbs[tenant, service]))
+        for tenant, service in sorted(verbs)
+    ]
 
 
 def with_grants(known: Iterable[AppGrant], more: Iterable[AppGrant]) -> list[AppGrant]:

@@ -82,7 +82,7 @@ class Client:
             found = context if isinstance(context, ClientContext) else ClientContext.load(context)
             chosen = found.region(region)
             world = around or Environment()
-            transport = await _channel(found, chosen, opener, world)
+            transport = await open_channel(found, chosen, opener, world)
             client = cls(transport, chosen, world)
             client._owner.check()  # this loop owns it
             try:
@@ -278,7 +278,7 @@ class Client:
             self._slots.release()
 
 
-async def _channel(
+async def open_channel(
     context: ClientContext, region: str, opener: Opener, around: Environment
 ) -> Transport:
     """Connect to a region's broker, and seal requests if the context names an application."""

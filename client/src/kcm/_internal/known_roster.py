@@ -15,6 +15,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
 from kcm_schemas import data_subjects
 from kcm_schemas.codes import KcmError
+from kcm_schemas.roster import Role
 from kcm_trust.roster import changed
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier
 
@@ -29,6 +30,9 @@ ASK_S: Final = 0.5
 EVERY_S: Final = 5.0
 """Minimum seconds between two questions."""
 
+OLD_S: Final = 60.0
+"""Seconds after which a roster is asked for again, also while every request succeeds."""
+
 OnChange = Callable[[frozenset[str]], None]
 
 
@@ -41,12 +45,13 @@ class KnownRoster:
         """Read the context's roster; raises ``ContextError``."""
         self._context: Final = context
         self._transport: Final = transport
-        self._subject: Final = data_subjects.gateway_roster(region)
+        self._region: Final = region
         self._clock: Final = clock
         self._raw, roster = context.highest()
         self._verifier = Verifier(roster)
         self._listeners: Final[list[OnChange]] = []
         self._asked = -EVERY_S
+        self._turn = -1
 
     @property
     def verifier(self) -> Verifier:
@@ -57,16 +62,39 @@ class KnownRoster:
         """Call ``on_change`` with the names whose entry a newer roster changes."""
         self._listeners.append(on_change)
 
+    @property
+    def old(self) -> bool:
+        """Whether a Gateway should be asked for a newer roster."""
+        return self._clock.elapsed() - self._asked >= OLD_S
+
     async def refresh(self) -> None:
-        """Ask a Gateway for a newer roster; without a reply, the known one stays."""
+        """Ask any Gateway for a newer roster, or each in turn; without a reply, nothing changes."""
         now = self._clock.elapsed()
         if now - self._asked < EVERY_S:
             return
         self._asked = now
+        self._turn += 1
+        names = [None, *self._gateways()]
+        await self.ask(names[self._turn % len(names)])
+
+    async def ask(self, gateway: str | None) -> None:
+        """Ask this Gateway for a newer roster; ``None`` asks any."""
+        subject = (
+            data_subjects.gateway_roster(self._region)
+            if gateway is None
+            else data_subjects.gateway_session(self._region, gateway, "roster")
+        )
         with suppress(KcmError):
-            raw = await self._transport.request(self._subject, b"", ASK_S)
+            raw = await self._transport.request(subject, b"", ASK_S)
             if raw != self._raw and len(raw) <= STATEMENT_MAX:
                 self._take(raw)
+
+    def _gateways(self) -> list[str]:
+        return [
+            one.instance
+            for one in self._verifier.roster.instances
+            if (one.role, one.region, one.retired) == (Role.GATEWAY, self._region, None)
+        ]
 
     def _take(self, raw: bytes) -> None:
         known = self._verifier.roster

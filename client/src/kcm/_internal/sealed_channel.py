@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -52,6 +53,7 @@ class SealedChannel:
         self._region: Final = region
         self._clock: Final = clock
         self._random: Final = randomness
+        self._tasks: Final = TaskSet()
         me = Caller(
             name=identity.name,
             region=region,
@@ -61,6 +63,7 @@ class SealedChannel:
             listen=roster.listen,
             peers=Role.GATEWAY,
             subject_of=data_subjects.gateway_session,
+            told=self._told,
         )
         self._sessions: Final = PeerSessions(
             transport.request, me, clock, randomness, SessionMemory
@@ -73,6 +76,8 @@ class SealedChannel:
         Raises ``unavailable`` if no Gateway could be reached, and ``deadline_exceeded``.
         """
         asked, until = data_subjects.read_data(subject), self._clock.elapsed() + timeout_s
+        if self._roster.old:
+            self._tasks.spawn(self._roster.refresh())
         refused: dict[str, Elsewhere] = {}
         forgotten: set[str] = set()
         while True:
@@ -88,18 +93,27 @@ class SealedChannel:
                 refused[error.peer] = error
             except SessionEnded:
                 continue
+            except _NoGateway:
+                break
             if not self._sessions.others(refused):
-                return await self._failed(list(refused.values()))
+                break
+        return await self._failed(list(refused.values()))
 
     async def close(self) -> None:
         """Wipe the keys of the sessions, and disconnect."""
+        self._tasks.close()
         self._sessions.close()
         await self._transport.close()
 
     async def _exchange(
         self, without: dict[str, Elsewhere], asked: DataSubject, body: bytes, timeout_s: float
     ) -> bytes:
-        session = await self._sessions.choose(without)
+        try:
+            session = await self._sessions.choose(without)
+        except Elsewhere:
+            raise
+        except KcmError as error:
+            raise _NoGateway(error.detail) from None
         sent, counter = self._clock.elapsed(), session.begin()
         try:
             draft = SealedRequest(
@@ -140,7 +154,18 @@ class SealedChannel:
                 strange = error.code is Code.UNKNOWN_SESSION
                 code = Code.UNAVAILABLE if strange else error.code
                 return _as_reply(KcmError(code, _STRANGE if strange else error.detail))
+        if not refused:
+            raise KcmError(Code.UNAVAILABLE, "no Gateway of the region is on the roster")
         raise KcmError(refused[-1].code, refused[-1].detail)
+
+    def _told(self, gateway: str, version: int) -> None:
+        """A Gateway acts by this version of the roster; it sealed that, so no broker hides it."""
+        if version > self._roster.verifier.roster.version:
+            self._tasks.spawn(self._roster.ask(gateway))
+
+
+class _NoGateway(Exception):
+    """No Gateway is on the roster, or the channel is closed."""
 
 
 def _room(most: int, size: int) -> memoryview | None:

@@ -14,32 +14,57 @@ if TYPE_CHECKING:
 _PUBLIC_SIZE: Final = 32
 
 
-def public_key(context: ClientContext, name: str, file: Path | None, public: str | None) -> bytes:
-    """Return an application's public key; create the file of the private key if it is missing.
+class AppKey:
+    """The key that a command names for an application; read, or made, when it is asked for."""
 
-    Without ``file``, it is the one that the context names for this application, or ``NAME.key``.
-    Raises ``Problem``.
-    """
-    from kcm_runtime.files.identity_file import create_identity, load_identity
-    from kcm_runtime.files.secret_file import SecretFileError
+    def __init__(
+        self, context: ClientContext, name: str, file: Path | None, public: str | None
+    ) -> None:
+        """Without ``file``, it is the context's for this application, or ``NAME.key``.
 
-    if public is not None:
-        if file is not None:
+        Raises ``Problem`` if both are given, and for a public key that is not valid.
+        """
+        if public is not None and file is not None:
             raise Problem(
                 Exit.USAGE, "usage", "--key and --public-key exclude each other", "give one of them"
             )
-        return _read(public)
-    path = file or context.app_key(name) or Path(f"{name}.key")
-    try:
-        if path.exists():
-            return load_identity(name, str(path), context.system).public
-        return create_identity(name, str(path), context.system).public
-    except (OSError, SecretFileError) as error:
-        text = error.strerror if isinstance(error, OSError) else str(error)
-        raise Problem(
-            Exit.USAGE, "usage", f"the application's key {path}: {text}",
-            "name a file of this user with --key; it has 32 bytes and mode 600",
-        ) from None  # fmt: skip
+        self._name: Final = name
+        self._system: Final = context.system
+        self._public: Final = None if public is None else _read(public)
+        self.path: Final = file or context.app_key(name) or Path(f"{name}.key")
+        if self.has_file and not self.path.parent.is_dir():
+            raise Problem(
+                Exit.USAGE, "usage", f"there is no directory for the key {self.path}",
+                "name a file in one that is, with --key",
+            )  # fmt: skip
+
+    @property
+    def has_file(self) -> bool:
+        """Whether the private key is in a file here."""
+        return self._public is None
+
+    def public(self, *, make: bool) -> bytes | None:
+        """Return the public key; ``None`` if there is no file and ``make`` does not allow one.
+
+        Raises ``Problem`` for a file that cannot be used.
+        """
+        from kcm_runtime.files.identity_file import create_identity, load_identity
+        from kcm_runtime.files.secret_file import SecretFileError
+
+        if self._public is not None:
+            return self._public
+        try:
+            if self.path.exists():
+                return load_identity(self._name, str(self.path), self._system).public
+            if not make:
+                return None
+            return create_identity(self._name, str(self.path), self._system).public
+        except (OSError, SecretFileError) as error:
+            text = error.strerror if isinstance(error, OSError) else str(error)
+            raise Problem(
+                Exit.USAGE, "usage", f"the application's key {self.path}: {text}",
+                "name a file of this user with --key; it has 32 bytes and mode 600",
+            ) from None  # fmt: skip
 
 
 def _read(text: str) -> bytes:

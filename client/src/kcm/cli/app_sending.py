@@ -45,13 +45,24 @@ def change_entry(
                 "`kcm app list` shows them; `kcm app create NAME --grant GRANT` creates one",
             )  # fmt: skip
         try:
-            return app_entries.changed(found, newest, **changes(newest))
+            changed = changes(newest)
         except BadValue as error:
             raise Problem(
-                Exit.USAGE, "malformed", str(error), f"`kcm app show {name}` shows its grants"
+                Exit.USAGE, "malformed", error.detail, f"`kcm app show {name}` shows its grants"
             ) from None
+        if newest.revoked and not changed.get("revoked"):
+            raise revoked_for_good(name)
+        return app_entries.changed(found, newest, **changed)
 
     return put_entry(settings, name, entry, prepare)
+
+
+def revoked_for_good(name: str) -> Problem:
+    """Return the error for an application that was revoked."""
+    return Problem(
+        Exit.REFUSED, "conflict", f"the application {name} was revoked for good",
+        "`kcm app create NAME --grant GRANT` creates another one, under another name",
+    )  # fmt: skip
 
 
 def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | None = None) -> int:
@@ -87,6 +98,15 @@ def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | 
     return code
 
 
+def needs_two() -> Problem:
+    """Return the error for a grant of every tenant that one operator would send."""
+    return Problem(
+        Exit.USAGE, "usage", "an application with a grant for every tenant needs two operators",
+        "--prepare FILE writes the entry; an operator with role security sends it with "
+        "`kcm app approve FILE`",
+    )  # fmt: skip
+
+
 async def _look(admin: Admin, context: ClientContext, name: str) -> Found:
     """Return the entry of every region that replies; raises ``ServiceError`` if none does."""
     import asyncio
@@ -112,11 +132,7 @@ async def _look(admin: Admin, context: ClientContext, name: str) -> Found:
 
 def _refuse_alone(entry: App) -> None:
     if entry.reaches_every_tenant and not entry.revoked:
-        raise Problem(
-            Exit.USAGE, "usage", "an application with a grant for every tenant needs two operators",
-            "--prepare FILE writes the entry; an operator with role security sends it with "
-            "`kcm app approve FILE`",
-        )  # fmt: skip
+        raise needs_two()
 
 
 def _prepared(settings: Settings, name: str, entry_of: EntryOf, path: Path) -> int:
@@ -126,6 +142,10 @@ def _prepared(settings: Settings, name: str, entry_of: EntryOf, path: Path) -> i
 
     context = settings.context()
     refuse_own_input(str(path), context.files, "--prepare")
+    if path.exists():
+        raise Problem(
+            Exit.USAGE, "usage", f"{path} exists already", "nothing was done; name a new file"
+        )
     if not path.parent.is_dir():
         raise Problem(
             Exit.USAGE, "usage", f"there is no directory for {path}", "name a file in one that is"
@@ -143,9 +163,6 @@ def _prepared(settings: Settings, name: str, entry_of: EntryOf, path: Path) -> i
     place(path, raw, private=False)
     row = {"app": name, "revision": entry.revision, "file": str(path)}
     emit(settings, row, tuple(row), [tuple(row.values())])
-    note(
-        settings,
-        f"nothing was sent: an operator with role security sends it with `kcm app approve {path}`",
-        file=str(path),
-    )
+    text = f"nothing was sent: another operator reads and sends it with `kcm app approve {path}`"
+    note(settings, text, sent=False, file=str(path))
     return Exit.OK

@@ -47,7 +47,8 @@ def list_apps(settings: Settings, region: str | None) -> None:
         )
         for row in rows
     ]
-    emit(settings, rows, columns, table)
+    values = [row.model_dump() | {"state": _state(row, now_ms, forked=row.forked)} for row in rows]
+    emit(settings, values, columns, table)
 
 
 @click.command("show")
@@ -59,18 +60,33 @@ def show_app(settings: Settings, name: str, region: str | None) -> None:
 
     Example: kcm app show shop -o json
     """
-    from kcm._internal import app_entries
 
     async def ask(admin: Admin, place: str) -> tuple[App, bool]:
         return await admin.app(place, name)
 
     entry, forked = run_async(ask_region(settings, region, ask, {"app": name}))
-    state = _state(entry, settings.around.clock.unix_ms(), forked=forked)
-    value = entry.model_dump() | {"state": state, "forked": forked}
-    columns = ("app", "state", "grant", "regions", "until", "public key")
+    now_ms = settings.around.clock.unix_ms()
+    value = entry.model_dump() | {
+        "region": settings.context().region(region),
+        "state": _state(entry, now_ms, forked=forked),
+        "forked": forked,
+    }
+    emit(settings, value, columns_of(), rows_of(entry, now_ms, forked=forked))
+
+
+def columns_of() -> tuple[str, ...]:
+    """Return the columns of one application."""
+    return ("app", "state", "grant", "regions", "until", "public key")
+
+
+def rows_of(entry: App, now_ms: int, *, forked: bool = False) -> list[tuple[str, ...]]:
+    """Return a row for each grant of an application."""
+    from kcm._internal import app_entries
+
+    state = _state(entry, now_ms, forked=forked)
     about = (" ".join(entry.regions), _day(entry.not_after_ms), entry.public_key.hex())
     grants = [app_entries.written(one) for one in entry.grants] or [""]
-    emit(settings, value, columns, [(name, state, one, *about) for one in grants])
+    return [(entry.app, state, one, *about) for one in grants]
 
 
 def _state(entry: App | AppRow, now_ms: int, *, forked: bool) -> str:

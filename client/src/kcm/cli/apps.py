@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from kcm.cli.app_keys import public_key
-from kcm.cli.app_sending import change_entry, put_entry
+from kcm.cli.app_approval import approve
+from kcm.cli.app_keys import AppKey
+from kcm.cli.app_sending import change_entry, needs_two, put_entry, revoked_for_good
 from kcm.cli.app_views import list_apps, show_app
-from kcm.cli.each_region import put_everywhere
 from kcm.cli.error_report import Problem
 from kcm.cli.names import NAME
+from kcm.cli.output import note
 from kcm.cli.settings import Settings, common
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_schemas.app import App, AppGrant
 
-    from kcm._internal.admin import Admin
-    from kcm.cli.change_summary import Change
+
+_NO_KEY: Final = b"\xff" * 31 + b"\x3f"
+"""In place of the key of an application that exists, if its file is not here."""
 
 DAYS_MAX: Final = 3660
 """Maximum days of an entry: ten years."""
@@ -37,7 +39,12 @@ grants_option = partial(
 )  # fmt: skip
 key_option = click.option(
     "--key", "key_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-    help="The file of its private key, which is created if there is none [default: NAME.key].",
+    help="The file of its private key, which is created if there is none [default: the context's "
+    "for this application, or NAME.key].",
+)  # fmt: skip
+new_key_option = click.option(
+    "--key", "key_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="The file of its new private key, which is created if there is none.",
 )  # fmt: skip
 public_option = click.option(
     "--public-key", "public", metavar="HEX",
@@ -96,29 +103,27 @@ def create(  # noqa: PLR0913 - one argument for each option
 
     wanted = _grants(grants)
     context = settings.context()
-    own = public_key(context, name, key_file, public)
+    if prepare is None and any(one.tenant == "*" for one in wanted):
+        raise needs_two()
+    own = AppKey(context, name, key_file, public)
     places = [context.region(one) for one in regions] or list(context.regions)
     now_ms = settings.around.clock.unix_ms()
 
     def entry(found: dict[str, App | None]) -> App:
-        first = app_entries.first_entry(
-            name, own, wanted, places, now_ms=now_ms, days=days, plain=plain
-        )
         newest = app_entries.newest_of(found)
+        key = own.public(make=newest is None)
+        first = app_entries.first_entry(
+            name, key or _NO_KEY, wanted, places, now_ms=now_ms, days=days, plain=plain
+        )
         if newest is None:
             return first
-        names = ("public_key", "grants", "regions", "plain", "revoked")
-        other = [one for one in names if getattr(newest, one) != getattr(first, one)]
-        if other:
-            raise Problem(
-                Exit.REFUSED, "conflict",
-                f"the application {name} exists already, and differs in: {', '.join(other)}",
-                f"`kcm app show {name}` shows it; `kcm app change {name}` changes its grants, and "
-                f"`kcm app rotate {name}` its key",
-            )  # fmt: skip
+        _refuse_other(newest, first, now_ms)
         return app_entries.changed(found, newest)
 
-    return put_entry(settings, name, entry, prepare)
+    code = put_entry(settings, name, entry, prepare)
+    if own.has_file:
+        _say_key(settings, name, own.path, code)
+    return code
 
 
 @app.command("change")
@@ -152,6 +157,10 @@ def change(
     from kcm._internal import app_entries
 
     more, context = _grants(grants), settings.context()
+    if not (grants or withdraw or days or regions or plain is not None):
+        raise Problem(
+            Exit.USAGE, "usage", "nothing to change", "`kcm app change --help` shows the options"
+        )
     places = [context.region(one) for one in regions]
     now_ms = settings.around.clock.unix_ms()
 
@@ -171,10 +180,17 @@ def change(
 
 @app.command("rotate")
 @click.argument("name", type=NAME)
-@key_option
+@new_key_option
 @public_option
+@prepare_option
 @common
-def rotate(settings: Settings, name: str, key_file: Path | None, public: str | None) -> int:
+def rotate(
+    settings: Settings,
+    name: str,
+    key_file: Path | None,
+    public: str | None,
+    prepare: Path | None,
+) -> int:
     """Give an application another key. Its old key ends at once.
 
     Give a new file: the application needs the old one until it has the new one.
@@ -185,8 +201,21 @@ def rotate(settings: Settings, name: str, key_file: Path | None, public: str | N
         raise Problem(
             Exit.USAGE, "usage", "which key?", "give a new file with --key, or --public-key"
         )
-    own = public_key(settings.context(), name, key_file, public)
-    return change_entry(settings, name, lambda _: {"public_key": own})
+    own = AppKey(settings.context(), name, key_file, public)
+
+    def changes(newest: App) -> dict[str, Any]:
+        key = None if newest.revoked else own.public(make=True)
+        if key == newest.public_key:
+            raise Problem(
+                Exit.USAGE, "usage", f"{name} has this key already",
+                "nothing was changed: give a new file with --key",
+            )  # fmt: skip
+        return {"public_key": key}
+
+    code = change_entry(settings, name, changes, prepare)
+    if own.has_file:
+        _say_key(settings, name, own.path, code)
+    return code
 
 
 @app.command("revoke")
@@ -202,43 +231,7 @@ def revoke(settings: Settings, name: str) -> int:
     return change_entry(settings, name, lambda _: {"revoked": True})
 
 
-@app.command("approve")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@common
-def approve(settings: Settings, file: Path) -> int:
-    """Sign a prepared application as a second operator, and send it.
-
-    A grant for every tenant needs it. Read the entry first: `-o json` shows it all.
-
-    Example: kcm app approve shop.entry
-    """
-    from kcm_schemas.codec import encode
-    from kcm_schemas.signed import read_signed
-    from kcm_trust.verify import Untrusted
-
-    from kcm._internal import app_entries
-
-    context = settings.context()
-    raw = file.read_bytes()
-    try:
-        entry = context.verifier().prepared_app(raw)
-    except Untrusted as error:
-        raise Problem(
-            Exit.CHECK_FAILED, "untrusted", f"{file}: {error}",
-            "`kcm app create NAME --grant GRANT --prepare FILE` writes one",
-        ) from None  # fmt: skip
-    signed = encode(context.identity().countersign(read_signed(raw)))
-    grants = ", ".join(map(app_entries.written, entry.grants))
-
-    async def put(admin: Admin, region: str) -> Change:
-        await admin.put(region, "app", signed)
-        return "replaced" if entry.revision > 1 else "created"
-
-    about = {"app": entry.app, "grants": grants}
-    return put_everywhere(settings, (), put, about, shows=f"kcm app show {entry.app}")
-
-
-for _command in (list_apps, show_app):
+for _command in (approve, list_apps, show_app):
     app.add_command(_command)
 
 
@@ -247,8 +240,34 @@ def _grants(texts: Sequence[str]) -> list[AppGrant]:
     from kcm._internal.arguments import BadValue
 
     try:
-        return app_entries.in_order(map(app_entries.read_grant, texts))
+        return app_entries.joined(map(app_entries.read_grant, texts))
     except BadValue as error:
         raise Problem(
-            Exit.USAGE, "malformed", str(error), "`kcm service list TENANT` shows the services"
+            Exit.USAGE, "malformed", error.detail, "`kcm service list TENANT` shows the services"
         ) from None
+
+
+def _refuse_other(newest: App, wanted: App, now_ms: int) -> None:
+    """Raise ``Problem`` if the application that exists is not the one that is to be created."""
+    if newest.revoked:
+        raise revoked_for_good(newest.app)
+    names = ("public_key", "grants", "regions", "plain")
+    other = [one for one in names if getattr(newest, one) != getattr(wanted, one)]
+    if other:
+        raise Problem(
+            Exit.REFUSED, "conflict",
+            f"the application {newest.app} exists already, and differs in: {', '.join(other)}",
+            f"`kcm app show {newest.app}` shows it; `kcm app change {newest.app}` changes its "
+            f"grants, and `kcm app rotate {newest.app}` its key",
+        )  # fmt: skip
+    if now_ms >= newest.not_after_ms:
+        raise Problem(
+            Exit.REFUSED, "conflict", f"the application {newest.app} exists already, and expired",
+            f"`kcm app change {newest.app} --days 365` prolongs it",
+        )  # fmt: skip
+
+
+def _say_key(settings: Settings, name: str, path: Path, code: int) -> None:
+    if code in (Exit.OK, Exit.PARTIAL) and not settings.json:
+        text = f"the private key is in {path}; [app] of a context names {name} and this file"
+        note(settings, text)

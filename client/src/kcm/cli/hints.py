@@ -42,6 +42,9 @@ _APP: Final = (
     "`kcm app show NAME` shows the grants of the application in the context, and `kcm app change "
     "NAME --grant TENANT/SERVICE` adds one"
 )
+_APP_CHANGE_CONFLICT: Final = (
+    "`kcm app show NAME` shows the entry that is there; prepare or change it again from that one"
+)
 _RECORD: Final = "to replace it: the same command with a higher --revision"
 _GATEWAY: Final = (
     "check that a Gateway of the region runs; give the same command again, or ask another --region"
@@ -64,6 +67,11 @@ _UNDONE: Final = (
 )
 _SILENT: Final = "no region replies: check the context, and that the brokers run"
 _KILLING: Final = "killing again does no harm; `kcm hold list` shows the holds that are in force"
+
+_APP_CHANGE: Final = {
+    "forbidden": _ADMIN, "conflict": _APP_CHANGE_CONFLICT, "unavailable": _UNDONE,
+    "deadline_exceeded": _UNDONE,
+}  # fmt: skip
 
 OF_COMMAND: Final = {
     "encrypt": {
@@ -91,10 +99,11 @@ OF_COMMAND: Final = {
         "forbidden": _ADMIN, "conflict": _RECORD, "unavailable": _UNDONE,
         "deadline_exceeded": _UNDONE,
     },
-    "app create": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
-    "app change": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
-    "app rotate": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
-    "app revoke": {"forbidden": _ADMIN, "unavailable": _UNDONE, "deadline_exceeded": _UNDONE},
+    "app create": _APP_CHANGE,
+    "app change": _APP_CHANGE,
+    "app rotate": _APP_CHANGE,
+    "app revoke": _APP_CHANGE,
+    "app approve": _APP_CHANGE,
     "l1 link": {
         "forbidden": _ADMIN,
         "conflict": "a link's URI cannot change: link this key under another name, then "
@@ -129,6 +138,11 @@ OF_COMMAND: Final = {
 """By command and code."""
 
 OF_TEXT: Final = {
+    ("unavailable", "refuses without a seal (forbidden)"): "compare [app] in the context with "
+    "`kcm app show NAME`: it may be unknown, revoked or expired, may have another key now, or may "
+    "not act in this region",
+    ("forbidden", "no plain application may"): "name an application and its key in [app] of the "
+    "context: `kcm app create NAME --grant TENANT/SERVICE` creates one",
     ("unavailable", "no baseline of its region's registry"): "`kcm registry show` shows which Core "
     "has a baseline",
     ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "

@@ -29,6 +29,7 @@ class Slots:
         self._lock: Final = threading.Lock()
         self._arenas: list[Arena] = []
         self._free: list[memoryview] = []
+        self._pid: Final = os.getpid()
 
     @property
     def size(self) -> int:
@@ -36,7 +37,12 @@ class Slots:
         return sum(arena.size for arena in self._arenas)
 
     def lend(self) -> Slot:
-        """Return a slot of zeros, which is its holder's until it is purged."""
+        """Return a slot of zeros, which is its holder's until it is purged.
+
+        Raises ``Purged`` in a forked child, which does not have the pages.
+        """
+        if os.getpid() != self._pid:
+            raise Purged("keys do not cross a fork")
         with self._lock:
             if not self._free:
                 arena = Arena(ARENA_SIZE)
@@ -53,6 +59,8 @@ class Slots:
 
     def close(self) -> None:
         """Overwrite all slots. No slot may be in use, or lent afterwards."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._free.clear()
             for arena in self._arenas:

@@ -12,6 +12,10 @@ SubjectOf = Callable[[str, str, str], str]
 """Returns the subject of a verb (``key``, ``open``) by region and instance."""
 
 
+def _ignore(_peer: str, _version: int) -> None:
+    """An instance follows the roster by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """A caller's name, its key, the roster by which it trusts instances, and whom it calls.
@@ -29,3 +33,5 @@ class Caller:
     listen: Callable[[Callable[[frozenset[str]], None]], None]
     peers: Role
     subject_of: SubjectOf
+    told: Callable[[str, int], None] = _ignore
+    """Gets a peer and the version of the roster by which it acts, when it opens a session."""

@@ -32,8 +32,8 @@ _STEP_MS: Final = 1_000
 class SessionPrivate:
     """One key, and the tickets that it has opened: they are remembered as long as it exists.
 
-    ``tickets`` has the session ids by caller. ``made`` is ``clock.elapsed`` of its making: no step
-    of the wall clock makes a key older or younger.
+    ``tickets`` has the session ids by caller and its key. ``made`` is ``clock.elapsed`` of its
+    making: no step of the wall clock makes a key older or younger.
     """
 
     private: HpkePrivate
@@ -41,7 +41,7 @@ class SessionPrivate:
     made: float
     issued_ms: int = 0
     statement: bytes = b""
-    tickets: dict[str, set[bytes]] = field(default_factory=dict)
+    tickets: dict[tuple[str, bytes], set[bytes]] = field(default_factory=dict)
 
 
 class SessionKeys:

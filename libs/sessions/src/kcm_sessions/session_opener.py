@@ -18,7 +18,7 @@ from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import decode_reply
-from kcm_schemas.session import SealedReply, SessionKey, Ticket
+from kcm_schemas.session import OPENED, SealedReply, SessionKey, Ticket
 from kcm_sealing.hpke import HpkePublic
 from kcm_sealing.memory import Lend, SecretRandomness
 from kcm_sealing.session import Session, TicketInfo, open_session_as_caller
@@ -98,7 +98,7 @@ def unsealed(peer: str, error: KcmError) -> KcmError:
     Any client of the broker can send one, so nothing else of its code counts, and none of its text.
     """
     code = error.code if error.code in (Code.UNKNOWN_SESSION, Code.BUSY) else Code.UNAVAILABLE
-    return KcmError(code, f"{peer} refuses without a seal ({error.code.value}): see its log")
+    return KcmError(code, f"{peer} refuses without a seal ({error.code.value}): its log says why")
 
 
 class SessionOpener:
@@ -113,6 +113,8 @@ class SessionOpener:
         self._clock: Final = clock
         self._random: Final = randomness
         self._lend: Final = lend
+        self._failures: Final[dict[str, str]] = {}
+        """What a peer said when it last opened no session."""
         self._tickets_until: Final[dict[str, float]] = {}
         """When the tickets that were made for a peer are used up, at one in ``TICKET_EVERY_S``."""
 
@@ -134,10 +136,13 @@ class SessionOpener:
         except Elsewhere:
             raise
         except KcmError as error:
-            raise Elsewhere(peer, unsealed(peer, error), sent=False) from None
+            said = unsealed(peer, error)
+            self._failures[peer] = said.detail
+            raise Elsewhere(peer, said, sent=False) from None
         except (InvalidTag, ValueError, Untrusted):
             text = f"the key that {peer} offers is not valid, or it does not have it"
             raise _not_opened(peer, text) from None
+        self._failures.pop(peer, None)
         return PeerSession(peer, public_key, keys, opened)
 
     def _count_ticket(self, peer: str) -> None:
@@ -145,13 +150,18 @@ class SessionOpener:
         now = self._clock.elapsed()
         until = max(now, self._tickets_until.get(peer, now))
         if until - now >= TICKETS_AT_ONCE * TICKET_EVERY_S:
-            raise _not_opened(peer, f"too many sessions with {peer} were opened just now")
+            # The cause of the last one is what helps: this is only its consequence.
+            text = f"too many sessions with {peer} were opened just now"
+            raise _not_opened(peer, self._failures.get(peer, text))
         self._tickets_until[peer] = until + TICKET_EVERY_S
 
     async def _prove(self, peer: str, keys: Session, ticket: bytes) -> None:
         """Send a ticket; the sealed reply proves that the peer has the key."""
         reply = decode_reply(SealedReply, await self._request(peer, "open", ticket))
-        keys.open_reply(sha256(ticket).digest(), reply.sealed, memoryview(bytearray()))
+        inside = memoryview(bytearray(OPENED.size))
+        keys.open_reply(sha256(ticket).digest(), reply.sealed, inside)
+        (version,) = OPENED.unpack(inside)
+        self._me.told(peer, version)
 
     async def _request(self, peer: str, verb: str, body: bytes) -> bytes:
         subject = self._me.subject_of(self._me.region, peer, verb)

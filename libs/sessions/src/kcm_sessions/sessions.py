@@ -25,7 +25,7 @@ from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import SealedReply, Ticket
+from kcm_schemas.session import OPENED, SealedReply, Ticket
 from kcm_sealing.hpke import KeyClosed
 from kcm_sealing.memory import Lend
 from kcm_sealing.replay_window import ReplayWindow
@@ -142,7 +142,7 @@ class Sessions(Generic[E]):
         self._tasks.spawn(self._look())
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve what begins a session: ``key`` and ``open``; raises ``KcmError``."""
+        """Serve what begins a session: ``key``, ``open`` and ``roster``; raises ``KcmError``."""
         match data_subjects.read_session(subject):
             case "key":
                 return self._keys.statement()
@@ -155,8 +155,11 @@ class Sessions(Generic[E]):
                         self._unbelieved.record(error)
                     raise
                 nonce = self._random.public(limits.NONCE_SIZE)
-                sealed = session.keys.seal_reply(sha256(body).digest(), memoryview(b""), nonce)
+                inside = memoryview(OPENED.pack(self._me.verifier.roster.version))
+                sealed = session.keys.seal_reply(sha256(body).digest(), inside, nonce)
                 return encode(SealedReply(v=1, sealed=sealed))
+            case "roster":
+                return self._me.rosters.raw
             case _:
                 raise KcmError(Code.MALFORMED, "a session begins with key and open")
 
@@ -217,14 +220,12 @@ class Sessions(Generic[E]):
         key = self._keys.find(ticket.key_id)
         if key is None or not info.live(self._clock.unix_ms()):
             raise KcmError(Code.UNKNOWN_SESSION)
-        if ticket.session_id in key.tickets.get(ticket.caller, ()):
-            raise KcmError(Code.UNKNOWN_SESSION, "a ticket opens one session, once; make a new one")
         signed = to_sign(info.encode(), ticket.ciphertext)
         try:
             entry = self._callers.ticket(ticket.caller, ticket.signature, signed)
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, f"the ticket does not count: {error.reason}") from None
-        self._remember(key, ticket)
+        self._remember(key, ticket, entry.public_key)
         memory = self._lend()
         try:
             keys = open_session_as_callee(info, key.private, ticket.ciphertext, memory)
@@ -249,9 +250,15 @@ class Sessions(Generic[E]):
             self._close(key)
         self._unbelieved.close()
 
-    def _remember(self, key: SessionPrivate, ticket: Ticket) -> None:
-        """Remember a ticket, whether it opens or not; raises ``busy`` for one too many."""
-        seen = key.tickets.setdefault(ticket.caller, set())
+    def _remember(self, key: SessionPrivate, ticket: Ticket, public_key: bytes) -> None:
+        """Remember a ticket, whether it opens or not.
+
+        Raises ``unknown_session`` for one that was opened before, and ``busy`` for one too many.
+        The tickets of a key that was replaced, which a thief may have made, do not count.
+        """
+        seen = key.tickets.setdefault((ticket.caller, public_key), set())
+        if ticket.session_id in seen:
+            raise KcmError(Code.UNKNOWN_SESSION, "a ticket opens one session, once; make a new one")
         if len(seen) >= self._bounds.tickets:
             raise KcmError(Code.BUSY, "the caller has made too many tickets for this key")
         seen.add(ticket.session_id)

@@ -2,7 +2,9 @@
 
 One operator with role ``admin`` signs an application. A grant for every tenant also needs another
 operator with role ``security``: a stolen key of one operator reads no customer that its grants do
-not name. A revocation needs one signature.
+not name. A revocation needs one signature. A retired signer whose endorsements do not list the
+statement lends neither role. No application has the name of a member of the roster: the audit trail
+could not distinguish their acts.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from kcm_schemas.signed import Kind
 
 from kcm_trust.checks import Checker, body_of
 from kcm_trust.envelopes import Untrusted
+from kcm_trust.identity import ROOT
 from kcm_trust.rights import MAY_GRANT, Entry, is_operator, is_security
 
 
@@ -33,9 +36,12 @@ class AppChecker(Checker):
         return self._app(raw)[0]
 
     def _app(self, raw: bytes) -> tuple[App, list[Entry]]:
-        statement, signers = self._signed(raw, MAY_GRANT, Kind.APP)
-        self._counts(statement, signers)
+        statement, signed = self._signed(raw, MAY_GRANT, Kind.APP)
+        self._counts(statement, signed)
+        signers = self._counting(statement, signed)
         app = body_of(App, statement)
+        if app.app == ROOT or app.app in self._entries:
+            raise Untrusted("an application has the name of a member of the roster", app.app)
         if not any(is_operator(entry, OperatorRole.ADMIN) for entry in signers):
             raise Untrusted("no operator with role admin signed the application", app.app)
         return app, signers

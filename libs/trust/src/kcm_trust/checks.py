@@ -89,13 +89,22 @@ class Checker:
 
     def _counts(self, statement: Signed, signers: list[Entry]) -> None:
         """Raise unless a signer is not retired, or a retired one's endorsements list it."""
-        if all(entry.retired for entry in signers):
-            named = statement_digest(statement)
-            if not any(named in self.endorsements.get(name_of(one), NOTHING) for one in signers):
-                raise Unlisted(
-                    "the root did not endorse this statement of a retired signer",
-                    ", ".join(map(name_of, signers)),
-                )
+        if not self._counting(statement, signers):
+            raise Unlisted(
+                "the root did not endorse this statement of a retired signer",
+                ", ".join(map(name_of, signers)),
+            )
+
+    def _counting(self, statement: Signed, signers: list[Entry]) -> list[Entry]:
+        """Return the signers that are not retired, or whose endorsements list the statement."""
+        if not any(entry.retired for entry in signers):
+            return signers
+        named = statement_digest(statement)
+        return [
+            entry
+            for entry in signers
+            if not entry.retired or named in self.endorsements.get(name_of(entry), NOTHING)
+        ]
 
     def _author(self, statement: Signed) -> str:
         """Return the name under which a verified statement counts: its first signer that counts.

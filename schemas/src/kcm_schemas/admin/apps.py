@@ -15,7 +15,7 @@ class AppQuery(Message):
 
 
 class AppView(Message):
-    """An application as an operator signed it: ``entry`` is the encoded ``App`` that counts.
+    """An application: ``entry`` is the ``RegistryEntry`` that counts, as an operator signed it.
 
     ``forked`` says that several entries have this revision: the application is refused until an
     operator signs a higher one.

@@ -1,7 +1,8 @@
 """Applications, by the registry of this region: who may ask this Gateway for what.
 
-An entry is read for every request, so a change counts as soon as this Gateway has it, and the
-registry's lease bounds how late that may be.
+An entry is read for every request, so a change counts as soon as this Gateway has it. It is relied
+on only while the Cores of the region have no other one: the registry's lease bounds how long a
+broker can withhold a revocation.
 """
 
 from __future__ import annotations
@@ -9,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from kcm_killswitch.model.control_lease import EXPIRED
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.registry_objects import shard_of
 from kcm_runtime.clock import Clock
 from kcm_schemas.app import App
 from kcm_schemas.codes import Code, KcmError
@@ -22,13 +26,18 @@ from kcm_trust.identity import check
 class Applications:
     """Implements ``kcm_sessions.sessions.Callers`` for applications."""
 
-    def __init__(self, registry: Registry, region: str, clock: Clock) -> None:
+    def __init__(self, registry: Registry, lease: RegistryLease, region: str, clock: Clock) -> None:
         self._registry: Final = registry
+        self._lease: Final = lease
         self._region: Final = region
         self._clock: Final = clock
 
     def acting(self, caller: str) -> App:
-        """Return the entry of an application that may act here now; raises ``Untrusted``."""
+        """Return the entry of an application that may act here now.
+
+        Raises ``Untrusted``, and ``unavailable`` if a Core of the region has another entry.
+        """
+        self.left_s(caller)
         app = self._registry.app(caller)
         if app is None:
             raise Untrusted("the application is not known in this region", caller)
@@ -38,7 +47,7 @@ class Applications:
         return app
 
     def ticket(self, caller: str, signature: bytes, message: bytes) -> App:
-        """Verify a ticket by the application's key; raises ``Untrusted``."""
+        """Verify a ticket by the application's key; raises as ``acting`` does."""
         app = self.acting(caller)
         if not check(app.public_key, signature, message):
             raise Untrusted("the application has another key", caller)
@@ -47,19 +56,42 @@ class Applications:
     def listen(self, changed: Callable[[frozenset[str]], None]) -> None:
         """Do nothing: the entry is read for every request."""
 
-    def check_plain(self, asked: DataSubject) -> None:
-        """Raise ``forbidden`` unless a plain application covers a request without a key."""
-        for name in self._registry.plain_apps:
-            app = self._registry.app(name)
-            if app is None or self._refusal(app):
-                continue
-            if app.covers(asked.operation, asked.tenant, asked.service):
-                return
-        raise KcmError(
-            Code.FORBIDDEN,
-            f"no plain application may {asked.operation} for tenant {asked.tenant}, service"
-            f" {asked.service}: this needs an application's key",
+    def left_s(self, caller: str) -> float:
+        """Return for how many seconds an application's entry may be relied on.
+
+        Raises ``unavailable`` if it may not be.
+        """
+        left = self._left(caller)
+        if left <= 0:
+            raise KcmError(
+                Code.UNAVAILABLE, "this Gateway knows other applications than a Core of its region"
+            )
+        return left
+
+    def check_plain(self, asked: DataSubject) -> float:
+        """Return for how many seconds a request without a key is covered by a plain application.
+
+        Raises ``forbidden`` if it is not.
+        """
+        covering = (
+            self._left(name)
+            for name in self._registry.plain_apps
+            if (app := self._registry.app(name)) is not None
+            and not self._refusal(app)
+            and app.covers(asked.operation, asked.tenant, asked.service)
         )
+        left = max(covering, default=EXPIRED)
+        if left <= 0:
+            raise KcmError(
+                Code.FORBIDDEN,
+                f"no plain application may {asked.operation} for tenant {asked.tenant}, service"
+                f" {asked.service}: this needs an application's key",
+            )
+        return left
+
+    def _left(self, name: str) -> float:
+        now = self._clock.elapsed()
+        return self._lease.until(now, [shard_of(name)]) - now
 
     def _refusal(self, app: App) -> str:
         """Return why an application may not act here now; empty if it may."""

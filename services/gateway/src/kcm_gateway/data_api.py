@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from kcm_killswitch.model.timing import ANSWER_MAX_S
 from kcm_runtime.audit.port import AuditRoom
+from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import data_subjects, limits, record
@@ -89,10 +90,18 @@ class DataApi:
         self._audit_room: Final = audit_room
         self._applications: Final = applications
         self._sealed: Final = sealed
+        self._keyless: Final = RejectionLog("a request without a key", host.emit)
 
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve a request without a seal; raises ``KcmError``."""
         asked = data_subjects.read_data(subject)
+        self._check_room()
+        try:
+            self._check_plain(asked)
+        except KcmError as error:
+            # Any client of the broker can send these: they are counted, and have no event each.
+            self._keyless.record(error)
+            raise
         return await self._serve(asked, body, lambda: self._check_plain(asked))
 
     async def handle_sealed(self, subject: str, body: bytes) -> bytes:
@@ -108,15 +117,27 @@ class DataApi:
             return self._sealed.refuse(opened, error)
         return self._sealed.reply(opened, reply)
 
-    def _check(self, opened: Opened, asked: DataSubject) -> None:
-        """Raise ``forbidden`` unless the application, and this Gateway, may do this now."""
+    def close(self) -> None:
+        """Record the refusals that are only counted so far."""
+        self._keyless.close()
+
+    def _check(self, opened: Opened, asked: DataSubject) -> float:
+        """Return for how many seconds the application, and this Gateway, may do this.
+
+        Raises ``forbidden`` and ``unavailable``.
+        """
         check_granted(self._sealed.acting(opened), asked)
         self._check_own(asked)
+        return self._applications.left_s(opened.caller)
 
-    def _check_plain(self, asked: DataSubject) -> None:
-        """Raise ``forbidden`` unless a plain application, and this Gateway, may do this now."""
-        self._applications.check_plain(asked)
+    def _check_plain(self, asked: DataSubject) -> float:
+        """Return for how many seconds a plain application, and this Gateway, may do this.
+
+        Raises ``forbidden``.
+        """
+        left = self._applications.check_plain(asked)
         self._check_own(asked)
+        return left
 
     def _check_room(self) -> None:
         if not self._audit_room.has_room:
@@ -127,7 +148,7 @@ class DataApi:
         self,
         asked: DataSubject,
         body: bytes,
-        check: Callable[[], None],
+        check: Callable[[], float],
         opened: Opened | None = None,
     ) -> bytes:
         arrived = self._clock.elapsed()
@@ -142,8 +163,8 @@ class DataApi:
                     check_deadline(request.deadline_ms, self._clock.unix_ms())
                     check()
                     done = await self._encrypt(asked, request)
-                    check()
-                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
+                    lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
+                    values, codes = done.columns()
                     return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
                 case "decrypt":
                     wanted = decode(DecryptRequest, body)
@@ -153,9 +174,9 @@ class DataApi:
                     done = await self._engine.decrypt(
                         asked.tenant, asked.service, wanted.records, _contexts(wanted.contexts)
                     )
-                    check()
+                    lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
+                    values, codes = done.columns()
                     failed = done.failed
-                    lease_ms, (values, codes) = self._lease_ms(done, arrived), done.columns()
                     return encode(
                         DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
                     )
@@ -191,10 +212,10 @@ class DataApi:
             dek_scope=request.dek_scope,
         )
 
-    def _lease_ms(self, done: Batch, arrived: float) -> int:
+    def _lease_ms(self, left_s: float, arrived: float) -> int:
         """Return the answer lease in milliseconds, counted from the request's arrival."""
         spent = self._clock.elapsed() - arrived
-        return int(min(done.lease_s + spent, ANSWER_MAX_S) * 1000)
+        return int(min(left_s + spent, ANSWER_MAX_S) * 1000)
 
     def _check_own(self, asked: DataSubject) -> None:
         if not may_ask(self._me.entry, asked.tenant, asked.service):

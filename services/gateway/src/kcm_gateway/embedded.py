@@ -45,11 +45,10 @@ class EmbeddedGateway:
         self.audit: Final = AuditEmitter(self.region_bus, me, clock)
         self.host: Final = Host(me, clock, randomness, self.audit.emit)
         self._timing: Final = config.timing
-        replica_state = ReplicaState.empty(region, config.timing, told=True)
-        self.registry: Final = replica_state.registry
+        self.replica_state: Final = ReplicaState.empty(region, config.timing, told=True)
         ports = Ports(
             host=self.host,
-            replica_state=replica_state,
+            replica_state=self.replica_state,
             randomness=randomness,
             region_bus=self.region_bus,
             buckets=self.region_bus,

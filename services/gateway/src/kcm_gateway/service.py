@@ -36,7 +36,8 @@ class GatewayService:
         self._member: Final = EmbeddedGateway(config, me, clock, randomness)
         host, self._slots = self._member.host, Slots()
         self._keys: Final = SessionKeys(host, randomness, self._slots.lend)
-        applications = Applications(self._member.registry, me.region, clock)
+        state = self._member.replica_state
+        applications = Applications(state.registry, state.freshness.registry, me.region, clock)
         self._sessions: Final = Sessions(
             host, self._keys, applications, self._slots.lend, APPLICATIONS
         )
@@ -89,6 +90,7 @@ class GatewayService:
             self._sessions.close()
             self._keys.close()
             self._sealed.close()
+            self._api.close()
             self._slots.close()
             await self._member.close()
 

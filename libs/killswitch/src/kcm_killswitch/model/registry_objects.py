@@ -61,15 +61,19 @@ def replaces(known: RegistryObject, new: RegistryObject) -> bool:
     A tenant may name another link: the Core that stores that has rewrapped its tenant roots. The
     next revision of an application names the entry that it replaces, so that of two operators who
     change it at once one is refused. A higher revision replaces any entry: a region may have missed
-    one.
+    one. What is revoked stays revoked.
     """
     if key_of(known) != key_of(new):
         return False
     if isinstance(known, Link) and isinstance(new, Link) and known.uri != new.uri:
         return False
-    if isinstance(new, App) and not follows(known, new):
+    if isinstance(known, App) and isinstance(new, App) and not _may_follow(known, new):
         return False
     return new.revision > known.revision
+
+
+def _may_follow(known: App, new: App) -> bool:
+    return follows(known, new) and (new.revoked or not known.revoked)
 
 
 def follows(known: RegistryObject, new: App) -> bool:

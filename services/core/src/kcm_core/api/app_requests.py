@@ -11,7 +11,7 @@ from kcm_schemas.admin.apps import AppListQuery, AppPage, AppQuery, AppRow, AppV
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.app import App
 from kcm_schemas.audit import EventType
-from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.text import counted
 from kcm_trust.roster import entries, name_of
@@ -54,11 +54,10 @@ class AppRequests:
         if found is None:
             await self._feed.fetch("app", name)
             found = self._registry.known(("app", name))
-        if found is None:
+        entry = self._feed.raw(("app", name))
+        if found is None or entry is None:
             raise KcmError(Code.UNKNOWN_APP, f"this region has no application {name}")
-        return AppView(
-            app=name, region=self._me.region, entry=encode(found), forked=self._forked(name)
-        )
+        return AppView(app=name, region=self._me.region, entry=entry, forked=self._forked(name))
 
     async def page(self, request: AdminRequest) -> Message:
         """Answer ``app list``."""

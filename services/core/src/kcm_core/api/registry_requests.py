@@ -139,6 +139,8 @@ def _difference(known: RegistryObject | None, new: RegistryObject) -> str:
         return f"{exists}, with another URI"
     if known is None or new.revision < known.revision:
         return f"{exists}, with a higher revision than {new.revision}"
+    if isinstance(known, App) and known.revoked:
+        return f"{exists}, and was revoked for good"
     if isinstance(new, App) and not follows(known, new):
         return f"{exists}, and was changed since this change was prepared"
     fields = [name for name in type(new).model_fields if name != "revision"]

@@ -47,7 +47,7 @@ _COMMANDS: Final = {
     "tenant": "kcm tenant create",
     "link": "kcm l1 link",
     "service": "kcm service create",
-    "app": "kcm app create",
+    "app": "kcm app change",
 }
 """The command that signs an entry again, by the entry's noun."""
 
@@ -232,8 +232,8 @@ class RegistryKeeper:
         for key in self._registry.below_floor:
             log.critical(
                 "the registry's %s was set back, in the bucket and the second store: nothing older "
-                "is believed; restore the second store from its backup, or else repeat `%s` "
-                "with a --revision above %d",
+                "is believed; restore the second store from its backup, or else sign it again with "
+                "`%s` and a revision above %d",
                 ".".join(key),
                 _COMMANDS[key[0]],
                 self._registry.highest(key),
@@ -241,7 +241,7 @@ class RegistryKeeper:
             )
             self._emit(
                 EventType.REGISTRY_LOST,
-                tenant=key[1] if key[0] != "link" else None,
+                tenant=key[1] if key[0] in ("tenant", "service") else None,
                 code=Code.UNAVAILABLE,
                 detail=".".join(key),
             )

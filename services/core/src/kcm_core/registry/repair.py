@@ -230,7 +230,7 @@ class RegistryRepair:
         log.error("the registry was repaired (%d times): %s", count, what, extra=key_fields(key))
         self._emit(
             EventType.REGISTRY_REPAIRED,
-            tenant=key[1] if key[0] != "link" and count == 1 else None,
+            tenant=key[1] if key[0] in ("tenant", "service") and count == 1 else None,
             code=Code.TAMPERED,
             count=count,
             detail=f"{'.'.join(key)}: {what}",
