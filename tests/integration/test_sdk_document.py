@@ -25,7 +25,7 @@ def test_every_block_is_run() -> None:
 @pytest.fixture
 def living() -> Iterator[Living]:
     """A system whose application has no grant yet: the page creates it."""
-    with Living.started(allow=False) as made:
+    with Living.started(allow=False, applications=1) as made:
         yield made
 
 

@@ -187,7 +187,7 @@ class _Scenario:
         refusal = await refused_plaintext(home, KILLED)
         self._tell(f"an application with a grant for {OTHER} asks for {KILLED}: {refusal}")
         both = applications.entry(self._context, [f"{one}/{SERVICE}" for one in (KILLED, OTHER)])
-        everywhere = dict.fromkeys((HOME, ABROAD), first)
+        everywhere: dict[str, App | None] = {HOME: first, ABROAD: first}
         await self._put_app(admin, app_entries.changed(everywhere, first, grants=list(both.grants)))
         for client in (home, abroad):
             await served(client, KILLED, self._clock, until)
