@@ -124,7 +124,7 @@ async def test_what_would_not_fit_into_the_answer_is_refused_before_it_is_done(s
 async def test_nobody_who_asks_chooses_the_type_of_an_event(service):
     for operation in ("shred", "a" * 60, "alive"):
         subject = data_subjects.gateway("eu", operation, "acme", "crm")
-        assert await refused(service.handle(subject, ask(service))) is Code.FORBIDDEN
+        assert await refused(service.handle(subject, ask(service))) is Code.MALFORMED
     assert {kind for kind, _ in service.audit.all} == {EventType.TRUST_REFUSED}
 
 

@@ -41,6 +41,8 @@ RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
 EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
 """The event type of each operation: a requester cannot choose it."""
 
+_UNSERVED: Final = "a Gateway serves encrypt and decrypt"
+
 PLAIN: Final = "plain"
 """The detail of an event whose requester had no key."""
 
@@ -97,6 +99,8 @@ class DataApi:
         asked = data_subjects.read_data(subject)
         self._check_room()
         try:
+            if asked.operation not in EVENTS:
+                raise KcmError(Code.MALFORMED, _UNSERVED)
             self._check_plain(asked)
         except KcmError as error:
             # Any client of the broker can send these: they are counted, and have no event each.
@@ -181,7 +185,7 @@ class DataApi:
                         DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
                     )
                 case _:
-                    raise KcmError(Code.MALFORMED, "a Gateway serves encrypt and decrypt")
+                    raise KcmError(Code.MALFORMED, _UNSERVED)
         except KcmError as error:
             code, failed = error.code, count
             raise
