@@ -10,6 +10,7 @@ from kcm.exit_codes import Exit
 from kcm_killswitch.model.registry_objects import replaces
 from kcm_schemas.admin.apps import AppPage, AppQuery, AppRow, AppView
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
+from kcm_schemas.admin.tenants import ServiceListQuery, ServicePage, ServiceRow
 from kcm_schemas.app import App
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -85,6 +86,23 @@ def test_an_application_is_created_in_every_region_once(desk: Desk) -> None:
     assert code == Exit.OK
     assert {one["change"] for one in json.loads(out)} == {"unchanged"}
     assert held(desk).revision == 1
+
+
+def test_a_grant_for_a_service_that_no_region_has_is_a_warning(desk: Desk) -> None:
+    def listed(request: AdminRequest, operator: str) -> Message:
+        query = decode(ServiceListQuery, request.payload)
+        if query.tenant != "acme":
+            raise KcmError(Code.UNKNOWN_TENANT)
+        rows = [ServiceRow(tenant="acme", service="crm", revision=1)]
+        return ServicePage(services=rows if query.after < "crm" else [], total=1, more=False)
+
+    desk.system.everywhere("service", "list", listed)
+    wanted = ("--grant", "acme/crm", "--grant", "acme/cmr", "--grant", "acem/crm")
+    code, _, err = desk.run("app", "create", "shop", *wanted, "-o", "table")
+    assert code == Exit.OK
+    assert "service acme/cmr yet" in err
+    assert "service acem/crm yet" in err
+    assert "acme/crm" not in err
 
 
 def test_another_application_of_the_name_is_a_conflict_that_says_what_differs(desk: Desk) -> None:

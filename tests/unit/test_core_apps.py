@@ -33,7 +33,8 @@ async def test_an_application_is_put_shown_and_revoked(world):
     assert VERIFIER.registered(view.entry, "eu") == gone
     assert not view.forked
     told = [fields["detail"] for kind, fields in core.events if kind == "app.put"]
-    assert told == ["1 grant", "1 grant", "revoked"]
+    key = entry.public_key.hex()[:16]
+    assert told == [f"revision 1, 1 grant, key {key}", f"revision 2, revoked, key {key}"]
 
 
 async def test_an_application_that_another_core_took_is_shown(world):

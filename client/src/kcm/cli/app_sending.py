@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kcm.cli.app_places import unknown_places
 from kcm.cli.each_region import put_everywhere
 from kcm.cli.error_report import Problem
 from kcm.cli.output import emit, note
@@ -93,6 +94,10 @@ def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | 
         return "unchanged" if before == sent[0] else "replaced"
 
     code = put_everywhere(settings, (), put, {"app": name}, choose, shows=f"kcm app show {name}")
+    if sent and code == Exit.OK and not sent[0].revoked:
+        for place in run_async(unknown_places(settings, sent[0].grants)):
+            text = f"no region that replies has a service {place} yet: check the grant"
+            note(settings, text, unknown=place)
     if sent and sent[0].plain and code == Exit.OK:
         note(settings, f"{name} is plain: any client of the broker may use its grants", plain=True)
     return code

@@ -41,10 +41,10 @@ class AppRequests:
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
         self._check_key(app)
+        before = self._registry.known(("app", app.app))
         await self._puts.put(raw, app)
-        detail = "revoked" if app.revoked else counted(len(app.grants), "grant")
-        detail += ", plain" if app.plain else ""
-        self._emit(EventType.APP_PUT, target=f"app {app.app}", detail=detail)
+        if before != app:
+            self._emit(EventType.APP_PUT, target=f"app {app.app}", detail=_detail(app))
         return Empty()
 
     async def show(self, request: AdminRequest) -> Message:
@@ -102,3 +102,14 @@ class AppRequests:
 
     def _forked(self, name: str) -> bool:
         return self._registry.forked(("app", name))
+
+
+def _detail(app: App) -> str:
+    """Say what an entry is now; the beginning of the key shows a rotation."""
+    parts = [
+        f"revision {app.revision}",
+        "revoked" if app.revoked else counted(len(app.grants), "grant"),
+        f"key {app.public_key.hex()[:16]}",
+        *(["plain"] if app.plain else []),
+    ]
+    return ", ".join(parts)
