@@ -204,7 +204,8 @@ async def test_a_closed_channel_sends_nothing(bus, sdk):
     await sdk.close()
     assert bus.closed
     before = len(bus.asked)
-    assert (await refusal(sdk.request(SUBJECT, request(bus), 2.0))).code is Code.UNAVAILABLE
+    error = await refusal(sdk.request(SUBJECT, request(bus), 2.0))
+    assert (error.code, error.detail) == (Code.UNAVAILABLE, "the client is closed")
     assert len(bus.asked) == before
 
 

@@ -7,7 +7,6 @@ without a seal: a refusal as an encoded ``Failure``.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from kcm_runtime.clock import Clock
@@ -80,6 +79,7 @@ class SealedChannel:
             self._tasks.spawn(self._roster.refresh())
         refused: dict[str, Elsewhere] = {}
         forgotten: set[str] = set()
+        reason = ""
         while True:
             left = until - self._clock.elapsed()
             if left <= 0:
@@ -93,11 +93,12 @@ class SealedChannel:
                 refused[error.peer] = error
             except SessionEnded:
                 continue
-            except _NoGateway:
+            except _NoGateway as error:
+                reason = str(error)
                 break
             if not self._sessions.others(refused):
                 break
-        return await self._failed(list(refused.values()))
+        return await self._failed(list(refused.values()), reason)
 
     async def close(self) -> None:
         """Wipe the keys of the sessions, and disconnect."""
@@ -134,8 +135,7 @@ class SealedChannel:
             except KcmError as error:
                 raise self._replies.unreached(session, error, sent) from None
             try:
-                room = partial(_room, limits.BODY_MAX)
-                return self._replies.read(session, answer, message, room).tobytes()
+                return self._replies.read(session, answer, message, _room).tobytes()
             except Elsewhere:
                 raise
             except KcmError as error:  # the Gateway sealed it
@@ -143,8 +143,10 @@ class SealedChannel:
         finally:
             session.end()
 
-    async def _failed(self, refused: list[Elsewhere]) -> bytes:
+    async def _failed(self, refused: list[Elsewhere], reason: str) -> bytes:
         """Return the refusal of a Gateway that was reached; raise if none was.
+
+        ``reason`` says why no Gateway was asked, if none was.
 
         The roster may have changed: the next request uses the one that a Gateway has now.
         """
@@ -155,7 +157,7 @@ class SealedChannel:
                 code = Code.UNAVAILABLE if strange else error.code
                 return _as_reply(KcmError(code, _STRANGE if strange else error.detail))
         if not refused:
-            raise KcmError(Code.UNAVAILABLE, "no Gateway of the region is on the roster")
+            raise KcmError(Code.UNAVAILABLE, reason)
         raise KcmError(refused[-1].code, refused[-1].detail)
 
     def _told(self, gateway: str, version: int) -> None:
@@ -168,8 +170,8 @@ class _NoGateway(Exception):
     """No Gateway is on the roster, or the channel is closed."""
 
 
-def _room(most: int, size: int) -> memoryview | None:
-    return memoryview(bytearray(size)) if size <= most else None
+def _room(size: int) -> memoryview | None:
+    return memoryview(bytearray(size)) if size <= limits.BODY_MAX else None
 
 
 def _as_reply(error: KcmError) -> bytes:

@@ -96,7 +96,7 @@ def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | 
     code = put_everywhere(settings, (), put, {"app": name}, choose, shows=f"kcm app show {name}")
     if sent and code == Exit.OK and not sent[0].revoked:
         for place in run_async(unknown_places(settings, sent[0].grants)):
-            text = f"no region that replies has a service {place} yet: check the grant"
+            text = f"the region that was asked has no service {place} yet: check the grant"
             note(settings, text, unknown=place)
     if sent and sent[0].plain and code == Exit.OK:
         note(settings, f"{name} is plain: any client of the broker may use its grants", plain=True)

@@ -204,6 +204,8 @@ def rotate(
     own = AppKey(settings.context(), name, key_file, public)
 
     def changes(newest: App) -> dict[str, Any]:
+        if newest.reaches_every_tenant and prepare is None and not newest.revoked:
+            raise needs_two()  # before a key is made
         key = None if newest.revoked else own.public(make=True)
         if key == newest.public_key:
             raise Problem(

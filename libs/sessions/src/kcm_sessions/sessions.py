@@ -60,11 +60,14 @@ class Callers(Protocol[E_co]):
     """Who may open sessions here."""
 
     def acting(self, caller: str) -> E_co:
-        """Return the entry of a caller that may act now; raises ``Untrusted``."""
+        """Return the entry of a caller that may act now.
+
+        Raises ``Untrusted``, and ``unavailable`` while that cannot be decided here.
+        """
         ...
 
     def ticket(self, caller: str, signature: bytes, message: bytes) -> E_co:
-        """Verify a ticket's signature by its caller; raises ``Untrusted``."""
+        """Verify a ticket's signature by its caller; raises as ``acting`` does."""
         ...
 
     def listen(self, changed: Callable[[frozenset[str]], None]) -> None:
@@ -73,7 +76,7 @@ class Callers(Protocol[E_co]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Numbers of sessions and tickets. Sessions of one caller do not displace those of others."""
+    """Numbers of sessions and tickets. A caller's own sessions make room for its new ones."""
 
     sessions: int
     """Open sessions that are kept; the least recently used is closed."""
@@ -161,7 +164,7 @@ class Sessions(Generic[E]):
             case "roster":
                 return self._me.rosters.raw
             case _:
-                raise KcmError(Code.MALFORMED, "a session begins with key and open")
+                raise KcmError(Code.MALFORMED, "the verbs of a session are key, open and roster")
 
     def find(self, caller: str, session_id: bytes) -> OpenSession:
         """Return an open session; raises ``unknown_session`` for one that has ended."""

@@ -157,7 +157,6 @@ class DataApi:
     ) -> bytes:
         arrived = self._clock.elapsed()
         event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
-        self._check_room()
         count, code, failed = 0, Code.OK, 0
         try:
             match asked.operation:
