@@ -21,12 +21,13 @@ from kcm_core.root_keys.monitor import Ask
 from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient
+from kcm_gateway.core_client import CoreClient, caller_of
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.model.key_leases import AttestedKey, Target
 from kcm_killswitch.model.log_position import NOWHERE, LogPosition
@@ -157,7 +158,9 @@ class Pair:
         self._creator: Final = keys.creator
         self._sessions: Final = keys.sessions
         self._wrapping: Final = keys.wrapping
-        self.core: Final = CoreClient(self._ask, caller, clock, randomness, 5.0)
+        self.core: Final = CoreClient(
+            self._ask, caller_of(caller, HeldKeys(revocations, "instance")), clock, randomness, 5.0
+        )
         host = Host(caller, clock, randomness, audit.emit)
         self.gateway: Final = assemble(
             gateway_ports(host, state, self._ask), EngineSettings()

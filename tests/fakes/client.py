@@ -293,6 +293,14 @@ class FakeSystem:
         )
         self.write_context()
 
+    def demote(self, name: str) -> None:
+        """An operator is ``admin`` only, from the next roster on."""
+        (one,) = [one for one in self.roster.operators if one.operator == name]
+        only = one.model_copy(update={"roles": [OperatorRole.ADMIN]})
+        changes = {"version": self.roster.version + 1, "operators": [only]}
+        self.roster = self.roster.model_copy(update=changes)
+        self.write_context()
+
     def forget(self, region: str) -> None:
         """The context has no such region any more; the roster has."""
         self.forgotten.add(region)

@@ -17,7 +17,7 @@ from hypothesis.strategies import SearchStrategy
 from kcm_schemas import limits
 from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import Message, pack
-from kcm_schemas.control import Lease, Lifts, PullRequest
+from kcm_schemas.control import KEY_SCOPES, Hold, Lease, Lifts, PullRequest, Scope
 from kcm_schemas.names import TOKEN
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
@@ -72,6 +72,17 @@ def _app(places: dict[tuple[str, str], set[Any]], regions: set[str], key: bytes)
     return {"grants": grants, "regions": sorted(regions), "public_key": key}
 
 
+def _target(scope: str, name: str, key: bytes) -> dict[str, object]:
+    return {"scope": scope, "target": f"{name}.{key.hex()}" if scope in KEY_SCOPES else name}
+
+
+_TARGETS: Final = st.builds(
+    _target,
+    st.sampled_from(get_args(Scope)),
+    st.from_regex(TOKEN, fullmatch=True),
+    st.binary(min_size=16, max_size=16),
+)
+
 _KEYS: Final = st.binary(min_size=31, max_size=31).map(lambda some: some + b"\x3f")
 _APPS: Final = st.builds(_app, _PLACES, st.sets(_NAMES, min_size=1, max_size=3), _KEYS)
 
@@ -81,6 +92,7 @@ _TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, An
     Lease: ({"registry"}, st.sampled_from(_SHARDS)),
     Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
     App: ({"grants", "regions", "public_key"}, _APPS),
+    Hold: ({"scope", "target"}, _TARGETS),
 }
 """Fields that depend on one another."""
 

@@ -14,9 +14,11 @@ from kcm_gateway.engine import Batch
 from kcm_gateway.sealed_requests import SealedRequests
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_keymem.slots import Slots
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import object_digest
+from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
@@ -146,7 +148,9 @@ class Served:
             identity(name), verifier.instance(name), Rosters(verifier), os.urandom(16)
         )
         host = Host(self.me, self.clock, SystemRandomness(), self.audit.emit)
-        self.applications = Applications(self.registry, self.lease, "eu", self.clock)
+        self.revocations = Revocations(self.registry, "eu")
+        held = HeldKeys(self.revocations, "app")
+        self.applications = Applications(self.registry, self.lease, "eu", self.clock, held)
         self.keys = SessionKeys(host, SystemKeyRandomness(), self.slots.lend)
         self.sessions: Sessions[App] = Sessions(
             host, self.keys, self.applications, self.slots.lend, bounds

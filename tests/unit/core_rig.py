@@ -40,6 +40,7 @@ from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
 
 from tests.fakes.bus import Bus, Clock
+from tests.fakes.holding import unheld
 from tests.fakes.knowing import primed
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.wire import Wire
@@ -286,5 +287,5 @@ class Core:
         self.incarnations.take(self.caller_lease, 1, self.world.clock.elapsed())
         clock = clock or self.world.clock
         return CoreClient(
-            ask or self.answer, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
+            ask or self.answer, unheld(me), clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep
         )

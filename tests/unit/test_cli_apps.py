@@ -19,7 +19,7 @@ from kcm_schemas.signed import Kind, read_signed
 from kcm_trust.envelopes import statement_digest
 from kcm_trust.identity import Identity
 
-from tests.unit.operator_rig import Desk
+from tests.unit.operator_rig import Cores, Desk
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.chdir(tmp_path)
     apps: dict[str, dict[str, App]] = {region: {} for region in desk.system.cores}
     desk.apps = apps  # type: ignore[attr-defined]
+    desk.cores = Cores(desk.system)  # type: ignore[attr-defined]
     desk.signer = desk.system.alice  # type: ignore[attr-defined]
 
     def put(request: AdminRequest, operator: str) -> Message:

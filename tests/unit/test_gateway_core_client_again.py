@@ -11,6 +11,7 @@ from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
 from tests.fakes.client import failure
+from tests.fakes.holding import unheld
 from tests.unit.core_rig import World, instance_context, is_request, lease_of
 from tests.unit.refusals import refusal, refused
 from tests.unit.test_gateway_core_client import Broker, fresh, wrap
@@ -38,7 +39,7 @@ def client_of(core, ask, **ports):
     me, clock = instance_context("gw-eu"), core.world.clock
     core.incarnations.take(lease_of(me), 1, clock.elapsed())
     ports = {"clock": clock, "sleep": clock.sleep} | ports
-    return CoreClient(ask, me=me, randomness=SystemKeyRandomness(), timeout_s=2.0, **ports)
+    return CoreClient(ask, me=unheld(me), randomness=SystemKeyRandomness(), timeout_s=2.0, **ports)
 
 
 def own_lease(core, seconds):

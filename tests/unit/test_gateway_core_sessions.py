@@ -7,10 +7,12 @@ import gc
 from hashlib import sha256
 
 import pytest
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import Failure
+from kcm_schemas.names import key_target
 from kcm_schemas.session import SealedRefusal, SealedReply
 from kcm_schemas.signed import Kind
 from kcm_schemas.vault import CoreRequest
@@ -21,6 +23,7 @@ from tests.fakes.client import failure
 from tests.unit.core_rig import VERIFIER
 from tests.unit.refusals import refusal, refused
 from tests.unit.roster_changes import signed_roster, without
+from tests.unit.trust_rig import hold
 from tests.unit.two_cores_rig import two_cores, watched_sessions, wrap
 from tests.vectors.families.messages import identity
 
@@ -249,3 +252,38 @@ async def test_a_fault_of_the_core_is_recorded_in_the_name_of_its_caller(region,
 
 def _broken(*_):
     raise IndexError
+
+
+# Holds on the key of a Core
+
+
+def kill_key(region, name):
+    target = key_target(name, identity(name).public)
+    region.revocations.learn(HoldState(hold(scope="instance", target=target), b"raw"))
+
+
+async def test_a_core_whose_key_is_held_is_asked_no_more(region, client):
+    for _ in range(4):
+        await wrap(client)
+    used = region.works()[-1]
+    kill_key(region, used)
+    region.asked.clear()
+    for _ in range(8):
+        await wrap(client)
+    assert used not in {name for name, _ in region.asked}
+
+
+async def test_a_reply_of_a_core_that_was_held_meanwhile_does_not_count(region, client):
+    await wrap(client)
+    held = []
+
+    def during(name, what, answer):
+        if what == "work" and not held:
+            held.append(name)
+            kill_key(region, name)
+        return answer
+
+    region.after = during
+    await wrap(client)
+    assert len(region.works()) >= 3
+    assert region.works()[-1] != held[0]

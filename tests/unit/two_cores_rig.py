@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from kcm_gateway.core_client import CoreClient
+from kcm_gateway.core_client import CoreClient, caller_of
 from kcm_keymem.random import SystemKeyRandomness
+from kcm_killswitch.model.held_keys import HeldKeys
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_sessions import session_opener
 
 from tests.unit.core_rig import World, instance_context, is_request, lease_of
@@ -22,6 +25,7 @@ class Region:
         self.before = None
         self.after = None
         self.me = instance_context("gw-eu")
+        self.revocations = Revocations(Registry(), "eu")
         for core in self.cores.values():
             core.incarnations.take(lease_of(self.me), 1, world.clock.elapsed())
 
@@ -37,7 +41,8 @@ class Region:
 
     def client(self):
         clock = self.world.clock
-        return CoreClient(self.ask, self.me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep)
+        me = caller_of(self.me, HeldKeys(self.revocations, "instance"))
+        return CoreClient(self.ask, me, clock, SystemKeyRandomness(), 2.0, sleep=clock.sleep)
 
     def works(self):
         """The Cores that got the requests, in order."""

@@ -15,10 +15,13 @@ from pydantic import Field, model_validator
 from kcm_schemas import limits
 from kcm_schemas.codec import Message
 from kcm_schemas.l1 import L1StateField
-from kcm_schemas.names import U32, U64, Digest, Id, Name, Text, Trouble
+from kcm_schemas.names import U32, U64, Digest, Id, Name, Target, Text, Trouble
 from kcm_schemas.roster import Role
 
-Scope = Literal["tenant", "link", "region"]
+Scope = Literal["tenant", "link", "region", "app", "instance"]
+KEY_SCOPES: Final = frozenset({"app", "instance"})
+"""Scopes whose target is a name with one of its keys (``key_target``)."""
+
 Cause = Literal["operator", "l1"]
 
 PENDING: Final = "pending"
@@ -29,7 +32,8 @@ class Hold(Message):
     """One order to keep a target out of service, until a lift names its id.
 
     A hold on a region takes it out of service: nothing is served there, and no other region needs
-    a peer lease from it.
+    a peer lease from it. A hold on an application or an instance names one of its keys: what that
+    key signs opens no session, and an instance that has the key serves nothing.
 
     ``id`` commits to all other fields, the random ``salt`` included, so that no other hold can
     have the same id.
@@ -38,11 +42,19 @@ class Hold(Message):
     id: Id
     salt: Id
     scope: Scope
-    target: Name
+    target: Target
     cause: Cause
     origin: Name
     issued_ms: U64
     reason: Text
+
+    @model_validator(mode="after")
+    def _of_its_scope(self) -> Hold:
+        if ("." in self.target) != (self.scope in KEY_SCOPES):
+            raise ValueError(
+                "the target is a name, and for an application or an instance a name and its key"
+            )
+        return self
 
 
 class Lift(Message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
@@ -14,6 +15,10 @@ TOKEN: Final = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
 """A token as a field of a message."""
+
+Target = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}(\.[0-9a-f]{32})?\z")]
+"""What a hold is on: a name, or the name and the key of an application or an instance, as
+``key_target`` writes it."""
 
 Cursor = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{0,63}\z")]
 """The name after which a page of a list begins; empty for the first page."""
@@ -36,6 +41,14 @@ U64 = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 RESERVED_REGION: Final = "ctl"
 """The token of subjects that cross regions; no region may have this name."""
+
+
+def key_target(name: str, public_key: bytes) -> str:
+    """Name one key of an application or an instance: name, dot, and half of its SHA-256 in hex.
+
+    A hold on it ends with that key: a key that replaces it is not held.
+    """
+    return f"{name}.{sha256(public_key).hexdigest()[:32]}"
 
 
 def is_region(text: str) -> bool:

@@ -14,9 +14,11 @@ from kcm.cli.app_keys import AppKey
 from kcm.cli.app_sending import change_entry, needs_two, put_entry, revoked_for_good
 from kcm.cli.app_views import list_apps, show_app
 from kcm.cli.error_report import Problem
+from kcm.cli.key_targets import may_hold
+from kcm.cli.kill import kill_now
 from kcm.cli.names import NAME
 from kcm.cli.output import note
-from kcm.cli.settings import Settings, common
+from kcm.cli.settings import Settings, common, run_change
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -222,15 +224,34 @@ def rotate(
 
 @app.command("revoke")
 @click.argument("name", type=NAME)
+@click.option("--reason", default="", help="A reason that is stored with the hold.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 3600),
+    default=90.0,
+    show_default=True,
+    help="Seconds to wait until every instance has confirmed.",
+)
 @common
-def revoke(settings: Settings, name: str) -> int:
+def revoke(settings: Settings, name: str, reason: str, timeout: float) -> int:
     """Revoke an application for good.
 
-    Gateways refuse it, also in sessions that are open. Its entry stays, as revoked.
+    An operator with role security also takes its key out of service, as `kcm kill --app NAME` does,
+    and waits until every instance has confirmed. Its entry stays, as revoked: a Gateway refuses it
+    as soon as it has read the entry.
 
-    Example: kcm app revoke shop
+    Example: kcm app revoke shop --reason "replaced by web"
     """
-    return change_entry(settings, name, lambda _: {"revoked": True})
+    code: int = Exit.OK
+    if may_hold(settings):
+        code = run_change(kill_now(settings, None, "app", name, reason, timeout))
+    else:
+        text = (
+            f"its key is not taken out of service: an operator with role security does that, and "
+            f"sees when every instance has, with `kcm kill --app {name}`"
+        )
+        note(settings, text, held=False)
+    return change_entry(settings, name, lambda _: {"revoked": True}) or code
 
 
 for _command in (approve, list_apps, show_app):

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kcm_schemas.admin.holds import HoldView
+    from kcm_schemas.control import Scope
 
     from kcm._internal.admin import Admin
     from kcm.ops.roster_changes import Found
@@ -72,7 +73,8 @@ class _Looks:
         if len(views) != 1:
             return "its hold is in force again; no region knows its target"
         view = views[0]
-        reach = "" if view.scope == "tenant" else await self._reach(region, view.scope, view.target)
+        named = view.scope in ("tenant", "app", "instance")
+        reach = "" if named else await self._reach(region, view.scope, view.target)
         on = f"hold on {view.scope} {view.target} is in force again"
         return f"{on}: {reach}" if reach else on
 
@@ -115,7 +117,7 @@ class _Looks:
             after = page.holds[-1].hold_id
         return found
 
-    async def _reach(self, region: str, scope: Literal["tenant", "link", "region"], on: str) -> str:
+    async def _reach(self, region: str, scope: Scope, on: str) -> str:
         """Describe the tenants of a link or region."""
         from kcm.errors import ServiceError
 

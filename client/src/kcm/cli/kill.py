@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import click
 
 from kcm.cli.error_report import Problem, explain, show, together
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
+from kcm.cli.key_targets import KEY_NAME, Scope, find_key
 from kcm.cli.names import NAME
 from kcm.cli.other_holds import reading_others
 from kcm.cli.output import emit, note
@@ -46,6 +47,12 @@ LOOK_S: Final = 1.0
 @click.option(
     "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
 )
+@click.option(
+    "--app", "app", metavar="NAME", type=KEY_NAME, help="The key of this application, in its place."
+)
+@click.option(
+    "--instance", metavar="NAME", type=KEY_NAME, help="The key of this instance, in its place."
+)
 @click.option("--dry-run", is_flag=True, help="Show what it would affect, and change nothing.")
 @click.option("--reason", default="", help="A reason that is stored with the hold.")
 @click.option(
@@ -57,10 +64,12 @@ LOOK_S: Final = 1.0
 )
 @first_region_option
 @common_at_any_cost
-def kill(
+def kill(  # noqa: PLR0913 - one argument for each option
     settings: Settings,
     tenant: str | None,
     link: str | None,
+    app: str | None,
+    instance: str | None,
     reason: str,
     timeout: float,
     region: str | None,
@@ -71,6 +80,10 @@ def kill(
 
     All instances purge its keys and refuse its requests until the hold is lifted.
 
+    --app and --instance take one key of an application or an instance out of service, for example
+    a stolen one. What it opened is closed, and it opens nothing more; a key that replaces it is not
+    held. An instance that still has the key purges everything and serves nothing.
+
     Exit code 0 means that every registered instance has purged; 6 that the hold is in force, but
     not every instance has confirmed within --timeout; 5 that no region has confirmed the hold. No
     data is lost: `kcm lift HOLD_ID --reason TEXT` ends the hold.
@@ -79,21 +92,24 @@ def kill(
     Examples:
       kcm kill acme --dry-run
       kcm kill acme --reason "contract ended"
+      kcm kill --app shop --reason "its key was stolen"
     """  # noqa: D301 - click wants the control character
-    if (tenant is None) == (link is None):
-        raise click.UsageError("name either a TENANT or a root key with --link")
-    scope: Literal["tenant", "link"] = "tenant" if link is None else "link"
-    target = tenant or link or ""
+    named: dict[Scope, str | None] = {
+        "tenant": tenant, "link": link, "app": app, "instance": instance,
+    }  # fmt: skip
+    given = [(scope, name) for scope, name in named.items() if name is not None]
+    if len(given) != 1:
+        raise click.UsageError("name one TENANT, or give one of --link, --app and --instance")
+    scope, target = given[0]
     if dry_run:
         return run_async(_dry_run(settings, region, scope, target))
     settings.leaves("no hold was placed")
-    return run_change(_kill(settings, region, scope, target, reason, timeout))
+    return run_change(kill_now(settings, region, scope, target, reason, timeout))
 
 
-async def _dry_run(
-    settings: Settings, region: str | None, scope: Literal["tenant", "link"], target: str
-) -> int:
+async def _dry_run(settings: Settings, region: str | None, scope: Scope, target: str) -> int:
     async with settings.kills(region) as (admin, regions, _):
+        target = await find_key(settings, admin, regions, scope, target)
         known = await look(admin, regions, scope, target, DRY_RUN_S)
         reached = known.reached
         await check(admin, known)
@@ -141,18 +157,20 @@ def _names(radius: BlastRadius) -> str:
     return " ".join(radius.tenants) + (f" and {rest} more" if rest else "") or "-"
 
 
-async def _kill(
+async def kill_now(
     settings: Settings,
     region: str | None,
-    scope: Literal["tenant", "link"],
+    scope: Scope,
     target: str,
     reason: str,
     timeout: float,  # noqa: ASYNC109 - of the whole command, not of one call
 ) -> int:
+    """Place a hold and watch it; returns the exit code."""
     import asyncio
 
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
+        target = await find_key(settings, admin, regions, scope, target)
         known = await find(admin, regions, scope, target, EXISTS_S)
         await check(admin, known)
         hold = kills.make(scope, target, reason)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from kcm.cli.error_report import Problem
+from kcm.cli.key_targets import Scope
 from kcm.cli.output import note
 from kcm.cli.similar_names import near
 from kcm.exit_codes import Exit
@@ -17,21 +18,20 @@ if TYPE_CHECKING:
     from kcm._internal.admin import Admin
     from kcm.cli.settings import Settings
 
-Scope = Literal["tenant", "link"]
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """A name, and the reply of each region about it.
 
-    ``found`` has by region what a hold would affect, or the failure; ``linked`` is whether a region
-    has the link; ``silent`` are the regions that did not report whether they know the name.
+    ``found`` has by region what a hold would affect, or the failure; ``exists`` is whether it is
+    known although no tenant may be on it; ``silent`` are the regions that did not report whether
+    they know the name.
     """
 
     scope: Scope
     name: str
     found: Mapping[str, BlastRadius | Exception]
-    linked: bool
+    exists: bool
     silent: Sequence[str]
 
     @property
@@ -54,8 +54,11 @@ class Target:
     @property
     def unknown(self) -> bool:
         """Whether no region that replied knows the name."""
-        return self.empty and not self.linked
+        return self.empty and not self.exists
 
+
+_KEYS: Final = frozenset({"app", "instance"})
+"""Scopes whose target is a key, not a name in the registry."""
 
 Said = tuple["BlastRadius | Exception", bool | None]
 """What a hold would affect in a region, or the failure; and whether the region knows the name."""
@@ -74,7 +77,7 @@ async def look(
 async def find(
     admin: Admin, regions: Sequence[str], scope: Scope, name: str, within_s: float
 ) -> Target:
-    """Ask all regions at once whether they know the name, until one does.
+    """Ask all regions at once whether they know the name, until one does; no region about a key.
 
     Each region replies from its registry. So a kill waits for an isolated region only if no other
     one knows the name.
@@ -83,6 +86,8 @@ async def find(
 
     from kcm.errors import Unavailable
 
+    if scope in _KEYS:
+        return Target(scope, name, {}, exists=True, silent=[])
     tasks = {
         asyncio.create_task(_ask(admin, one, scope, name, within_s, instances=False)): one
         for one in regions
@@ -116,6 +121,8 @@ async def _ask(
             )
             if scope == "tenant" or radius.tenants:
                 return radius, bool(radius.tenants)
+            if scope in _KEYS:
+                return radius, True
             return radius, await admin.has_link(region, name, deadline_s=within_s)
     except TimeoutError:
         return radius or Unavailable("no reply in time"), None
@@ -128,7 +135,7 @@ def _target(scope: Scope, name: str, said: Mapping[str, Said]) -> Target:
         scope,
         name,
         {region: found for region, (found, _) in said.items()},
-        scope == "link" and any(known for _, known in said.values()),
+        scope != "tenant" and any(known for _, known in said.values()),
         [region for region, (_, known) in said.items() if known is None],
     )
 
@@ -142,7 +149,7 @@ async def check(admin: Admin, target: Target) -> None:
         return
     what = "a tenant" if target.scope == "tenant" else "a link"
     command = "kcm tenant list" if target.scope == "tenant" else "kcm l1 list"
-    other = await near(admin, list(target.reached), target.scope, target.name)
+    other = await _near(admin, target)
     meant = f"; did you mean {other}?" if other else ""
     raise Problem(
         Exit.REFUSED, f"unknown_{target.scope}", f"no region has {what} {target.name}",
@@ -154,7 +161,9 @@ async def warn(settings: Settings, admin: Admin, target: Target, *, dry_run: boo
     """Warn if the hold affects no known tenant, because the name may be mistyped."""
     if not target.empty:
         return
-    if target.linked:
+    if target.scope in _KEYS:
+        return
+    if target.exists:
         where = " in a region that replies" if target.silent else ""
         text = f"no tenant uses the link {target.name}{where}"
         note(settings, text, warning=text)
@@ -165,7 +174,12 @@ async def warn(settings: Settings, admin: Admin, target: Target, *, dry_run: boo
     if not dry_run:
         does = "does" if len(target.silent) == 1 else "do"
         text += f"; it is killed, in case {', '.join(target.silent)} {does}"
-    other = await near(admin, list(target.reached), target.scope, target.name)
+    other = await _near(admin, target)
     if other:
         text += f". Did you mean {other}?"
     note(settings, text, warning=text, silent=target.silent, near=other or None)
+
+
+async def _near(admin: Admin, target: Target) -> str:
+    scope: Literal["tenant", "link"] = "tenant" if target.scope == "tenant" else "link"
+    return await near(admin, list(target.reached), scope, target.name)

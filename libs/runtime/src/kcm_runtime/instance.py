@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kcm_schemas import limits
+from kcm_schemas.names import key_target
 from kcm_schemas.roster import Instance, Role
 from kcm_trust.identity import Identity
 from kcm_trust.verify import Untrusted, Verifier
@@ -51,6 +52,11 @@ class InstanceContext:
             return False
         was = self.joined
         return (now.role, now.region, now.public_key) == (was.role, was.region, was.public_key)
+
+    @property
+    def key_target(self) -> str:
+        """What a hold on this instance and its key is on."""
+        return key_target(self.joined.instance, self.joined.public_key)
 
     @property
     def name(self) -> str:

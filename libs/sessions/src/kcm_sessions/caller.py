@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kcm_schemas.roster import Role
-from kcm_trust.verify import Verifier
+from kcm_schemas.roster import Instance, Role
+from kcm_trust.verify import Untrusted, Verifier
 
 SubjectOf = Callable[[str, str, str], str]
 """Returns the subject of a verb (``key``, ``open``) by region and instance."""
+
+
+def _not_held(_name: str, _public_key: bytes) -> bool:
+    """An application does not follow holds: what it calls refuses it."""
+    return False
 
 
 def _ignore(_peer: str, _version: int) -> None:
@@ -35,3 +40,12 @@ class Caller:
     subject_of: SubjectOf
     told: Callable[[str, int], None] = _ignore
     """Gets a peer and the version of the roster by which it acts, when it opens a session."""
+    held: Callable[[str, bytes], bool] = _not_held
+    """Whether an operator took this instance, with this key, out of service."""
+
+    def peer(self, name: str) -> Instance:
+        """Return the entry of an instance that may be called now; raises ``Untrusted``."""
+        entry = self.verifier().acting(name)
+        if self.held(name, entry.public_key):
+            raise Untrusted("an operator took the instance out of service", name)
+        return entry

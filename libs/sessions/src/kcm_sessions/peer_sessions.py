@@ -85,7 +85,9 @@ class PeerSessions:
         names = [
             one.instance
             for one in self._me.verifier().roster.instances
-            if (one.role, one.region) == (self._me.peers, region) and one.retired is None
+            if (one.role, one.region) == (self._me.peers, region)
+            and one.retired is None
+            and not self._me.held(one.instance, one.public_key)
         ]
         return sorted(names, key=self._rank)
 
@@ -147,7 +149,7 @@ class PeerSessions:
     def acts(self, session: PeerSession) -> bool:
         """Whether the peer of a session may act, with the key that it had when it opened it."""
         try:
-            entry = self._me.verifier().acting(session.peer)
+            entry = self._me.peer(session.peer)
         except Untrusted:
             return False
         had = (self._me.peers, self._me.region, session.public_key)

@@ -129,7 +129,7 @@ class SessionOpener:
             try:
                 await self._prove(peer, keys, encode(ticket))
                 self._verified(peer, raw)  # by the roster in force: it may have changed meanwhile
-                public_key = self._me.verifier().acting(peer).public_key
+                public_key = self._me.peer(peer).public_key
             except BaseException:
                 keys.close()
                 raise

@@ -10,7 +10,7 @@ from kcm_schemas import limits
 from kcm_schemas.admin.kill_status import IncarnationStatus
 from kcm_schemas.codec import Message
 from kcm_schemas.control import Cause, Scope
-from kcm_schemas.names import U32, U64, Id, Name, Text
+from kcm_schemas.names import U32, U64, Id, Name, Target, Text
 
 
 class HoldQuery(Message):
@@ -34,7 +34,7 @@ class HoldView(Message):
 
     hold_id: Id
     scope: Scope
-    target: Name
+    target: Target
     cause: Cause
     origin: Name
     issuer: Name
@@ -95,7 +95,7 @@ class PreviewQuery(Message):
     """
 
     scope: Scope
-    target: Name
+    target: Target
     instances: bool
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kcm_schemas.codec import Message
 from kcm_schemas.control import Cause, Scope
-from kcm_schemas.names import U32, U64, Id, Name, Text, Trouble
+from kcm_schemas.names import U32, U64, Id, Name, Target, Text, Trouble
 from kcm_schemas.roster import Role
 
 
@@ -87,7 +87,7 @@ class HoldStatus(Message):
 
     hold_id: Id
     scope: Scope
-    target: Name
+    target: Target
     cause: Cause
     lifted: bool
     complete: bool

@@ -1,6 +1,7 @@
 """Applications, by the registry of this region: who may ask this Gateway for what.
 
-An entry is read for every request, so a change counts as soon as this Gateway has it. It is relied
+An entry is read for every request, so a change counts as soon as this Gateway has it, and so does a
+hold on an application's key. It is relied
 on only while the Cores of the region have no other one: the registry's lease bounds how long a
 broker can withhold a revocation.
 """
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_killswitch.model.control_lease import EXPIRED
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import shard_of
@@ -26,9 +28,17 @@ from kcm_trust.identity import check
 class Applications:
     """Implements ``kcm_sessions.sessions.Callers`` for applications."""
 
-    def __init__(self, registry: Registry, lease: RegistryLease, region: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        lease: RegistryLease,
+        region: str,
+        clock: Clock,
+        held: HeldKeys,
+    ) -> None:
         self._registry: Final = registry
         self._lease: Final = lease
+        self._held: Final = held
         self._region: Final = region
         self._clock: Final = clock
 
@@ -54,7 +64,10 @@ class Applications:
         return app
 
     def listen(self, changed: Callable[[frozenset[str]], None]) -> None:
-        """Do nothing: the entry is read for every request."""
+        """Do nothing: entries and holds are read for every request.
+
+        So a refusal is sealed, and its application learns the cause.
+        """
 
     def left_s(self, caller: str) -> float:
         """Return for how many seconds an application's entry may be relied on.
@@ -98,6 +111,8 @@ class Applications:
         now_ms = self._clock.unix_ms()
         if app.revoked:
             return "the application is revoked"
+        if self._held.has(app.app, app.public_key):
+            return "an operator took the application's key out of service"
         if self._region not in app.regions:
             return "the application may not act in this region"
         if now_ms < app.not_before_ms - SKEW_MS:

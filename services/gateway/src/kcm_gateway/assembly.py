@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
@@ -22,7 +23,7 @@ from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import PubSub, StreamLog
 
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient, Sleep
+from kcm_gateway.core_client import CoreClient, Sleep, caller_of
 from kcm_gateway.engine import Gateway
 from kcm_gateway.envelope import EnvelopeOf, cached_envelope
 from kcm_gateway.keys.blocks import Blocks
@@ -72,7 +73,7 @@ def assemble(ports: Ports, settings: EngineSettings, switch: KillSwitch | None =
     host = ports.host
     core = CoreClient(
         ports.region_bus.request,
-        host.me,
+        caller_of(host.me, HeldKeys(ports.replica_state.revocations, "instance")),
         host.clock,
         ports.randomness,
         settings.core_timeout_s,

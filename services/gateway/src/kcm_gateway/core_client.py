@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from kcm_keymem.arena import Arena, Purged, ScratchPool
 from kcm_keymem.random import KeyRandomness
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
@@ -83,7 +84,7 @@ class CoreClient:
     def __init__(
         self,
         ask: Ask,
-        me: InstanceContext,
+        me: Caller,
         clock: Clock,
         randomness: KeyRandomness,
         timeout_s: float,
@@ -92,7 +93,7 @@ class CoreClient:
     ) -> None:
         """``scratch`` lends the locked memory in which replies are opened."""
         self._ask: Final = ask
-        self._sessions: Final = PeerSessions(ask, _caller(me), clock, randomness, Arena)
+        self._sessions: Final = PeerSessions(ask, me, clock, randomness, Arena)
         self._replies: Final = Replies(self._sessions, _STRANGE)
         self._region: Final = me.region
         self._clock: Final = clock
@@ -220,16 +221,23 @@ class CoreClient:
         return low + (high - low) * self._random.public(1)[0] / 255
 
 
-def _caller(me: InstanceContext) -> Caller:
+def caller_of(me: InstanceContext, held: HeldKeys) -> Caller:
+    """Return a Gateway as the caller of Cores; it calls no Core whose key is in ``held``."""
+
+    def listen(changed: Callable[[frozenset[str]], None]) -> None:
+        me.rosters.listen(changed)
+        held.listen(changed)
+
     return Caller(
         name=me.name,
         region=me.region,
         incarnation=me.incarnation,
         sign=me.identity.sign_raw,
         verifier=lambda: me.verifier,
-        listen=me.rosters.listen,
+        listen=listen,
         peers=Role.CORE,
         subject_of=data_subjects.core_session,
+        held=held.has,
     )
 
 

@@ -45,7 +45,9 @@ class EmbeddedGateway:
         self.audit: Final = AuditEmitter(self.region_bus, me, clock)
         self.host: Final = Host(me, clock, randomness, self.audit.emit)
         self._timing: Final = config.timing
-        self.replica_state: Final = ReplicaState.empty(region, config.timing, told=True)
+        self.replica_state: Final = ReplicaState.empty(
+            region, config.timing, told=True, own_key=me.key_target
+        )
         ports = Ports(
             host=self.host,
             replica_state=self.replica_state,

@@ -6,6 +6,7 @@ from typing import Final
 
 from kcm_keymem.random import KeyRandomness
 from kcm_keymem.slots import Slots
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import RequestServer
@@ -37,7 +38,10 @@ class GatewayService:
         host, self._slots = self._member.host, Slots()
         self._keys: Final = SessionKeys(host, randomness, self._slots.lend)
         state = self._member.replica_state
-        applications = Applications(state.registry, state.freshness.registry, me.region, clock)
+        held = HeldKeys(state.revocations, "app")
+        applications = Applications(
+            state.registry, state.freshness.registry, me.region, clock, held
+        )
         self._sessions: Final = Sessions(
             host, self._keys, applications, self._slots.lend, APPLICATIONS
         )

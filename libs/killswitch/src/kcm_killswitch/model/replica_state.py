@@ -22,14 +22,14 @@ class ReplicaState:
     admission: Admission
 
     @classmethod
-    def empty(cls, region: str, timing: Timing, *, told: bool = False) -> Self:
+    def empty(cls, region: str, timing: Timing, *, told: bool = False, own_key: str = "") -> Self:
         """Make the state of an instance that knows nothing yet, so that it admits nothing.
 
         ``told``: it knows the registry only from statements of its region's Cores, as a Gateway
-        does.
+        does. ``own_key`` names the instance and its key, for a hold on it (``key_target``).
         """
         registry = Registry()
-        revocations = Revocations(registry, region)
+        revocations = Revocations(registry, region, own_key)
         freshness = Freshness(timing)
         admission = Admission(freshness, revocations, registry, region, told=told)
         return cls(registry, revocations, freshness, admission)

@@ -8,15 +8,18 @@ it does anything else with the message.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from kcm_schemas.app import App
-from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.control import Cause
+from kcm_schemas.codes import KcmError
+from kcm_schemas.control import KEY_SCOPES
+from kcm_schemas.names import key_target
 from kcm_schemas.registry import Link, Tenant
 
+from kcm_killswitch.model.hold_refusals import overtaken, refusal_for
 from kcm_killswitch.model.hold_set import HoldSet, HoldState
 from kcm_killswitch.model.registry import Put, Registry
 from kcm_killswitch.model.registry_objects import Key, RegistryObject
@@ -44,24 +47,15 @@ class Registered:
     purge: tuple[str, ...]
 
 
-_CAUSES: Final[dict[tuple[str, Cause], str]] = {
-    ("tenant", "operator"): "an operator killed the tenant",
-    ("link", "operator"): "an operator killed the tenant's root key",
-    ("region", "operator"): "an operator took this region out of service",
-    ("link", "l1"): "the customer's root key refuses: disabled, deleted or forbidden",
-}
-"""Why a tenant is killed, by scope and cause of a hold: an ``l1`` hold is always on a link."""
-
-OVERTAKEN: Final = "the tenant's keys were purged while this was under way; ask again"
-"""The error detail for lost keys of a tenant that no hold keeps out of service now."""
-
-
 class Revocations:
     """Holds, applied to the known tenants."""
 
-    def __init__(self, registry: Registry, region: str) -> None:
+    def __init__(self, registry: Registry, region: str, own_key: str = "") -> None:
+        """``own_key`` names this instance and its key, as a hold does (``key_target``)."""
         self._registry = registry
         self._region = region
+        self._own_places = (("region", region), ("instance", own_key))
+        self._listeners: list[Callable[[str, str], None]] = []
         self._generations: dict[str, int] = {}
         self._active: dict[tuple[str, str], dict[bytes, HoldState]] = {}
         self._refused: dict[tuple[str, str], set[int]] = {}
@@ -196,8 +190,7 @@ class Revocations:
             case "link":
                 return tuple(self._registry.ever_on_link(target))
             case _:
-                here = target == self._region
-                return tuple(self._registry.names()) if here else ()
+                return tuple(self._registry.names() if (scope, target) in self._own_places else ())
 
     def reached(self, state: HoldState) -> bytes:
         """A digest of 32 bytes of the tenants that a hold reaches, and whether the hold counts.
@@ -208,7 +201,7 @@ class Revocations:
         hold = state.hold
         if not self.counts(state):
             return sha256(b"ignored").digest()
-        if hold.scope == "region":
+        if hold.scope in ("region", "instance"):
             return self.registry_digest
         at = (hold.scope, hold.target)
         if at not in self._reached_by:
@@ -223,11 +216,15 @@ class Revocations:
 
     def killed(self, tenant: str) -> bool:
         """Whether any hold keeps the tenant out of service; called several times per request."""
-        if not self._active:
-            return False
-        if ("tenant", tenant) in self._active or ("region", self._region) in self._active:
-            return True
-        return any(("link", link) in self._active for link in self._registry.links_of(tenant))
+        return bool(self._active) and any(one in self._active for one in self._places(tenant))
+
+    def key_held(self, scope: str, name: str, public_key: bytes) -> bool:
+        """Whether a hold keeps this key of an application or an instance out of service."""
+        return bool(self._active) and (scope, key_target(name, public_key)) in self._active
+
+    def listen(self, held: Callable[[str, str], None]) -> None:
+        """Call ``held`` with scope and name when a hold on a key comes into force."""
+        self._listeners.append(held)
 
     def retired(self, region: str) -> bool:
         """Whether a region was taken out of service: no Core waits for its reports."""
@@ -288,13 +285,13 @@ class Revocations:
         """
         for place in self._places(tenant):
             for state in self._active.get(place, {}).values():
-                return KcmError(Code.TENANT_KILLED, _CAUSES[place[0], state.hold.cause])
-        return KcmError(Code.TENANT_UNAVAILABLE, OVERTAKEN)
+                return refusal_for(state.hold)
+        return overtaken()
 
     def _places(self, tenant: str) -> list[tuple[str, str]]:
         """The scopes and targets whose holds keep a tenant out of service."""
-        found = [("tenant", tenant), ("region", self._region)]
-        return found + [("link", link) for link in self._registry.links_of(tenant)]
+        links = [("link", link) for link in self._registry.links_of(tenant)]
+        return [("tenant", tenant), *self._own_places, *links]
 
     def again(self, hold_id: bytes) -> tuple[str, ...]:
         """The tenants to purge once more for a hold in force: it may reach others now."""
@@ -316,6 +313,9 @@ class Revocations:
             return
         if self.counts(state):
             self._active.setdefault((hold.scope, hold.target), {})[hold.id] = state
+            if hold.scope in KEY_SCOPES:
+                for held in self._listeners:
+                    held(hold.scope, hold.target.partition(".")[0])
         else:
             self._ignored.setdefault(hold.target, {})[hold.id] = state
 

@@ -21,6 +21,7 @@ class Target(TypedDict, total=False):
     link: str
     app: str
     region: str
+    instance: str
 
 
 class PageName(TypedDict):
@@ -40,6 +41,10 @@ def of_hold(state: HoldState) -> Target:
             return Target(hold=hold.id, link=hold.target)
         case "region":
             return Target(hold=hold.id, region=hold.target)
+        case "app":
+            return Target(hold=hold.id, app=hold.target)
+        case "instance":
+            return Target(hold=hold.id, instance=hold.target)
 
 
 def of_page(place: Place) -> PageName:

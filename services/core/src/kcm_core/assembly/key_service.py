@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.incarnations import Incarnations
 
 from kcm_core.api.gateway_sessions import GatewaySessions
@@ -32,7 +33,8 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     Only callers whose incarnation is in ``incarnations`` are served.
     """
     loader = key_loader(ports, monitor)
-    sessions = GatewaySessions(ports.host, ports.session_keys, incarnations)
+    held = HeldKeys(ports.replica_state.revocations, "instance")
+    sessions = GatewaySessions(ports.host, ports.session_keys, incarnations, held)
     wrapping = WrapApi(
         ports.host,
         ports.replica_state.admission,

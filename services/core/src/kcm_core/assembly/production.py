@@ -54,7 +54,7 @@ def production(
     control_bus = Connection(config.control_bus, me.name)
     audit = AuditEmitter(region_bus, me, clock)
     host = Host(me, clock, randomness, audit.emit)
-    state = ReplicaState.empty(me.region, config.timing)
+    state = ReplicaState.empty(me.region, config.timing, own_key=me.key_target)
     seal_key = SealKey(region.seal_key_id, str(config.secrets.seal_key))
     vault = Vault(me.region, seal_key, randomness)
     second_store = FileKeyStore(config.key_store)
