@@ -32,7 +32,12 @@ class KeyNameType(click.ParamType[str]):
 
     name = "text"
 
-    def convert(self, value: str, _param: object, _ctx: object) -> str:
+    def convert(
+        self,
+        value: str,
+        param: click.Parameter | None,  # noqa: ARG002 - click passes it
+        ctx: click.Context | None,  # noqa: ARG002 - click passes it
+    ) -> str:
         """Return the name, or the target of a hold; raises ``Problem``."""
         from kcm_schemas.names import is_name, key_target
 

@@ -97,7 +97,9 @@ def kill(  # noqa: PLR0913 - one argument for each option
     named: dict[Scope, str | None] = {
         "tenant": tenant, "link": link, "app": app, "instance": instance,
     }  # fmt: skip
-    given = [(scope, name) for scope, name in named.items() if name is not None]
+    given: list[tuple[Scope, str]] = [
+        (scope, name) for scope, name in named.items() if name is not None
+    ]
     if len(given) != 1:
         raise click.UsageError("name one TENANT, or give one of --link, --app and --instance")
     scope, target = given[0]
