@@ -89,6 +89,17 @@ async def test_the_service_protocol_is_spoken(link):
     assert endpoint["last_error"] == "malformed"
 
 
+async def test_state_in_the_metadata_is_that_of_the_moment(link):
+    served, state = service(link), {"memory": "full"}
+    served.state = lambda: state
+    await served.announce()
+    for said in ("full", "degraded"):
+        state["memory"] = said
+        for verb in ("PING", "INFO", "STATS"):
+            told = json.loads(await link.request(f"$SRV.{verb}.kcm-test.one", b"", 5))
+            assert told["metadata"]["memory"] == said
+
+
 async def test_draining_finishes_what_is_in_flight(link):
     served, begun, go_on = service(link), asyncio.Event(), asyncio.Event()
 

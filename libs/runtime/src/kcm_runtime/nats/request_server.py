@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,6 +67,8 @@ class RequestServer:
     service_id: str
     version: str
     metadata: dict[str, str]
+    state: Callable[[], Mapping[str, str]] = dict
+    """Metadata that may change: it is read for each answer of the service protocol."""
     turns: Turns = field(default_factory=Turns)
     """All work for a request, also later parts of it, takes a turn first."""
     _endpoints: list[_Endpoint] = field(default_factory=list)
@@ -141,7 +143,7 @@ class RequestServer:
             "name": self.name,
             "id": self.service_id,
             "version": self.version,
-            "metadata": self.metadata | self._store(),
+            "metadata": {**self.metadata, **self.state(), **self._store()},
         }
 
     def _store(self) -> dict[str, str]:
