@@ -2,7 +2,7 @@
 
 ``python -m tests.security.memory_child PATTERN FD [FILE]``: writes every key, 32 bytes each and
 straight from locked memory, to ``FD``; does its work; says ``ready`` and waits for its input to
-end.
+end. Its arenas have no secret pages: the search must see what a purge leaves in them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from kcm_schemas import limits
 from kcm_sealing import session, xaes
 from kcm_sealing.hpke import SECRET_SIZE, HpkePrivate, HpkePublic
 from kcm_trust.identity import Identity
+
+from tests.security.old_kernel import refuse_memfd_secret
 
 Tell: TypeAlias = Callable[[memoryview], None]
 
@@ -160,6 +162,7 @@ PATTERNS: dict[str, Callable[[Tell], None]] = {
 def main() -> None:
     """Do what the arguments name, then wait."""
     fd = int(sys.argv[2])
+    refuse_memfd_secret()
 
     def tell(view: memoryview) -> None:
         assert os.writev(fd, [view]) == len(view)

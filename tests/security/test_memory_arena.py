@@ -1,4 +1,7 @@
-"""What the kernel does for an arena: guards that fault, no copy in a child, no swap, no dump."""
+"""What the kernel does for an arena: guards that fault, no copy in a child, no swap, no dump.
+
+Both for secret pages and for those that take their place on a kernel without ``memfd_secret``.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,39 @@ from pathlib import Path
 
 import pytest
 from kcm_keymem.arena import Arena
-from kcm_keymem.pages import PAGE, fill_random, map_pages
+from kcm_keymem.page_source import SYSTEM, PageSource
+from kcm_keymem.pages import PAGE, fill_random, map_anonymous
+
+from tests.fakes.secret_files import RefusedFiles
+
+ROOT = Path(__file__).parents[2]
 
 PROLOGUE = """
 import ctypes, os, resource, sys
 from kcm_keymem.arena import Arena, Purged
+from kcm_keymem.page_source import SYSTEM, PageSource
 from kcm_keymem.pages import PAGE, fill_random
+from kcm_keymem.secure_memory import secure_memory
+from kcm_runtime.hardening import make_undumpable
+from tests.fakes.secret_files import RefusedFiles
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-arena = Arena()
+source = SYSTEM if sys.argv[1] == "secret" else PageSource(RefusedFiles())
+arena = Arena(source=source)
 view = arena.enter()
 fill_random(view)
 address = ctypes.addressof(ctypes.c_char.from_buffer(view))
 """
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
+KINDS = ("secret", "locked")
+"""The pages of this kernel (secret ones, if it has them), and those without ``memfd_secret``."""
+
+
+def run(code: str, kind: str) -> subprocess.CompletedProcess[str]:
     """Run code beside a filled arena in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-c", PROLOGUE + textwrap.dedent(code)],
+        [sys.executable, "-c", PROLOGUE + textwrap.dedent(code), kind],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -37,23 +55,26 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "place", ["address - 1", "address - PAGE", "address + PAGE", "address + 2 * PAGE - 1"]
 )
 @pytest.mark.parametrize("call", ["ctypes.memset({}, 0, 1)", "ctypes.string_at({}, 1)"])
-def test_guard_pages_fault(place: str, call: str) -> None:
-    done = run(call.format(place))
+def test_guard_pages_fault(place: str, call: str, kind: str) -> None:
+    done = run(call.format(place), kind)
     assert done.returncode == -signal.SIGSEGV, done.stderr
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", ["address", "address + PAGE - 1"])
-def test_between_the_guards_nothing_faults(place: str) -> None:
-    done = run(f"ctypes.memset({place}, 0, 1)")
+def test_between_the_guards_nothing_faults(place: str, kind: str) -> None:
+    done = run(f"ctypes.memset({place}, 0, 1)", kind)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_view_of_a_purged_and_unmapped_arena_faults() -> None:
-    done = run("arena.leave(); arena.purge(); view[0]")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_view_of_a_purged_and_unmapped_arena_faults(kind: str) -> None:
+    done = run("arena.leave(); arena.purge(); view[0]", kind)
     assert done.returncode == -signal.SIGSEGV, done.stderr
 
 
@@ -68,22 +89,56 @@ assert any(view), "the child's doings reached the parent's keys"
 """
 
 
-def test_a_forked_child_that_touches_keys_dies() -> None:
-    done = run(FORKED.format("view[0]"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forked_child_that_touches_keys_dies(kind: str) -> None:
+    done = run(FORKED.format("view[0]"), kind)
     assert done.stdout.strip() == str(-signal.SIGSEGV.value), done.stderr
 
 
-def test_a_forked_child_that_asks_for_keys_is_refused() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forked_child_that_asks_for_keys_is_refused(kind: str) -> None:
     asked = "try: arena.enter()\n    except Purged: os._exit(7)"
-    done = run(FORKED.format(asked))
+    done = run(FORKED.format(asked), kind)
     assert done.stdout.strip() == "7", done.stderr
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("act", ["arena.purge()", "arena.__del__()"])
-def test_a_forked_child_does_no_harm(act: str) -> None:
-    done = run(FORKED.format(act))
+def test_a_forked_child_does_no_harm(act: str, kind: str) -> None:
+    done = run(FORKED.format(act), kind)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "0"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_that_is_forked_while_another_thread_maps_has_none_of_the_files(kind: str) -> None:
+    done = run(
+        """
+        import threading
+        ending = threading.Event()
+        def work():
+            while not ending.is_set():
+                Arena(source=source).purge()
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        inherited = 0
+        for _ in range(200):
+            child = os.fork()
+            if not child:
+                with open("/proc/self/maps") as maps:
+                    has = maps.read()
+                for name in os.listdir("/proc/self/fd"):
+                    try: has += os.readlink(f"/proc/self/fd/{name}")
+                    except OSError: pass  # the listing's own
+                os._exit("secretmem" in has)
+            inherited += os.waitpid(child, 0)[1] != 0
+        ending.set()
+        print(inherited)
+    """,
+        kind,
+    )
+    assert done.stdout.strip() == "0", done.stderr
 
 
 def address_of(arena: Arena) -> int:
@@ -105,18 +160,32 @@ def flags(address: int) -> set[str]:
     return set()
 
 
-def test_the_kernel_locks_it_keeps_it_from_dumps_and_from_children() -> None:
+@pytest.mark.parametrize("source", [SYSTEM, PageSource(RefusedFiles())], ids=KINDS)
+def test_the_kernel_locks_it_keeps_it_from_dumps_and_from_children(source: PageSource) -> None:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     assert limit == resource.RLIM_INFINITY or limit >= 8 * PAGE, "raise the memlock limit"
-    arena = Arena()
+    arena = Arena(source=source)
     found = flags(address_of(arena))
     arena.purge()
     assert {"lo", "dd", "dc"} <= found
-    done = run("""
-        from kcm_keymem.arena import secure_memory
-        assert secure_memory() == ("full", ()), secure_memory()
-    """)
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "lacks"), [("secret", []), ("locked", ["the kernel has no memfd_secret"])]
+)
+def test_core_dumps_degrade_until_the_process_cannot_be_dumped(kind: str, lacks: list[str]) -> None:
+    done = run(
+        """
+        print(secure_memory(source).why)
+        make_undumpable()
+        print(secure_memory(source).why)
+    """,
+        kind,
+    )
+    if kind == "secret":  # what this kernel has is for another test
+        lacks = list(PageSource().lacks)
+    expected = ["; ".join([*lacks, "core dumps are enabled"]), "; ".join(lacks)]
+    assert done.stdout.splitlines() == expected, done.stderr
 
 
 def test_purge_unmaps() -> None:
@@ -127,21 +196,49 @@ def test_purge_unmaps() -> None:
     assert not flags(address)
 
 
-def test_a_low_memlock_limit_degrades_and_says_so() -> None:
-    done = run("""
-        from kcm_keymem.arena import secure_memory
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_low_memlock_limit_degrades_and_says_so(kind: str) -> None:
+    done = run(
+        """
+        make_undumpable()
+        before = source.lacks
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
         if os.geteuid() == 0:
             os.seteuid(65534)
-        assert secure_memory() == ("full", ())
-        Arena()
-        assert secure_memory() == ("degraded", ("mlock",)), secure_memory()
-    """)
+        Arena(source=source)
+        assert "memlock" not in "".join(before)
+        assert set(source.lacks) == {*before, "the memlock limit is too low"}, source.lacks
+        assert "the memlock limit is too low" in secure_memory(source).why
+        assert not secure_memory(source).full
+        view[0] = 1
+    """,
+        kind,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_mapping_that_the_limit_refuses_leaves_none_of_its_pages_mapped() -> None:
+    done = run(
+        """
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+        if os.geteuid() == 0:
+            os.seteuid(65534)
+        def mapped():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[0])
+        arenas = [Arena(source=source) for _ in range(20)]
+        before, files = mapped(), len(os.listdir("/proc/self/fd"))
+        arenas += [Arena(source=source) for _ in range(200)]
+        assert mapped() - before <= 200 * 3 + 512, "an arena has a page and two guards"
+        assert len(os.listdir("/proc/self/fd")) == files
+    """,
+        "secret",
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_pages_are_rounded_up_and_start_as_zeros() -> None:
-    pages = map_pages(PAGE + 1)
+    pages = map_anonymous(PAGE + 1)
     try:
         assert pages.size == 2 * PAGE
         assert not any(memoryview(pages.buffer()).cast("B"))
@@ -159,7 +256,8 @@ def test_fill_random_fills_everything() -> None:
     assert any(data[-17:])
 
 
-def test_the_child_in_these_tests_is_a_child() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_child_in_these_tests_is_a_child(kind: str) -> None:
     """``run`` shows the exit status of its code, so the cases above can fail."""
-    assert run("sys.exit(3)").returncode == 3
-    assert run(FORKED.format("os._exit(5)")).stdout.strip() == "5"
+    assert run("sys.exit(3)", kind).returncode == 3
+    assert run(FORKED.format("os._exit(5)"), kind).stdout.strip() == "5"

@@ -23,14 +23,8 @@ from typing import Final, NoReturn, Self
 
 from kcm_schemas.limits import KEY_SIZE
 
-from kcm_keymem.pages import PAGE, Pages, map_pages
-
-_lacks: set[str] = set()
-
-
-def secure_memory() -> tuple[str, tuple[str, ...]]:
-    """Return ``("full", ())``, or ``("degraded", missing protections)``, over all arenas so far."""
-    return ("degraded", tuple(sorted(_lacks))) if _lacks else ("full", ())
+from kcm_keymem.page_source import SYSTEM, PageSource
+from kcm_keymem.pages import PAGE, Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +63,9 @@ class Arena:
 
     __slots__ = ("_keys", "_lock", "_pages", "_pid", "_purged", "_unmapped", "_users", "_view")
 
-    def __init__(self, size: int = PAGE) -> None:
+    def __init__(self, size: int = PAGE, source: PageSource = SYSTEM) -> None:
         self._unmapped = True  # until there is something to unmap
-        self._pages: Final[Pages] = map_pages(size)
-        _lacks.update(self._pages.lacks)
+        self._pages: Final[Pages] = source.map(size)
         self._view: Final = memoryview(self._pages.buffer()).cast("B")
         self._lock: Final = threading.Lock()
         self._pid: Final = os.getpid()

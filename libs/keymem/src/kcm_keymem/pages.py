@@ -1,50 +1,32 @@
-"""Locked memory from the kernel: the few libc calls on which arenas rest.
+"""Pages for keys: a mapping between two guard pages, and what is done with its bytes.
 
-Pages are private, locked (never swapped), excluded from core dumps and unmapped in a forked child.
-``MADV_DONTFORK`` makes a child that touches them fault; ``WIPEONFORK`` would let it encrypt under
-zeros. Each mapping has an inaccessible guard page on either side.
+``map_anonymous`` makes private pages that are locked (never swapped), excluded from core dumps and
+unmapped in a forked child. ``MADV_DONTFORK`` makes a child that touches them fault; ``WIPEONFORK``
+would let it encrypt under zeros. ``kcm_keymem.secret_pages`` makes pages that the kernel cannot
+read, either; ``kcm_keymem.page_source`` chooses.
 """
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import mmap
 import os
 import sys
 from dataclasses import dataclass
 from typing import Final
 
-PAGE: Final = mmap.PAGESIZE
+from kcm_keymem import libc as c
+from kcm_keymem.libc import PAGE, libc
 
-_PROT_NONE: Final = 0
-_PROT_RW: Final = 3
-_MAP_PRIVATE_ANONYMOUS: Final = 0x22
-_MADV_DONTFORK: Final = 10
-_MADV_DONTDUMP: Final = 16
-_MAP_FAILED: Final = ctypes.c_void_p(-1).value
+__all__ = ["PAGE", "Pages", "fill_random", "map_anonymous", "wipe"]
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = [
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_long,
-]
-for _call in ("munmap", "mlock"):
-    getattr(_libc, _call).argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-for _call in ("mprotect", "madvise"):
-    getattr(_libc, _call).argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.getrandom.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint]
-_libc.getrandom.restype = ctypes.c_ssize_t
+NOT_LOCKED: Final = "the memlock limit is too low"
+"""What pages lack that may be swapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """A mapping: address and size in bytes of its usable part, and the protections it lacks."""
+    """A mapping: address and size in bytes of its usable part, and what it lacks, in words."""
 
     address: int
     size: int
@@ -60,30 +42,36 @@ class Pages:
 
     def unmap(self) -> None:
         """Return the pages and their guards to the kernel. Any later access faults."""
-        _libc.munmap(self.address - PAGE, self.size + 2 * PAGE)
+        libc.munmap(self.address - PAGE, self.size + 2 * PAGE)
 
 
-def map_pages(size: int) -> Pages:
+def rounded(size: int) -> int:
+    """Return ``size`` rounded up to whole pages."""
+    return -(-size // PAGE) * PAGE
+
+
+def map_anonymous(size: int) -> Pages:
     """Map at least ``size`` bytes, rounded up to whole pages; raises ``MemoryError``.
 
     ``lacks`` names the protections that the kernel refused; a refusal is not fatal.
     """
     if not sys.platform.startswith("linux"):  # pragma: no cover
         raise OSError("locked memory needs Linux")
-    size = -(-size // PAGE) * PAGE
-    base = _libc.mmap(None, size + 2 * PAGE, _PROT_NONE, _MAP_PRIVATE_ANONYMOUS, -1, 0)
-    if base is None or base == _MAP_FAILED:
-        raise MemoryError(f"cannot map {size} bytes for keys")
+    size = rounded(size)
+    try:
+        base = c.mapped(size + 2 * PAGE, c.PROT_NONE, c.MAP_PRIVATE_ANONYMOUS)
+    except OSError:
+        raise MemoryError(f"cannot map {size} bytes for keys") from None
     address = base + PAGE
-    if _libc.mprotect(address, size, _PROT_RW) != 0:
-        _libc.munmap(base, size + 2 * PAGE)
+    if libc.mprotect(address, size, c.PROT_RW) != 0:
+        libc.munmap(base, size + 2 * PAGE)
         raise MemoryError(f"cannot make {size} bytes for keys writable")
     wanted = {
-        "mlock": _libc.mlock(address, size),
-        "dontdump": _libc.madvise(address, size, _MADV_DONTDUMP),
-        "dontfork": _libc.madvise(address, size, _MADV_DONTFORK),
+        NOT_LOCKED: libc.mlock(address, size),
+        "core dumps contain it": libc.madvise(address, size, c.MADV_DONTDUMP),
+        "a forked child inherits it": libc.madvise(address, size, c.MADV_DONTFORK),
     }
-    return Pages(address, size, tuple(name for name, result in wanted.items() if result != 0))
+    return Pages(address, size, tuple(lack for lack, result in wanted.items() if result != 0))
 
 
 def fill_random(view: memoryview) -> None:
@@ -91,7 +79,7 @@ def fill_random(view: memoryview) -> None:
     target = (ctypes.c_ubyte * len(view)).from_buffer(view)
     address, done = ctypes.addressof(target), 0
     while done < len(view):
-        got = _libc.getrandom(address + done, len(view) - done, 0)
+        got = libc.getrandom(address + done, len(view) - done, 0)
         if got <= 0:
             code = ctypes.get_errno()
             if code == errno.EINTR:

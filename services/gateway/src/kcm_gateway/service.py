@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_keymem.random import KeyRandomness
+from kcm_keymem.secure_memory import as_metadata
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_runtime.clock import Clock
@@ -60,6 +61,7 @@ class GatewayService:
             service_id=me.incarnation.hex(),
             version=VERSION,
             metadata={"instance": me.name, "region": me.region},
+            state=as_metadata,
         )
         self._leaving: Final = TaskSet()
         self._left = False

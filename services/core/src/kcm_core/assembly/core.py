@@ -6,11 +6,10 @@ a kill was placed knows of the kill before it unseals anything.
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
-from kcm_keymem.arena import secure_memory
 from kcm_keymem.random import KeyRandomness
+from kcm_keymem.secure_memory import as_metadata, log_secure_memory
 from kcm_runtime.audit.stream import AuditStream
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
@@ -31,8 +30,6 @@ from kcm_core.root_keys.hints.supervisor import Listeners
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Policy
 from kcm_core.unsealer.port import UnsealerPort
-
-log = logging.getLogger(__name__)
 
 
 class Core:
@@ -72,6 +69,7 @@ class Core:
             service_id=me.incarnation.hex(),
             version=VERSION,
             metadata={"instance": me.name, "region": me.region},
+            state=as_metadata,
         )
 
     async def start(self) -> None:
@@ -102,9 +100,7 @@ class Core:
         own = subjects.admin_all_at(region, self._me.name)
         await self._server.add("admin-here", own, admin, "", urgent=True)
         await self._server.announce()
-        state, lacks = secure_memory()
-        if lacks:
-            log.warning("secure memory: %s (%s)", state, ", ".join(lacks))
+        log_secure_memory()
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Stop serving if this Core may not act any more; unload keys that may verify no more.
