@@ -49,7 +49,7 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
-from kcm_schemas.roster import Region, Role
+from kcm_schemas.roster import Region, Role, Roster
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.session_opener import Ask
 from kcm_trust.verify import Verifier, verify_roster
@@ -140,7 +140,7 @@ class _Making:
         core, gateway = Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)
         public = make_trust(directory, [core, gateway], [REGION], time.time_ns() // 1_000_000)
         trust = Trust(directory)
-        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
+        verifier = embedded(verify_roster(trust.roster.read_bytes(), public, 0))
         region = verifier.roster.regions[0]
         me = member_of(trust, verifier, core, randomness)
         self.audit = AuditEmitter(no_broker(directory), me, clock, deliver=deliver)
@@ -263,6 +263,14 @@ def knowing_state(region: str, now: float) -> ReplicaState:
     freshness.leased(position, own=True)
     freshness.delivered(1)
     return state
+
+
+def embedded(roster: Roster) -> Verifier:
+    """The verifier of a roster whose Gateways serve only their own process."""
+    instances = [
+        one.model_copy(update={"embedded": one.role is Role.GATEWAY}) for one in roster.instances
+    ]
+    return Verifier(roster.model_copy(update={"instances": instances}))
 
 
 def member_of(

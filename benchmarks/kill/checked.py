@@ -21,7 +21,7 @@ from kcm_core.root_keys.monitor import Ask
 from kcm_devsystem.identities import Member, Trust, make_trust
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient, caller_of
+from kcm_gateway.core_client import CoreClient, Unwrapping, caller_of
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
@@ -53,6 +53,7 @@ from benchmarks.kill.living import REGIONS
 from benchmarks.measure import BASELINE, Case, Turn, cpu_async
 from benchmarks.rig import (
     deliver,
+    embedded,
     gateway_ports,
     key_ports,
     member_of,
@@ -199,7 +200,7 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
         members = [Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)]
         public = make_trust(directory, members, list(REGIONS), 1)
         trust = Trust(directory)
-        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
+        verifier = embedded(verify_roster(trust.roster.read_bytes(), public, 0))
         me = member_of(trust, verifier, members[0], SystemKeyRandomness())
         audit = AuditEmitter(no_broker(directory), me, SystemClock(), deliver=deliver)
         await audit.start()
@@ -280,7 +281,8 @@ class Work:
     async def unwrap(self) -> None:
         """The same way back."""
         with self._pool.borrow(KEYS * KEY_SIZE) as out:
-            _, bad = await self._pair.core.unwrap(TENANT, SERVICE, "record", 1, self._wrapped, out)
+            wanted = Unwrapping(TENANT, SERVICE, "record", 1, self._wrapped)
+            _, bad = await self._pair.core.unwrap(wanted, out)
             if bad:
                 raise AssertionError("a key of this very run did not open")
 

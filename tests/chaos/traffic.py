@@ -8,11 +8,12 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from kcm import Client, ClientContext
 from kcm._internal.client import open_channel
 from kcm._internal.rpc import Environment
-from kcm._internal.transport import Transport, open_nats
+from kcm._internal.transport import open_nats
 from kcm_runtime.clock import SystemClock
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, EncryptReply, decode_reply
@@ -46,13 +47,19 @@ class Witness:
     way at a time, so what came before an accepted result belongs to it.
     """
 
-    def __init__(self, inner: Transport) -> None:
+    def __init__(self, inner) -> None:
         self._inner = inner
         self.answers: list[tuple[float, float]] = []
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        return await self._noted(self._inner.request, subject, body, timeout_s)
+
+    async def decrypt(self, names, subject: str, body: bytes, timeout_s: float) -> bytes:
+        return await self._noted(partial(self._inner.decrypt, names), subject, body, timeout_s)
+
+    async def _noted(self, send, subject: str, body: bytes, timeout_s: float) -> bytes:
         sent = CLOCK.elapsed()
-        answer = await self._inner.request(subject, body, timeout_s)
+        answer = await send(subject, body, timeout_s)
         at = CLOCK.elapsed()
         try:
             model = EncryptReply if ".encrypt." in subject else DecryptReply

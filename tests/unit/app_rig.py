@@ -8,7 +8,6 @@ from typing import Any
 
 from kcm._internal import sealed_channel
 from kcm._internal.session_memory import SessionRandomness
-from kcm_gateway.applications import Applications
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
 from kcm_gateway.sealed_requests import SealedRequests
@@ -19,6 +18,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import object_digest
 from kcm_killswitch.model.revocations import Revocations
+from kcm_killswitch.replica.applications import Applications
 from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
@@ -95,7 +95,8 @@ class Engine:
     async def encrypt(self, tenant, service, plaintexts, contexts, *, dek_scope):
         return self._done(plaintexts)
 
-    async def decrypt(self, tenant, service, records, contexts):
+    async def decrypt(self, tenant, service, records, contexts, asks=None):
+        self.asks = asks
         return self._done(records, [Code.TAMPERED, *[Code.OK] * (len(records) - 1)])
 
     def _done(self, values, codes=()):
@@ -157,8 +158,17 @@ class Served:
         )
         self.sealed = SealedRequests(host, self.sessions)
         self.api = DataApi(
-            host, self.engine, self.audit, applications=self.applications, sealed=self.sealed
+            host,
+            self.engine,
+            self.audit,
+            applications=self.applications,
+            sealed=self.sealed,
+            carry=self.carry,
         )
+
+    async def carry(self, core: str, verb: str, body: bytes) -> bytes:
+        """A test says what a Core replies."""
+        raise KcmError(Code.UNAVAILABLE, f"no {core} is here")
 
     async def handle(self, subject, body):
         """A request without a seal."""

@@ -21,8 +21,8 @@ from kcm.ops import errors
 from kcm.ops.roster_changes import Refused
 from kcm_core.api import registry_requests
 from kcm_devsystem.errors import DevError
-from kcm_gateway import applications
 from kcm_killswitch.model import admission, registry_lease
+from kcm_killswitch.replica import applications
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.nats.stream_protection import Unfit

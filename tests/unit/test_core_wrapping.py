@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from kcm_core.providers.state import L1State
+from kcm_gateway.core_client import Unwrapping
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.registry_objects import key_of
 from kcm_schemas import data_subjects, limits, subjects
@@ -40,8 +41,9 @@ async def wrapped(core, count=3):
 async def unwrap(core, blobs, *, version=1, client=None, service="crm", tenant="acme"):
     out = memoryview(bytearray(len(blobs) // BLOB * KEY))
     client = client or core.client()
-    lease, bad = await client.unwrap(tenant, service, "record", version, blobs, out)
-    return lease, bad, out.tobytes()
+    wanted = Unwrapping(tenant, service, "record", version, blobs)
+    lease, bad = await client.unwrap(wanted, out)
+    return lease, list(bad), out.tobytes()
 
 
 class Wire:
@@ -132,7 +134,14 @@ async def test_a_later_deadline_and_another_count_are_not_accepted_either(core):
     def fewer(request):
         return request.model_copy(update={"count": request.count - 1})
 
-    for change, code in ((later, Code.FORBIDDEN), (fewer, Code.MALFORMED)):
+    def more(request):
+        return request.model_copy(update={"count": request.count + 1})
+
+    for change, code in (
+        (later, Code.FORBIDDEN),
+        (fewer, Code.FORBIDDEN),
+        (more, Code.MALFORMED),
+    ):
         wire = Wire(core, change)
         await refused(unwrap(core, blobs, client=core.client(ask=wire)))
         assert set(wire.codes) == {code}

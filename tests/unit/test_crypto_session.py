@@ -156,8 +156,9 @@ def test_the_secret_is_wiped_once_the_keys_are_derived() -> None:
     pair(*memories)
     for memory in memories:
         with memory.use() as view:
-            assert any(view[:64])
-            assert not any(view[64:])
+            assert all(any(view[at : at + 32]) for at in (0, 32, 96))
+            assert not any(view[64:96])
+            assert not any(view[128:])
 
 
 def test_threads_share_a_session() -> None:

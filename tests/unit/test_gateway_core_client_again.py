@@ -4,7 +4,7 @@ from contextlib import suppress
 from itertools import pairwise
 
 import pytest
-from kcm_gateway.core_client import AWAY_S, CoreClient
+from kcm_gateway.core_client import AWAY_S, CoreClient, Unwrapping
 from kcm_gateway.keys.lease import SHORTEST_S
 from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
@@ -119,7 +119,7 @@ async def test_keys_of_an_answer_that_is_not_used_are_wiped_before_the_next_is_a
 
     broker.lies = late
     out = memoryview(bytearray(64))
-    unwrapping = client.unwrap("acme", "crm", "record", 1, blobs, out)
+    unwrapping = client.unwrap(Unwrapping("acme", "crm", "record", 1, blobs), out)
     assert await refused(unwrapping) in RETRYABLE
     assert seen == [False, False]
     assert not any(out)

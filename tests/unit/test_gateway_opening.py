@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_gateway.keys.lookup import split_requests
 from kcm_schemas import limits
+from kcm_schemas.asks import split
 
 SIZE = limits.PREFIX_SIZE
 
@@ -17,7 +17,7 @@ def name(version, prefix, number):
 
 def check(wanted, missing):
     """Every key that is missing is asked for once; returns the requests."""
-    requests = list(split_requests(wanted, missing))
+    requests = list(split(wanted, missing))
     assert sorted(position for request in requests for position in request) == sorted(missing)
     for request in requests:
         asked = [wanted[position] for position in request]
@@ -38,7 +38,7 @@ def check(wanted, missing):
         (limits.KEYS_MAX, limits.KEYS_MAX, limits.KEYS_MAX // limits.PREFIXES_MAX),
     ],
 )
-def test_as_fewsplit_requests_as_the_bounds_allow(keys, prefixes, requests):
+def test_as_few_requests_as_the_bounds_allow(keys, prefixes, requests):
     wanted = [name(1, n * prefixes // max(keys, 1), n) for n in range(keys)]
     assert len(check(wanted, list(range(keys)))) == requests
 

@@ -24,12 +24,15 @@ class Core:
         self.gate = asyncio.Event()
         self.gate.set()
         self.sizes = []
+        self.wanted = []
         self.prefixes = []
         self.error = None
         self.bad = set()
 
-    async def unwrap(self, tenant, service, purpose, version, blobs, out):
+    async def unwrap(self, wanted, out):
+        blobs, version = wanted.blobs, wanted.l3_version
         each = [blobs[at : at + 72] for at in range(0, len(blobs), 72)]
+        self.wanted.append(wanted)
         self.sizes.append(len(each))
         self.prefixes.append(len({one[: limits.PREFIX_SIZE] for one in each}))
         lease = Lease(version, 0.0, float(len(self.sizes)))
@@ -37,7 +40,7 @@ class Core:
         if self.error is not None:
             raise self.error
         out[:] = b"".join(bytes(32) if one in self.bad else one[-32:] for one in each)
-        return lease, [i for i, one in enumerate(each) if one in self.bad]
+        return lease, {i: Code.TAMPERED for i, one in enumerate(each) if one in self.bad}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from kcm_gateway.config import EngineSettings
+from kcm_gateway.core_client import Unwrapping
 from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.lease import Lease
 from kcm_keymem.arena import Keys
@@ -48,15 +49,16 @@ class Core:
         xaes.wrap_batch(product.locked(KEYS[1]), given, aad, nonce, memoryview(out), scratch)
         return Lease(1, CLOCK.elapsed(), CLOCK.elapsed() + 60), bytes(out)
 
-    async def unwrap(
-        self, tenant: str, service: str, purpose: str, version: int, blobs: bytes, out: memoryview
-    ) -> tuple[Lease, list[int]]:
+    async def unwrap(self, wanted: Unwrapping, out: memoryview) -> tuple[Lease, dict[int, Code]]:
+        version = wanted.l3_version
         if version not in KEYS:
             raise KcmError(Code.KEY_DESTROYED)
-        aad = ctx(labels.L4, purpose, tenant, self.region, service, version)
+        names = (wanted.purpose, wanted.tenant, self.region, wanted.service)
+        aad = ctx(labels.L4, *names, version)
         key = product.locked(KEYS[version])
-        bad = xaes.unwrap_batch(key, blobs, aad, Keys.of(out), product.scratch())
-        return Lease(version, CLOCK.elapsed(), CLOCK.elapsed() + 60), bad
+        bad = xaes.unwrap_batch(key, wanted.blobs, aad, Keys.of(out), product.scratch())
+        lease = Lease(version, CLOCK.elapsed(), CLOCK.elapsed() + 60)
+        return lease, dict.fromkeys(bad, Code.TAMPERED)
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -39,7 +39,7 @@ The public names, by purpose:
   ``UnknownService``, ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``,
   ``KeyDestroyed``, ``KeyShredded``;
 - failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
-  ``Discarded``, ``UnknownSession``, ``Replayed``; ``Internal`` is a fault;
+  ``Discarded``, ``UnknownSession``, ``UnknownAsk``, ``Replayed``; ``Internal`` is a fault;
 - answers to operators: ``UnknownLink``, ``UnknownApp``, ``UnknownHold``, ``Conflict``,
   ``UntrustedReply``;
 - wrong arguments: ``BadArgument``, ``BadType``, ``BadValue``;
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         TooLarge,
         Unavailable,
         UnknownApp,
+        UnknownAsk,
         UnknownHold,
         UnknownLink,
         UnknownService,
@@ -122,6 +123,7 @@ _HOME: Final = {
         "TooLarge",
         "Unavailable",
         "UnknownApp",
+        "UnknownAsk",
         "UnknownHold",
         "UnknownLink",
         "UnknownService",
@@ -173,6 +175,7 @@ __all__ = [
     "TooLarge",
     "Unavailable",
     "UnknownApp",
+    "UnknownAsk",
     "UnknownHold",
     "UnknownLink",
     "UnknownService",

@@ -71,6 +71,12 @@ class UnknownSession(ServiceError):
     CODE = Code.UNKNOWN_SESSION
 
 
+class UnknownAsk(ServiceError):
+    """No Core that a Gateway reaches knows the application's session. A retry opens a new one."""
+
+    CODE = Code.UNKNOWN_ASK
+
+
 class Replayed(ServiceError):
     """The same request came before. A retry makes a new one."""
 
@@ -172,6 +178,7 @@ BY_CODE: Final[dict[Code, type[ServiceError]]] = {
         UnknownApp,
         UnknownHold,
         UnknownSession,
+        UnknownAsk,
         Replayed,
         Forbidden,
         WrongRegion,

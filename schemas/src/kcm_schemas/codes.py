@@ -25,6 +25,7 @@ class Code(StrEnum):
     UNKNOWN_APP = "unknown_app"
     UNKNOWN_HOLD = "unknown_hold"
     UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_ASK = "unknown_ask"
     REPLAYED = "replayed"
     FORBIDDEN = "forbidden"
     WRONG_REGION = "wrong_region"
@@ -50,6 +51,7 @@ RETRYABLE: Final = frozenset(
         Code.DEADLINE_EXCEEDED,
         Code.TENANT_UNAVAILABLE,
         Code.UNKNOWN_SESSION,
+        Code.UNKNOWN_ASK,
         Code.REPLAYED,
     }
 )
@@ -65,6 +67,7 @@ TEXT: Final = {
     Code.UNKNOWN_APP: "no such application in this region",
     Code.UNKNOWN_HOLD: "no such hold is known in this region",
     Code.UNKNOWN_SESSION: "the session is not known or has ended; make a new ticket",
+    Code.UNKNOWN_ASK: "no Core that is reached knows the application's session; open a new one",
     Code.REPLAYED: "a request with this counter came before; this copy was not executed",
     Code.FORBIDDEN: "the caller may not do this, or the record is of another tenant or service",
     Code.WRONG_REGION: "the record belongs to another region",

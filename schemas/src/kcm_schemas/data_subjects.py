@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import in_region, read
@@ -53,8 +54,19 @@ def core_all(region: str, instance: str) -> str:
     return f"{in_region(region, 'core', instance)}.*.*.*"
 
 
+OPEN_APP: Final = "open-app"
+"""The verb with which a Gateway opens a session at a Core for an application."""
+
+CARRIED: Final = "session"
+"""The operation with which an application has a Gateway carry what begins a session at a Core: the
+tenant of the subject is the Core, and its service is the verb."""
+
+
 def core_session(region: str, instance: str, verb: str) -> str:
-    """Gateway to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one."""
+    """Gateway to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one.
+
+    ``open-app`` opens one for an application.
+    """
     return in_region(region, "core", instance, verb)
 
 

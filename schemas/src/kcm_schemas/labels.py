@@ -67,6 +67,10 @@ REQUEST: Final = Label("kcm/v1/request", (_B, _U64, _B))
 REPLY: Final = Label("kcm/v1/reply", (_B, _T, _T))
 """SHA-256 of the request, callee, outcome (``answered``, ``refused``)."""
 
+ASK: Final = Label("kcm/v1/ask", (_B, _T, _T, _T, _T, _U64, _U32, _B))
+"""session_id, region, gateway, tenant, service, deadline (ms), l3_version, SHA-256 of the wrapped
+keys: what an application's tag for a Core covers."""
+
 SIGN: Final = Label("kcm/v1/sign", (_T, _T, _T, _B))
 """system, kind of statement, signer, SHA-256 of the body."""
 

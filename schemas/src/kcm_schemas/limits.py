@@ -17,6 +17,9 @@ the call."""
 PREFIXES_MAX: Final = 256
 """Different nonce prefixes in one unwrap: each costs a derivation, as much as several unwraps."""
 
+ASKS_MAX: Final = 4
+"""Cores for which one request has tags: two sessions, and two that replace them."""
+
 PREFIX_SIZE: Final = 12
 """Bytes of a wrapped key's nonce that a batch of wraps shares."""
 

@@ -7,6 +7,7 @@ and a header that parses rebuilds to the same bytes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +61,18 @@ def names(region: str, tenant: str, service: str) -> bytes:
     """Return the start of every suite 1 record of a service, whatever the version of its key."""
     parts = b"".join(_name(text) for text in (region, tenant, service))
     return MAGIC + bytes((SUITE_CARRIED,)) + parts
+
+
+def key_names(region: str, tenant: str, service: str, records: Sequence[bytes]) -> list[bytes]:
+    """Return the names of the data keys of a service's records, each once, as they first appear.
+
+    A name has 76 bytes: L3 version and wrapped key. Records that are not of this service have none.
+    """
+    start = names(region, tenant, service)
+    name = slice(len(start), len(start) + 4 + limits.WRAPPED_SIZE)
+    least = len(start) + _CARRIED_TAIL + limits.TAG_SIZE
+    own = (one[name] for one in records if len(one) >= least and one.startswith(start))
+    return list(dict.fromkeys(own))
 
 
 def build(start: bytes, wrapped: bytes, index: int) -> bytes:

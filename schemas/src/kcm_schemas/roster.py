@@ -59,13 +59,18 @@ class Retirement(Message):
 
 
 class Instance(Message):
-    """A Core, a Gateway or an Auditor."""
+    """A Core, a Gateway or an Auditor.
+
+    An ``embedded`` Gateway is part of one application's process. It unwraps what its own grants
+    cover, and no other application has to ask for it.
+    """
 
     instance: Name
     role: Annotated[Role, Field(strict=False)]
     region: Name
     public_key: PublicKey
     grants: list[Grant]
+    embedded: bool = False
     retired: Retirement | None = None
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from kcm_schemas import limits
+from kcm_schemas.asks import Ask
 from kcm_schemas.codec import Message, decode, pack
 from kcm_schemas.codes import Code
 from kcm_schemas.data import decode_reply
@@ -82,17 +83,20 @@ class SealedRequest(Message):
     """An application's request to one Gateway: an encoded request, sealed.
 
     ``counter`` counts the caller's requests in this session, from 1. A Gateway serves each once.
+    ``asks`` has the tags for Cores of a request to decrypt: the Gateway passes them on.
     """
 
     v: Literal[1]
     caller: Name
     session_id: Id
     counter: Annotated[U64, Field(ge=1)]
+    asks: Annotated[list[Ask], Field(max_length=limits.ASKS_MAX)]
     sealed: bytes
 
     def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
-        """Encode what the seal binds besides session and counter: the subject and the caller."""
-        return pack([region, operation, tenant, service, self.caller])
+        """Encode what the seal binds besides session and counter: subject, caller and asks."""
+        asks = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in self.asks]
+        return pack([region, operation, tenant, service, self.caller, asks])
 
 
 class SealedReply(Message):

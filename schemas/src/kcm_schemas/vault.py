@@ -5,8 +5,10 @@ Sealed plaintexts are flat columns, so that keys move between locked memory and 
 becoming Python objects:
 
 - ``wrap`` request: ``count`` keys of 32 bytes. Reply: head, then ``count`` blobs of 72 bytes.
-- ``unwrap`` request: ``count`` blobs of 72 bytes. Reply: head, ``count`` status bytes
-  (0 ok, 1 tampered), then ``count`` keys of 32 bytes (zeros where the status is not 0).
+- ``unwrap`` request: ``count`` blobs of 72 bytes, then an encoded ``AskedKeys``, or nothing if no
+  application asks. Reply: head, ``count`` status bytes, then ``count`` keys of 32 bytes (zeros
+  where the status is not 0). The status is 0 ok, 1 tampered, 2 ``unknown_ask`` (the Core does not
+  know the session of the one who asks), 3 ``forbidden`` (no application that may, asks for it).
 
 The head of a reply is two big-endian u32: the answer lease in milliseconds, which the caller counts
 from the sending of its request, and the L3 version that was used.
@@ -28,6 +30,8 @@ REPLY_HEAD: Final = struct.Struct(">II")
 
 STATUS_OK: Final = 0
 STATUS_TAMPERED: Final = 1
+STATUS_UNKNOWN_ASK: Final = 2
+STATUS_FORBIDDEN: Final = 3
 
 Purpose = Literal["record", "stream"]
 Operation = Literal["wrap", "unwrap"]

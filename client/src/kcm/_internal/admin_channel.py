@@ -118,7 +118,7 @@ class AdminChannel:
 
         def ask() -> Awaitable[M]:
             left_s = end - clock.elapsed()
-            return ask_once(self.around, transport, place.subject, build, read, left_s)
+            return ask_once(self.around, transport.request, place.subject, build, read, left_s)
 
         return await repeated(ask)
 

@@ -33,10 +33,10 @@ from kcm._internal.coalescer import Coalescer, Key
 from kcm._internal.counts import Counts, Tally
 from kcm._internal.job import Answer, Job, Operation
 from kcm._internal.known_roster import KnownRoster
-from kcm._internal.rpc import Environment, ask_once, attempt_s, pause
+from kcm._internal.rpc import Environment, Send, ask_once, attempt_s, pause
 from kcm._internal.sealed_channel import SealedChannel
 from kcm._internal.session_memory import SessionRandomness
-from kcm._internal.transport import Opener, Transport, open_nats
+from kcm._internal.transport import Asking, Opener, Transport, open_nats
 from kcm.errors import DeadlineExceeded, Discarded, ServiceError, TooLarge, Unreached
 
 IN_FLIGHT_MAX: Final = 8
@@ -199,6 +199,7 @@ class Client:
         check_scope(dek_scope)
         return Job(
             operation=operation,
+            place=(self.region, tenant, service),
             subject=data_subjects.gateway(self.region, operation, tenant, service),
             prefix=record.prefix(self.region, tenant, service, 1)[:-4],
             dek_scope=dek_scope,
@@ -268,7 +269,7 @@ class Client:
         try:
             return await ask_once(
                 self._around,
-                self._transport,
+                self._send_of(job, indexes),
                 job.subject,
                 partial(job.build, indexes),
                 partial(job.read, len(indexes)),
@@ -276,6 +277,12 @@ class Client:
             )
         finally:
             self._slots.release()
+
+    def _send_of(self, job: Job, indexes: list[int]) -> Send:
+        """Return what sends one message: a sealed request to decrypt also asks for its keys."""
+        if job.operation == "decrypt" and isinstance(self._transport, Asking):
+            return partial(self._transport.decrypt, job.key_names(indexes))
+        return self._transport.request
 
 
 async def open_channel(

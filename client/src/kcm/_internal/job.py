@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from kcm_schemas import limits
+from kcm_schemas import limits, record
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import (
@@ -28,9 +28,13 @@ Answer = tuple[list[bytes], list[Code]]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A whole batch. ``contexts`` has no entry, one for all records, or one for each."""
+    """A whole batch. ``contexts`` has no entry, one for all records, or one for each.
+
+    ``place`` is region, tenant and service.
+    """
 
     operation: Operation
+    place: tuple[str, str, str]
     subject: str
     prefix: bytes
     dek_scope: DekScope
@@ -54,6 +58,10 @@ class Job:
         if len(self.contexts) <= 1:
             return payloads, list(self.contexts)
         return payloads, [self.contexts[index] for index in indexes]
+
+    def key_names(self, indexes: list[int]) -> list[bytes]:
+        """Return the names of the data keys of one message to decrypt."""
+        return record.key_names(*self.place, [self.payloads[index] for index in indexes])
 
     def build(self, indexes: list[int], deadline_ms: int) -> bytes:
         """Return the request for some of the records; ``deadline_ms`` is in Unix milliseconds."""

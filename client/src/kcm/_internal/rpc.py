@@ -24,7 +24,6 @@ from kcm_schemas.codec import Message, decode_unpacked, unpack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 
-from kcm._internal.transport import Transport
 from kcm.errors import DeadlineExceeded, Discarded, Internal, Unreached, error_for, typed
 
 WIRE_S: Final = 5.0
@@ -44,6 +43,9 @@ BACKOFF_MAX_S: Final = 1.0
 
 FAILURE_MAX: Final = 16 * 1024
 """Bytes of an encoded ``Failure``: its text has at most 2048 characters."""
+
+Send = Callable[[str, bytes, float], Awaitable[bytes]]
+"""Sends a body to a subject, as a ``Transport`` does; takes also a timeout in seconds."""
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -77,7 +79,7 @@ def backoff_s(attempt: int, chance: float) -> float:
 
 async def ask_once(
     around: Environment,
-    transport: Transport,
+    send: Send,
     subject: str,
     build: Callable[[int], bytes],
     read: Callable[[bytes], tuple[T, float]],
@@ -95,7 +97,7 @@ async def ask_once(
         body = build(around.clock.unix_ms() + max(1, int(timeout_s * 1000)))
         sent = around.clock.elapsed()
         try:
-            raw = await transport.request(subject, body, timeout_s)
+            raw = await send(subject, body, timeout_s)
         except KcmError as error:
             if error.code is Code.UNAVAILABLE:
                 raise Unreached(error.detail) from None

@@ -1,21 +1,25 @@
 """An application's sealed requests to Gateways of a region; it takes the place of a transport.
 
-The channel holds sessions with two Gateways. A request goes to one of them, and to the other one if
+The channel holds sessions with two Gateways. To decrypt, it also holds sessions with Cores, and a
+request has tags for them (``core_asks``). A request goes to one of them, and to the other one if
 that one cannot be reached or does not take it. What a Gateway sealed is returned like its reply
 without a seal: a refusal as an encoded ``Failure``.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, Protocol
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, limits
+from kcm_schemas.asks import Ask
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import Failure
-from kcm_schemas.data_subjects import DataSubject
+from kcm_schemas.data import DecryptReply, Failure, decode_reply
+from kcm_schemas.data_subjects import CARRIED, DataSubject
 from kcm_schemas.roster import Role
 from kcm_schemas.session import SealedRequest
 from kcm_sealing.memory import SecretRandomness
@@ -25,6 +29,7 @@ from kcm_sessions.replies import Replies
 from kcm_sessions.session_opener import Elsewhere
 from kcm_trust.identity import Identity
 
+from kcm._internal.core_asks import CoreAsks
 from kcm._internal.known_roster import KnownRoster
 from kcm._internal.session_memory import SessionEnded, SessionMemory
 from kcm._internal.transport import Transport
@@ -33,6 +38,13 @@ _STRANGE: Final = (
     "a Gateway opens no session for this application, or forgets it at once: compare the clocks of"
     " both, and look whether the Gateway restarts again and again"
 )
+
+
+_CODE_WITHIN: Final = 64
+"""Bytes of an encoded ``Failure`` in which its code is."""
+
+TRIES_MAX: Final = 2
+"""Times that a request to decrypt is sent: a Core that started again knows no session."""
 
 
 class SealedChannel:
@@ -68,13 +80,37 @@ class SealedChannel:
             transport.request, me, clock, randomness, SessionMemory
         )
         self._replies: Final = Replies(self._sessions, _STRANGE)
+        self._cores: Final = CoreAsks(me, self._carry, clock, randomness)
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         """Send a request under a seal, and return what the Gateway sealed.
 
         Raises ``unavailable`` if no Gateway could be reached, and ``deadline_exceeded``.
         """
+        return await self._request(data_subjects.read_data(subject), body, timeout_s, _no_asks)
+
+    async def decrypt(
+        self, names: Sequence[bytes], subject: str, body: bytes, timeout_s: float
+    ) -> bytes:
+        """Send a request to decrypt, and ask Cores for its data keys: 76 bytes each, in order."""
         asked, until = data_subjects.read_data(subject), self._clock.elapsed() + timeout_s
+        for _ in range(TRIES_MAX):
+            sessions = await self._cores.sessions() if names else []
+            left = until - self._clock.elapsed()
+            asks = partial(self._cores.asks, sessions, asked=asked, names=names, within_s=left)
+            answer = await self._request(asked, body, left, asks)
+            if not _no_ask_is_known(answer) or not self._cores.doubt(sessions):
+                return answer
+        return answer
+
+    async def _carry(self, core: str, verb: str, body: bytes, timeout_s: float) -> bytes:
+        """Have a Gateway pass on what begins a session with a Core."""
+        return await self._request(DataSubject(CARRIED, core, verb), body, timeout_s, _no_asks)
+
+    async def _request(
+        self, asked: DataSubject, body: bytes, timeout_s: float, asks: AsksOf
+    ) -> bytes:
+        until = self._clock.elapsed() + timeout_s
         if self._roster.old:
             self._tasks.spawn(self._roster.refresh())
         refused: dict[str, Elsewhere] = {}
@@ -85,7 +121,7 @@ class SealedChannel:
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
             try:
-                return await self._exchange(refused, asked, body, left)
+                return await self._exchange(refused, asked, body, left, asks)
             except Elsewhere as error:
                 if error.code is Code.UNKNOWN_SESSION and error.peer not in forgotten:
                     forgotten.add(error.peer)
@@ -103,11 +139,17 @@ class SealedChannel:
     async def close(self) -> None:
         """Wipe the keys of the sessions, and disconnect."""
         self._tasks.close()
+        self._cores.close()
         self._sessions.close()
         await self._transport.close()
 
     async def _exchange(
-        self, without: dict[str, Elsewhere], asked: DataSubject, body: bytes, timeout_s: float
+        self,
+        without: dict[str, Elsewhere],
+        asked: DataSubject,
+        body: bytes,
+        timeout_s: float,
+        asks: AsksOf,
     ) -> bytes:
         try:
             session = await self._sessions.choose(without)
@@ -122,6 +164,7 @@ class SealedChannel:
                 caller=session.keys.info.caller,
                 session_id=session.keys.info.session_id,
                 counter=counter,
+                asks=asks(gateway=session.peer),
                 sealed=b"",
             )
             names = (asked.operation, asked.tenant, asked.service)
@@ -164,6 +207,29 @@ class SealedChannel:
         """A Gateway acts by this version of the roster; it sealed that, so no broker hides it."""
         if version > self._roster.verifier.roster.version:
             self._tasks.spawn(self._roster.ask(gateway))
+
+
+class AsksOf(Protocol):
+    """Makes the tags of a request for the Gateway that gets it."""
+
+    def __call__(self, *, gateway: str) -> list[Ask]:
+        """Return them."""
+        ...
+
+
+def _no_asks(*, gateway: str) -> list[Ask]:  # noqa: ARG001 - as AsksOf has it
+    return []
+
+
+def _no_ask_is_known(answer: bytes) -> bool:
+    """Whether a Gateway answered that no Core that it reaches knows the application's session."""
+    if Code.UNKNOWN_ASK.encode() not in answer[:_CODE_WITHIN]:
+        return False
+    try:
+        decode_reply(DecryptReply, answer)
+    except KcmError as error:
+        return error.code is Code.UNKNOWN_ASK
+    return False
 
 
 class _NoGateway(Exception):

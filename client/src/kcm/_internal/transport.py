@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from kcm_runtime.config import BusAddress
@@ -37,6 +37,17 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Disconnect. No request may follow."""
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A transport that also asks Cores for the data keys of what is to be decrypted."""
+
+    async def decrypt(
+        self, names: Sequence[bytes], subject: str, body: bytes, timeout_s: float
+    ) -> bytes:
+        """Do what ``Transport.request`` does; ``names`` are those of ``record.key_names``."""
+        ...
 
 
 Opener = Callable[[BusAddress, str], Awaitable[Transport]]

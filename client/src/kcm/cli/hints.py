@@ -18,6 +18,7 @@ GENERAL: Final = {
     "unknown_app": "`kcm app list` shows them; `kcm app create NAME --grant GRANT` creates one",
     "unknown_hold": "`kcm hold list --all` shows the holds, lifted ones too",
     "unknown_session": "give the same command again",
+    "unknown_ask": "give the same command again",
     "replayed": "give the same command again",
     "tenant_killed": "`kcm hold list TENANT` shows why; `kcm lift --tenant TENANT --reason TEXT` "
     "lifts the holds on it",

@@ -8,15 +8,18 @@ The caller generates 32 random bytes ``s`` and a ticket that this incarnation al
     ct   = HPKE(the callee's public key, s, info)
     sig  = Ed25519(ctx("kcm/v1/ticket", SHA-256(info), SHA-256(ct)))
 
-Direction keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info = "request" | "reply")``. Every
-body is XAES-256-GCM with a fresh random nonce. A request binds its session, its counter and
-everything that travels beside it in clear; the callee accepts each counter once. A reply binds the
-SHA-256 of its request, the name of the callee, and whether it is an answer or a refusal.
+The session's keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info)``, with the info
+``request`` and ``reply`` for the two directions, and ``ask`` for tags of the caller
+(``kcm_schemas.asks``). Every body is XAES-256-GCM with a fresh random nonce. A request binds its
+session, its counter and everything that travels beside it in clear; the callee accepts each counter
+once. A reply binds the SHA-256 of its request, the name of the callee, and whether it is an answer
+or a refusal.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +42,7 @@ Outcome = Literal["answered", "refused"]
 _REQUEST: Final = slice(0, 32)
 _REPLY: Final = slice(32, 64)
 _SECRET: Final = slice(64, 96)
+_ASK: Final = slice(96, 128)
 _SCRATCH: Final = slice(128, 128 + xaes.SCRATCH_SIZE)
 
 MEMORY_SIZE: Final = 192
@@ -86,12 +90,12 @@ def to_sign(info: bytes, ciphertext: bytes) -> bytes:
 
 
 class Session:
-    """The two direction keys of a session, in memory that belongs to it."""
+    """The keys of a session, in memory that belongs to it."""
 
     __slots__ = ("_closed", "_lock", "_memory", "info")
 
     def __init__(self, info: TicketInfo, memory: SecretMemory, salt: bytes) -> None:
-        """Derive the direction keys from the secret in ``memory``, then wipe the secret."""
+        """Derive the keys from the secret in ``memory``, then wipe the secret."""
         self.info: Final = info
         self._memory: Final = memory
         self._closed = False
@@ -99,7 +103,7 @@ class Session:
         # another thread's derivation, which would then seal under a key of zeros.
         self._lock: Final = threading.Lock()
         with memory.use() as view:
-            for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply")):
+            for part, name in ((_REQUEST, b"request"), (_REPLY, b"reply"), (_ASK, b"ask")):
                 HKDF(SHA256(), 32, salt, name).derive_into(view[_SECRET], view[part])
             # The library leaves half of what it derived last on the stack. So the last one is no
             # key: the same calls, from a secret that is public, overwrite the same place.
@@ -127,6 +131,15 @@ class Session:
     ) -> None:
         """Open a reply into exactly ``out``; on failure wipes ``out``, raises ``InvalidTag``."""
         self._open(_REPLY, sealed, self._reply_aad(request, outcome), out)
+
+    def tag(self, message: bytes) -> bytes:
+        """Return the HMAC-SHA256 of a message under the session's key for tags."""
+        with self._lock, self._memory.use() as view:
+            return hmac.digest(view[_ASK], message, "sha256")
+
+    def has_tagged(self, message: bytes, tag: bytes) -> bool:
+        """Whether ``tag`` is the tag of a message; the time does not depend on where it differs."""
+        return hmac.compare_digest(self.tag(message), tag)
 
     @property
     def closed(self) -> bool:

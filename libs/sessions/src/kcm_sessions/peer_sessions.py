@@ -110,6 +110,22 @@ class PeerSessions:
         self._seek()
         return chosen
 
+    async def several(self) -> list[PeerSession]:
+        """Return the open sessions; opens one, with any peer that can be reached, if there is none.
+
+        Raises ``KcmError``: ``Elsewhere`` for the peer that could not be reached last.
+        """
+        without: set[str] = set()
+        while True:
+            try:
+                await self.choose(without)
+            except Elsewhere as error:
+                without.add(error.peer)
+                if not self.others(without):
+                    raise
+            else:
+                return list(self._open.values())
+
     def failed(self, peer: str) -> None:
         """Avoid a peer for a moment, the longer the more often it fails.
 

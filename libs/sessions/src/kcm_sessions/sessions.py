@@ -150,21 +150,25 @@ class Sessions(Generic[E]):
             case "key":
                 return self._keys.statement()
             case "open":
-                ticket = decode(Ticket, body)
-                try:
-                    session = self.open(ticket)
-                except KcmError as error:
-                    if error.code is Code.FORBIDDEN:
-                        self._unbelieved.record(error)
-                    raise
-                nonce = self._random.public(limits.NONCE_SIZE)
-                inside = memoryview(OPENED.pack(self._me.verifier.roster.version))
-                sealed = session.keys.seal_reply(sha256(body).digest(), inside, nonce)
-                return encode(SealedReply(v=1, sealed=sealed))
+                return self.begin(body)
             case "roster":
                 return self._me.rosters.raw
             case _:
                 raise KcmError(Code.MALFORMED, "the verbs of a session are key, open and roster")
+
+    def begin(self, body: bytes) -> bytes:
+        """Open the session of a ticket; returns a sealed reply, or raises as ``open`` does."""
+        ticket = decode(Ticket, body)
+        try:
+            session = self.open(ticket)
+        except KcmError as error:
+            if error.code is Code.FORBIDDEN:
+                self._unbelieved.record(error)
+            raise
+        nonce = self._random.public(limits.NONCE_SIZE)
+        inside = memoryview(OPENED.pack(self._me.verifier.roster.version))
+        sealed = session.keys.seal_reply(sha256(body).digest(), inside, nonce)
+        return encode(SealedReply(v=1, sealed=sealed))
 
     def find(self, caller: str, session_id: bytes) -> OpenSession:
         """Return an open session; raises ``unknown_session`` for one that has ended."""

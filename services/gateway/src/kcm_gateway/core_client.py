@@ -12,7 +12,7 @@ reconnection, the request is repeated for a moment with back-off.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,16 +23,26 @@ from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import data_subjects, limits
+from kcm_schemas.asks import AskedKeys
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
-from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, CoreRequest, Purpose
+from kcm_schemas.vault import (
+    REPLY_HEAD,
+    STATUS_FORBIDDEN,
+    STATUS_OK,
+    STATUS_TAMPERED,
+    STATUS_UNKNOWN_ASK,
+    CoreRequest,
+    Purpose,
+)
 from kcm_sealing.memory import wipe
 from kcm_sessions.caller import Caller
 from kcm_sessions.peer_sessions import PeerSessions
 from kcm_sessions.replies import Replies
-from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession
+from kcm_sessions.session_opener import OPEN_S, Ask, Elsewhere, PeerSession
 
+from kcm_gateway.keys.asks import AskPart
 from kcm_gateway.keys.lease import SHORTEST_S, Lease, too_short
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -49,6 +59,11 @@ _AWAY_TIMES_MAX: Final = 6
 """The most repetitions: their waits fill ``AWAY_S``."""
 
 _HEAD: Final = REPLY_HEAD.size
+_STATUS: Final = {
+    STATUS_TAMPERED: Code.TAMPERED,
+    STATUS_UNKNOWN_ASK: Code.UNKNOWN_ASK,
+    STATUS_FORBIDDEN: Code.FORBIDDEN,
+}
 _ALL_OK: Final = bytes((STATUS_OK,)) * limits.KEYS_MAX
 _STRANGE: Final = (
     "a Core opens no session for this Gateway, or forgets it at once: compare the clocks of both,"
@@ -57,8 +72,34 @@ _STRANGE: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Unwrapping:
+    """Wrapped keys of one L3 version, 72 bytes each, and what applications ask for them.
+
+    ``parts`` has the asks in the order of the keys, each with its number of keys. It is empty if
+    no application asks with a tag. All of them have tags for the same Cores.
+    """
+
+    tenant: str
+    service: str
+    purpose: Purpose
+    l3_version: int
+    blobs: bytes
+    parts: Sequence[tuple[AskPart, int]] = ()
+
+    def plain(self, core: str) -> memoryview:
+        """Return what a request to this Core seals."""
+        if not self.parts:
+            return memoryview(self.blobs)
+        asked = AskedKeys(asked=[part.asked(core, count) for part, count in self.parts])
+        return memoryview(self.blobs + encode(asked))
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
-    """One batch, as it was asked for: ``plain`` has what the request seals."""
+    """One batch: ``plain`` returns what the request to a Core seals.
+
+    ``cores`` are those that can serve it; empty if every Core can.
+    """
 
     operation: Literal["wrap", "unwrap"]
     tenant: str
@@ -66,7 +107,8 @@ class _Work:
     purpose: Purpose
     l3_version: int
     count: int
-    plain: memoryview
+    plain: Callable[[str], memoryview]
+    cores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +151,46 @@ class CoreClient:
         count = len(keys) // limits.KEY_SIZE
         size = _HEAD + count * limits.WRAPPED_SIZE
         out = memoryview(bytearray(size))  # wrapped keys are not secret
-        lease = await self._call(_Work("wrap", tenant, service, purpose, 0, count, keys), out)
+        work = _Work("wrap", tenant, service, purpose, 0, count, lambda _: keys)
+        lease = await self._call(work, out)
         return lease, out[_HEAD:].tobytes()
 
-    async def unwrap(
-        self,
-        tenant: str,
-        service: str,
-        purpose: Purpose,
-        l3_version: int,
-        blobs: bytes,
-        out: memoryview,
-    ) -> tuple[Lease, list[int]]:
-        """Unwrap n blobs (72 bytes each) into ``out`` (n times 32 bytes).
+    async def unwrap(self, wanted: Unwrapping, out: memoryview) -> tuple[Lease, dict[int, Code]]:
+        """Unwrap n keys into ``out`` (n times 32 bytes).
 
-        Returns the positions that do not authenticate.
+        Returns a code for each position without a key: ``tampered`` for one that does not
+        authenticate, ``unknown_ask`` and ``forbidden`` for an ask as a whole.
         """
-        count = len(blobs) // limits.WRAPPED_SIZE
+        count = len(wanted.blobs) // limits.WRAPPED_SIZE
         keys_at = _HEAD + count
         with self._scratch.borrow(keys_at + count * limits.KEY_SIZE) as reply:
-            work = _Work("unwrap", tenant, service, purpose, l3_version, count, memoryview(blobs))
+            work = _Work(
+                "unwrap",
+                wanted.tenant,
+                wanted.service,
+                wanted.purpose,
+                wanted.l3_version,
+                count,
+                wanted.plain,
+                wanted.parts[0][0].cores if wanted.parts else (),
+            )
             lease = await self._call(work, reply)
             out[:] = reply[keys_at:]
             status = reply[_HEAD:keys_at].tobytes()
             if status == _ALL_OK[:count]:
-                return lease, []
-            return lease, [i for i, one in enumerate(status) if one != STATUS_OK]
+                return lease, {}
+            return lease, {
+                position: _STATUS.get(one, Code.INTERNAL)
+                for position, one in enumerate(status)
+                if one != STATUS_OK
+            }
+
+    async def carry(self, core: str, verb: str, body: bytes) -> bytes:
+        """Pass on what begins a session of an application with a Core; returns the Core's reply.
+
+        Both ends verify it: this Gateway cannot read or replace it. Raises ``KcmError``.
+        """
+        return await self._ask(data_subjects.core_session(self._region, core, verb), body, OPEN_S)
 
     def close(self) -> None:
         """Wipe the keys of all sessions, and make no request any more."""
@@ -147,9 +203,11 @@ class CoreClient:
         times, since = 0, self._clock.elapsed()
         refused: dict[str, _Refusal] = {}
         forgotten: set[str] = set()
+        cannot = {name for name in self._sessions.names if name not in work.cores}
+        cannot = cannot if work.cores else set()
         while True:
             try:
-                lease = await self._exchange(refused, work, out)
+                lease = await self._exchange({*refused, *cannot}, work, out)
             except Elsewhere as error:
                 if error.code is Code.UNKNOWN_SESSION and error.peer not in forgotten:
                     forgotten.add(error.peer)
@@ -158,8 +216,10 @@ class CoreClient:
                 refused[error.peer] = _Refusal(error.code, error.detail, error.away)
                 # What hung for long leaves no time for another Core, unless nothing was sent.
                 in_time = not error.sent or spent < self._timeout_s / 2
-                if in_time and self._sessions.others(refused):
+                if in_time and self._sessions.others({*refused, *cannot}):
                     continue
+                if cannot and all(one.away for one in refused.values()):
+                    raise KcmError(Code.UNKNOWN_ASK) from None  # another Core may be reached
                 wait = away.next_s()
                 late = spent + wait >= min(AWAY_S, self._timeout_s)
                 late = late or times >= _AWAY_TIMES_MAX
@@ -204,7 +264,8 @@ class CoreClient:
     ) -> Lease:
         clear = draft.clear(self._region, work.operation, work.tenant, work.service)
         nonce = self._random.public(limits.NONCE_SIZE)
-        sealed = session.keys.seal_request(draft.counter, clear, work.plain, nonce)
+        plain = work.plain(session.peer)
+        sealed = session.keys.seal_request(draft.counter, clear, plain, nonce)
         body = encode(draft.model_copy(update={"sealed": sealed}))
         subject = data_subjects.core(
             self._region, session.peer, work.operation, work.tenant, work.service

@@ -15,10 +15,11 @@ not subtracted twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from kcm_killswitch.model.timing import ANSWER_MAX_S
+from kcm_killswitch.replica.applications import Applications, check_granted
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
@@ -27,12 +28,12 @@ from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
 from kcm_schemas.data_subjects import DataSubject
 from kcm_trust.verify import may_ask
 
-from kcm_gateway.applications import Applications, check_granted
 from kcm_gateway.engine import Batch, DekScope
+from kcm_gateway.keys.asks import AppAsks
 from kcm_gateway.sealed_requests import Opened, SealedRequests
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
@@ -45,6 +46,13 @@ _UNSERVED: Final = "a Gateway serves encrypt and decrypt"
 
 PLAIN: Final = "plain"
 """The detail of an event whose requester had no key."""
+
+
+CARRIED_MAX: Final = 16 * 1024
+"""Bytes of what begins a session: a ticket has less than half of them."""
+
+Carry = Callable[[str, str, bytes], Awaitable[bytes]]
+"""Takes a Core, a verb and a body; returns the Core's reply, or raises ``KcmError``."""
 
 
 class Engine(Protocol):
@@ -68,8 +76,9 @@ class Engine(Protocol):
         service: str,
         records: Sequence[bytes],
         contexts: Sequence[bytes] | bytes | None = None,
+        asks: AppAsks | None = None,
     ) -> Batch:
-        """Decrypt a batch; raises ``KcmError``."""
+        """Decrypt a batch for which an application asks; raises ``KcmError``."""
         ...
 
 
@@ -84,7 +93,9 @@ class DataApi:
         *,
         applications: Applications,
         sealed: SealedRequests,
+        carry: Carry,
     ) -> None:
+        """``carry`` passes on what begins an application's session with a Core."""
         self._me: Final = host.me
         self._clock: Final = host.clock
         self._emit: Final = host.emit
@@ -92,6 +103,7 @@ class DataApi:
         self._audit_room: Final = audit_room
         self._applications: Final = applications
         self._sealed: Final = sealed
+        self._carrier: Final = carry
         self._keyless: Final = RejectionLog("a request without a key", host.emit)
 
     async def handle(self, subject: str, body: bytes) -> bytes:
@@ -114,12 +126,26 @@ class DataApi:
         self._check_room()
         opened = self._sealed.open(asked, body)
         try:
-            reply = await self._serve(
-                asked, opened.plain, lambda: self._check(opened, asked), opened
-            )
+            if asked.operation == data_subjects.CARRIED:
+                reply = await self._carry(opened, asked)
+            else:
+                reply = await self._serve(
+                    asked, opened.plain, lambda: self._check(opened, asked), opened
+                )
         except KcmError as error:
             return self._sealed.refuse(opened, error)
         return self._sealed.reply(opened, reply)
+
+    async def _carry(self, opened: Opened, asked: DataSubject) -> bytes:
+        """Pass on what begins a session with a Core of this region; raises ``KcmError``."""
+        self._sealed.acting(opened)
+        core, verb = asked.tenant, asked.service
+        if verb not in ("key", data_subjects.OPEN_APP) or len(opened.plain) > CARRIED_MAX:
+            raise KcmError(Code.MALFORMED, "a Gateway carries key and open-app to a Core")
+        try:
+            return await self._carrier(core, verb, opened.plain)
+        except KcmError as error:  # it is about the Core, not about this Gateway
+            return encode(Failure(v=1, error=error.code, detail=error.detail))
 
     def close(self) -> None:
         """Record the refusals that are only counted so far."""
@@ -130,7 +156,7 @@ class DataApi:
 
         Raises ``forbidden`` and ``unavailable``.
         """
-        check_granted(self._sealed.acting(opened), asked)
+        check_granted(self._sealed.acting(opened), asked, asked.operation)
         self._check_own(asked)
         return self._applications.left_s(opened.caller)
 
@@ -139,7 +165,7 @@ class DataApi:
 
         Raises ``forbidden``.
         """
-        left = self._applications.check_plain(asked)
+        left = self._applications.check_plain(asked, asked.operation)
         self._check_own(asked)
         return left
 
@@ -174,8 +200,13 @@ class DataApi:
                     count = len(wanted.records)
                     check_deadline(wanted.deadline_ms, self._clock.unix_ms())
                     check()
+                    asks = opened.asks if opened else None
                     done = await self._engine.decrypt(
-                        asked.tenant, asked.service, wanted.records, _contexts(wanted.contexts)
+                        asked.tenant,
+                        asked.service,
+                        wanted.records,
+                        _contexts(wanted.contexts),
+                        asks,
                     )
                     lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
                     values, codes = done.columns()

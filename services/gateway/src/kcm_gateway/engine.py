@@ -37,6 +37,7 @@ from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine_status import EngineStatus
 from kcm_gateway.envelope import EnvelopeOf, cached_envelope
+from kcm_gateway.keys.asks import AppAsks
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.cache import KeyCache
 from kcm_gateway.keys.lookup import KeyLookup
@@ -133,19 +134,27 @@ class Gateway:
         service: str,
         records: Sequence[bytes],
         contexts: Sequence[bytes] | bytes | None = None,
+        asks: AppAsks | None = None,
     ) -> Batch:
         """Decrypt; every record has its own code.
+
+        ``asks`` is what an application asks of Cores, for at most ``RECORDS_MAX`` records.
 
         The codes are ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's
         record), ``key_destroyed`` and ``tampered``. Raises ``KcmError`` for the whole batch.
         """
         ends = _aad_ends(contexts, len(records))
         permit = await self._admit(tenant, service)
-        work = partial(self._decrypt, permit, service, records, ends)
+        work = partial(self._decrypt, permit, service, records, ends, asks)
         pieces, left = await self._pieces(permit, len(records), work)
         codes = _joined([piece.codes for piece in pieces])
         ok = codes.count(Code.OK) == len(codes)
         return Batch(_joined([piece.values for piece in pieces]), [] if ok else codes, left)
+
+    async def carry(self, core: str, verb: str, body: bytes) -> bytes:
+        """Pass on what begins an application's session with a Core; see ``CoreClient.carry``."""
+        self._check_open()
+        return await self._core.carry(core, verb, body)
 
     def purge(self, tenant: str) -> int:
         """Wipe every key of a tenant and fail its waiting operations; returns the number of keys.
@@ -259,6 +268,7 @@ class Gateway:
         service: str,
         every: Sequence[bytes],
         all_ends: Sequence[bytes],
+        asks: AppAsks | None,
         part: slice,
         lease_until: float,
     ) -> Piece:
@@ -267,7 +277,7 @@ class Gateway:
         values = [b""] * len(records)
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
-        with await self._lookup.open(permit, service, list(groups), lease_until) as opened:
+        with await self._lookup.open(permit, service, list(groups), lease_until, asks) as opened:
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:

@@ -25,14 +25,17 @@ from kcm_schemas.session import SealedRefusal, SealedReply, SealedRequest
 from kcm_sealing.session import Outcome, plain_size
 from kcm_sessions.sessions import OpenSession, Sessions
 
+from kcm_gateway.keys.asks import AppAsks
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One request: its session, the SHA-256 of its message, and what was sealed."""
+    """One request: its session, the SHA-256 of its message, what was sealed, and its asks."""
 
     session: OpenSession
     digest: bytes
     plain: bytes
+    asks: AppAsks
 
     @property
     def caller(self) -> str:
@@ -68,7 +71,8 @@ class SealedRequests:
         if not session.window.take(request.counter):
             raise self._copy()
         self._sessions.used(session)
-        return Opened(session, sha256(body).digest(), plain.tobytes())
+        asks = AppAsks(session.caller, request.asks)
+        return Opened(session, sha256(body).digest(), plain.tobytes(), asks)
 
     def acting(self, opened: Opened) -> App:
         """Return the application's entry, by what is in force now; raises ``forbidden``."""

@@ -8,6 +8,7 @@ from kcm_keymem.random import KeyRandomness
 from kcm_keymem.secure_memory import as_metadata
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
+from kcm_killswitch.replica.applications import Applications
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.request_server import RequestServer
@@ -17,7 +18,6 @@ from kcm_schemas.version import VERSION
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, Sessions
 
-from kcm_gateway.applications import Applications
 from kcm_gateway.config import GatewayConfig
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.embedded import EmbeddedGateway
@@ -53,6 +53,7 @@ class GatewayService:
             self._member.audit,
             applications=applications,
             sealed=self._sealed,
+            carry=self._member.engine.carry,
         )
         self._service: Final = RequestServer(
             self._member.region_bus,

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Purged, ScratchPool
 from kcm_killswitch.model.admission import Admission
 from kcm_runtime.audit.port import AuditRoom
@@ -36,17 +35,19 @@ from kcm_schemas.roster import Instance, Role
 from kcm_schemas.session import SealedRefusal, SealedReply
 from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreRequest
 from kcm_sealing.memory import wipe
-from kcm_sealing.session import sealed_size
-from kcm_sealing.xaes import count_prefixes
-from kcm_sessions.sessions import OpenSession
 from kcm_trust.verify import may_ask
 
+from kcm_core.api.asks import Asks, Outcome, Unwrap, outcomes
+from kcm_core.api.core_call import Call, check_version, copied, open_blobs, open_keys
 from kcm_core.api.gateway_sessions import GatewaySessions
 from kcm_core.keys.keyring import Keyring, ServiceKey
 from kcm_core.keys.loader import KeyLoader
 from kcm_core.keys.vault import Vault
 
 _HEAD: Final = REPLY_HEAD.size
+
+EVENTS: Final = {"wrap": EventType.KEYS_WRAP, "unwrap": EventType.KEYS_UNWRAP}
+"""The event type of each operation."""
 
 _UNKNOWN: Final = frozenset({Code.UNKNOWN_TENANT, Code.UNKNOWN_SERVICE})
 """Refusals for which the store's leader may have newer data than this Core, which only follows
@@ -56,19 +57,12 @@ Fetch = Callable[[str, str], Awaitable[None]]
 """Reads the entries of a tenant and a service from the registry's leader."""
 
 
-@dataclass(slots=True)
-class _Call:
-    """One request: its content, its bytes, its associated data, and the caller's session.
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who calls: Gateways, and through them the applications that ask."""
 
-    ``taken`` says that the caller sealed it, and that its counter was taken for it.
-    """
-
-    asked: data_subjects.DataSubject
-    request: CoreRequest
-    body: bytes
-    clear: bytes
-    session: OpenSession
-    taken: bool = False
+    gateways: GatewaySessions
+    asks: Asks
 
 
 class WrapApi:
@@ -81,7 +75,7 @@ class WrapApi:
         *,
         loader: KeyLoader,
         vault: Vault,
-        sessions: GatewaySessions,
+        callers: Callers,
         lease_ms: int,
         fetch: Fetch,
         room: AuditRoom,
@@ -93,7 +87,8 @@ class WrapApi:
         self._admission: Final = admission
         self._loader: Final = loader
         self._vault: Final = vault
-        self._sessions: Final = sessions
+        self._sessions: Final = callers.gateways
+        self._asks: Final = callers.asks
         self._lease_ms: Final = lease_ms
         self._fetch: Final = fetch
         self._room: Final = room
@@ -109,7 +104,7 @@ class WrapApi:
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve one request; raises ``KcmError`` where no seal is possible."""
         asked = data_subjects.read_core(subject)
-        if asked.operation not in ("wrap", "unwrap"):
+        if asked.operation not in EVENTS:
             raise KcmError(Code.MALFORMED, "a Core serves wrap and unwrap")
         request = decode(CoreRequest, body)
         check_deadline(request.deadline_ms, self._clock.unix_ms())
@@ -120,13 +115,13 @@ class WrapApi:
                 self._unbelieved.record(error)
             raise
         if not session.window.fresh(request.counter):
-            self._unbelieved.record(_copy())
-            raise _copy()
+            self._unbelieved.record(copied())
+            raise copied()
         if not self._room.has_room:
             # Not recorded either: the rest of the buffer is reserved for purges.
             raise KcmError(Code.UNAVAILABLE, self._room.refusal)
         clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
-        call = _Call(asked, request, body, clear, session)
+        call = Call(asked, request, body, clear, session, caller)
         try:
             _check_granted(asked, caller)
             return await self._serve_known(call)
@@ -140,7 +135,7 @@ class WrapApi:
             raise
         return self._refused(call, refusal)
 
-    def _refused(self, call: _Call, refusal: KcmError) -> bytes:
+    def _refused(self, call: Call, refusal: KcmError) -> bytes:
         """Record a refusal once, and return it sealed; raises for a request that is not sealed.
 
         Only what the caller sealed is recorded in its name, so that a forged request hides nothing
@@ -156,7 +151,7 @@ class WrapApi:
             self._tell(call, refusal.code, call.request.count)
         return self._sealed_refusal(call, refusal)
 
-    def _forged(self, call: _Call) -> KcmError | None:
+    def _forged(self, call: Call) -> KcmError | None:
         """Return why the caller did not make exactly this request, or ``None`` if it did."""
         if call.taken:
             return None
@@ -168,7 +163,7 @@ class WrapApi:
             return None if call.taken else error
         return None
 
-    def _sealed_refusal(self, call: _Call, refusal: KcmError) -> bytes:
+    def _sealed_refusal(self, call: Call, refusal: KcmError) -> bytes:
         """Seal a refusal; raises it as it is if the session was closed meanwhile."""
         keys = call.session.keys
         if keys.closed:
@@ -178,7 +173,7 @@ class WrapApi:
         sealed = keys.seal_reply(digest, memoryview(plain), nonce, "refused")
         return encode(SealedRefusal(v=1, refused=sealed))
 
-    def _check_session(self, call: _Call) -> None:
+    def _check_session(self, call: Call) -> None:
         """Refuse a call whose session has ended meanwhile.
 
         It is closed if another session displaces it or if the caller's roster entry changes. The
@@ -187,7 +182,7 @@ class WrapApi:
         if not self._sessions.live(call.session):
             raise KcmError(Code.UNKNOWN_SESSION)
 
-    async def _serve_known(self, call: _Call) -> bytes:
+    async def _serve_known(self, call: Call) -> bytes:
         """Serve; on a refusal, check once for an entry that another Core has just accepted."""
         try:
             return await self._serve(call)
@@ -198,12 +193,12 @@ class WrapApi:
         await self._fetch(call.asked.tenant, call.asked.service)
         return await self._serve(call)
 
-    async def _serve(self, call: _Call) -> bytes:
+    async def _serve(self, call: Call) -> bytes:
         asked, request = call.asked, call.request
         if not self._sessions.registered(call.session):
             raise KcmError(Code.UNAVAILABLE, "this Core has not read the caller's lease entry yet")
         permit = self._admission.admit(asked.tenant, self._clock.elapsed())
-        _check_version(asked.operation, request.l3_version)
+        check_version(asked.operation, request.l3_version)
         if not self._loader.is_open(asked.tenant, asked.service, request.l3_version):
             self._check_seal(call)
         key = await self._loader.service_key(
@@ -217,36 +212,37 @@ class WrapApi:
         self._check_session(call)
         work = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))
-        sealed, failed = work(call, ring, key, lease_ms)
+        sealed = work(call, ring, key, lease_ms)
         self._admission.recheck(permit, self._clock.elapsed())
         self._sessions.used(call.session)
-        self._tell(call, Code.OK, failed)
+        self._tell(call, Code.OK, 0)
         return encode(SealedReply(v=1, sealed=sealed))
 
-    def _check_seal(self, call: _Call) -> None:
+    def _check_seal(self, call: Call) -> None:
         self._check_session(call)
         if call.asked.operation == "unwrap":
-            _open_blobs(call)
+            open_blobs(call)
             return
         with self._scratch.borrow(call.request.count * limits.KEY_SIZE) as keys:
-            _open(call, keys)
+            open_keys(call, keys)
 
-    def _wrap(
-        self, call: _Call, ring: Keyring, key: ServiceKey, lease_ms: int
-    ) -> tuple[bytes, int]:
+    def _wrap(self, call: Call, ring: Keyring, key: ServiceKey, lease_ms: int) -> bytes:
         count = call.request.count
         reply = memoryview(bytearray(_HEAD + count * limits.WRAPPED_SIZE))
         with self._scratch.borrow_keys(count) as keys:
-            _open(call, keys.view)
+            open_keys(call, keys.view)
             self._vault.wrap(ring, key, call.request.purpose, keys, reply[_HEAD:])
-            return self._seal(call, key, reply, lease_ms), 0
+            return self._seal(call, key, reply, lease_ms)
 
-    def _unwrap(
-        self, call: _Call, ring: Keyring, key: ServiceKey, lease_ms: int
-    ) -> tuple[bytes, int]:
+    def _unwrap(self, call: Call, ring: Keyring, key: ServiceKey, lease_ms: int) -> bytes:
         count = call.request.count
         keys_at = _HEAD + count
-        blobs = _open_blobs(call)
+        blobs, asked = open_blobs(call)
+        unwrap = Unwrap(call.caller, call.asked, call.request.l3_version, blobs)
+        verdicts = self._asks.judge(unwrap, asked)
+        refused = [one for one in verdicts if one.status != STATUS_OK]
+        for one in refused:  # these keys are not opened at all
+            wipe(blobs[one.start * limits.WRAPPED_SIZE : one.stop * limits.WRAPPED_SIZE])
         with (
             self._scratch.borrow_keys(count) as keys,
             self._scratch.borrow(keys_at + len(keys.view)) as reply,
@@ -255,25 +251,33 @@ class WrapApi:
             reply[_HEAD:keys_at] = bytes((STATUS_OK,)) * count
             for position in bad:
                 reply[_HEAD + position] = STATUS_TAMPERED
+            for one in refused:
+                reply[_HEAD + one.start : _HEAD + one.stop] = bytes((one.status,)) * (
+                    one.stop - one.start
+                )
             reply[keys_at:] = keys.view
-            return self._seal(call, key, reply, lease_ms), len(bad)
+            call.outcomes = outcomes(verdicts, bad)
+            return self._seal(call, key, reply, lease_ms)
 
-    def _seal(self, call: _Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
+    def _seal(self, call: Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
         REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
         digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
         return call.session.keys.seal_reply(digest, reply, nonce)
 
-    def _tell(self, call: _Call, code: Code, failed: int) -> None:
-        asked, request = call.asked, call.request
-        self._emit(
-            EventType.KEYS_WRAP if asked.operation == "wrap" else EventType.KEYS_UNWRAP,
-            actor=request.caller,
-            tenant=asked.tenant,
-            service=asked.service,
-            code=code,
-            count=request.count,
-            failed=failed,
-        )
+    def _tell(self, call: Call, code: Code, failed: int) -> None:
+        """Record a request: for an unwrap that was done, once for each application that asked."""
+        whole = [Outcome("", code, call.request.count, failed)]
+        for one in call.outcomes if code is Code.OK and call.outcomes else whole:
+            self._emit(
+                EVENTS[call.asked.operation],
+                actor=call.request.caller,
+                tenant=call.asked.tenant,
+                service=call.asked.service,
+                target=f"app {one.app}" if one.app else "",
+                code=one.code,
+                count=one.count,
+                failed=one.failed,
+            )
 
 
 class _Outside(KcmError):
@@ -286,44 +290,3 @@ class _Outside(KcmError):
 def _check_granted(asked: data_subjects.DataSubject, caller: Instance) -> None:
     if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
         raise _Outside
-
-
-def _copy() -> KcmError:
-    return KcmError(Code.REPLAYED, "the request was sent before; make a new one")
-
-
-def _open(call: _Call, out: memoryview) -> None:
-    """Open a request, and take its counter the first time."""
-    request = call.request
-    if len(request.sealed) != sealed_size(len(out)):
-        raise KcmError(Code.MALFORMED, "the columns are not as long as their count says")
-    try:
-        call.session.keys.open_request(request.counter, call.clear, request.sealed, out)
-    except InvalidTag:
-        raise KcmError(Code.FORBIDDEN, "the request was not sealed for this subject") from None
-    if not call.taken and not call.session.window.take(request.counter):
-        wipe(out)
-        raise _copy()
-    call.taken = True
-
-
-def _blobs(request: CoreRequest) -> memoryview:
-    return memoryview(bytearray(request.count * limits.WRAPPED_SIZE))
-
-
-def _open_blobs(call: _Call) -> memoryview:
-    """The wrapped keys of an unwrap, not secret; ``malformed`` if they have too many prefixes."""
-    request = call.request
-    blobs = _blobs(request)
-    _open(call, blobs)
-    if request.count > limits.PREFIXES_MAX and count_prefixes(blobs) > limits.PREFIXES_MAX:
-        raise KcmError(Code.MALFORMED, "the keys have too many different nonce prefixes")
-    return blobs
-
-
-def _check_version(operation: str, version: int) -> None:
-    """Refuse a wrap under an old version, and an unwrap under "the current version" (0)."""
-    if operation == "wrap" and version:
-        raise KcmError(Code.MALFORMED, "keys are wrapped under the current version")
-    if operation == "unwrap" and not version:
-        raise KcmError(Code.KEY_DESTROYED, "versions of a service key count from 1")

@@ -89,10 +89,11 @@ class Core:
         self._kill_switch.compaction.start()
         self._listeners.start()
         self._keys.sessions.start()
+        self._keys.app_sessions.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
         sessions = data_subjects.core_sessions(region, self._me.name)
-        await self._server.add("sessions", sessions, self._keys.sessions.handle, "")
+        await self._server.add("sessions", sessions, self._keys.begin, "")
         keys = data_subjects.core_all(region, self._me.name)
         await self._server.add("keys", keys, self._keys.wrapping.handle, "")
         everywhere = subjects.admin_all(region)
@@ -162,6 +163,7 @@ class Core:
             self._ports.purge(tenant)
         self._ports.vault.close()
         self._keys.sessions.close()
+        self._keys.app_sessions.close()
         self._ports.session_keys.close()
 
 

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.incarnations import Incarnations
+from kcm_killswitch.replica.applications import Applications
+from kcm_schemas import data_subjects
+from kcm_schemas.app import App
+from kcm_sessions.sessions import Sessions
 
+from kcm_core.api.asks import Asks
 from kcm_core.api.gateway_sessions import GatewaySessions
-from kcm_core.api.wrap import WrapApi
+from kcm_core.api.wrap import Callers, WrapApi
 from kcm_core.assembly.ports import Ports
 from kcm_core.keys.creation import KeyCreator
 from kcm_core.keys.loader import KeyLoader
@@ -22,9 +27,19 @@ class KeyService:
 
     loader: KeyLoader
     sessions: GatewaySessions
+    app_sessions: Sessions[App]
     wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
+
+    async def begin(self, subject: str, body: bytes) -> bytes:
+        """Serve what begins a session with a Gateway, or with an application; raises ``KcmError``.
+
+        The verb ``open-app`` opens a session with an application, which a Gateway carries.
+        """
+        if data_subjects.read_session(subject) == data_subjects.OPEN_APP:
+            return self.app_sessions.begin(body)
+        return await self.sessions.handle(subject, body)
 
 
 def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) -> KeyService:
@@ -35,17 +50,27 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     loader = key_loader(ports, monitor)
     held = HeldKeys(ports.replica_state.revocations, "instance")
     sessions = GatewaySessions(ports.host, ports.session_keys, incarnations, held)
+    asks = Asks(ports.host, ports.session_keys, _applications(ports))
     wrapping = WrapApi(
         ports.host,
         ports.replica_state.admission,
         loader=loader,
         vault=ports.vault,
-        sessions=sessions,
+        callers=Callers(sessions, asks),
         lease_ms=ports.limits.lease_ms,
         fetch=ports.feed.fetch_service,
         room=ports.audit_room,
     )
-    return KeyService(loader, sessions, wrapping, _creator(ports, loader), _rewrapper(ports))
+    return KeyService(
+        loader, sessions, asks.sessions, wrapping, _creator(ports, loader), _rewrapper(ports)
+    )
+
+
+def _applications(ports: Ports) -> Applications:
+    state = ports.replica_state
+    held = HeldKeys(state.revocations, "app")
+    region, clock = ports.host.me.region, ports.host.clock
+    return Applications(state.registry, state.freshness.registry, region, clock, held)
 
 
 def key_loader(ports: Ports, monitor: KeyObserver) -> KeyLoader:

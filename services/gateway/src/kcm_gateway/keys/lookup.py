@@ -15,17 +15,16 @@ from kcm_killswitch.model.admission import Permit
 from kcm_killswitch.model.control_lease import EXPIRED
 from kcm_runtime.clock import Clock
 from kcm_schemas import limits
+from kcm_schemas.asks import split, version_of
 from kcm_schemas.codes import Code, KcmError
 
+from kcm_gateway.keys.asks import AppAsks, AskPart
 from kcm_gateway.keys.blocks import Blocks, KeyBlock
 from kcm_gateway.keys.cache import KeyCache
 from kcm_gateway.keys.recheck import Recheck
 from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
 
-_VERSION: Final = slice(0, 4)
 _BLOB: Final = slice(4, 4 + limits.WRAPPED_SIZE)
-_PREFIX: Final = slice(4, 4 + limits.PREFIX_SIZE)
-_HEAD: Final = slice(0, 4 + limits.PREFIX_SIZE)
 _NO_KEY: Final = memoryview(b"")
 
 SWEEP_MIN_S: Final = 0.05
@@ -128,33 +127,39 @@ class KeyLookup:
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     async def open(
-        self, permit: Permit, service: str, wanted: list[bytes], lease_until: float = EXPIRED
+        self,
+        permit: Permit,
+        service: str,
+        wanted: list[bytes],
+        lease_until: float = EXPIRED,
+        asks: AppAsks | None = None,
     ) -> OpenKeys:
         """Unwrap keys named by L3 version (4 bytes) and wrapped form (72 bytes), each once.
 
         ``permit`` is that of the decryption: keys that arrive in another generation are wiped. A
         cached key whose lease ends before ``lease_until`` is requested from a Core. A key that does
         not authenticate is ``tampered``, one whose L3 is destroyed ``key_destroyed``; raises
-        ``KcmError`` for all of them.
+        ``KcmError`` for all of them. ``asks`` is what an application asks of Cores for all keys: a
+        Core gets each list of them whole, also if some of its keys are cached.
         """
         tenant = permit.tenant
         opened = OpenKeys(self._blocks, len(wanted))
         room = asyncio.Semaphore(REQUESTS_MAX)
 
-        async def ask(positions: list[int]) -> None:
+        async def ask(positions: Sequence[int], part: AskPart | None) -> None:
             async with room:
                 self._recheck(permit)  # it may have waited for room
-                await self._from_core(permit, service, wanted, positions, opened)
+                await self._from_core(permit, service, wanted, positions, opened, part)
 
         try:
             missing = self._from_cache(tenant, service, wanted, opened, lease_until)
-            asks = [ask(positions) for positions in split_requests(wanted, missing)]
-            if len(asks) == 1:
-                await asks[0]
+            calls = [ask(*one) for one in _calls(wanted, missing, asks)]
+            if len(calls) == 1:
+                await calls[0]
             else:
                 # All of them end before the first failure is raised: a late one would hold a block
                 # that is never released.
-                for failure in await asyncio.gather(*asks, return_exceptions=True):
+                for failure in await asyncio.gather(*calls, return_exceptions=True):
                     if failure is not None:
                         raise failure
         except BaseException:
@@ -186,18 +191,19 @@ class KeyLookup:
         permit: Permit,
         service: str,
         wanted: list[bytes],
-        positions: list[int],
+        positions: Sequence[int],
         opened: OpenKeys,
+        part: AskPart | None,
     ) -> None:
         tenant = permit.tenant
-        version = int.from_bytes(wanted[positions[0]][_VERSION], "big")
+        version = version_of(wanted[positions[0]])
         if version == 0:  # in a request to a Core it means the current version
             for position in positions:
                 opened.refuse(position, Code.MALFORMED)
             return
         blobs = [wanted[position][_BLOB] for position in positions]
         try:
-            answer = await self._unwrapper.open((tenant, service, version), blobs)
+            answer = await self._unwrapper.open((tenant, service, version), blobs, part)
         except KcmError as error:
             if error.code is not Code.KEY_DESTROYED:
                 raise
@@ -238,31 +244,15 @@ class KeyLookup:
             self._watch(tenant, end)
 
 
-def split_requests(wanted: list[bytes], missing: list[int]) -> Iterator[list[int]]:
-    """Yield the missing positions of ``wanted``, as requests that a Core takes.
-
-    A request is for one L3 version, and for at most ``KEYS_MAX`` keys with ``PREFIXES_MAX`` nonce
-    prefixes.
-    """
-    heads = {wanted[position][_HEAD] for position in missing}
-    one_version = len({head[_VERSION] for head in heads}) == 1
-    if one_version and len(heads) <= limits.PREFIXES_MAX and len(missing) <= limits.KEYS_MAX:
-        yield missing  # the usual case
+def _calls(
+    wanted: Sequence[bytes], missing: Sequence[int], asks: AppAsks | None
+) -> Iterator[tuple[Sequence[int], AskPart | None]]:
+    """Yield positions that one request can have, with what an application asks for them."""
+    if asks is None:
+        for positions in split(wanted, missing):
+            yield positions, None
         return
-    versions: dict[bytes, list[int]] = {}
-    for position in missing:
-        versions.setdefault(wanted[position][_VERSION], []).append(position)
-    for positions in versions.values():
-        yield from _parts(wanted, positions)
-
-
-def _parts(wanted: list[bytes], positions: list[int]) -> Iterator[list[int]]:
-    """Split where one key more would exceed the number of keys or of nonce prefixes."""
-    start = 0
-    prefixes: set[bytes] = set()
-    for at, position in enumerate(positions):
-        prefixes.add(wanted[position][_PREFIX])
-        if len(prefixes) > limits.PREFIXES_MAX or at - start == limits.KEYS_MAX:
-            yield positions[start:at]
-            start, prefixes = at, {wanted[position][_PREFIX]}
-    yield positions[start:]
+    lacking = set(missing)
+    for number, positions in enumerate(split(wanted, range(len(wanted)))):
+        if not lacking.isdisjoint(positions):
+            yield positions, asks.part(number)

@@ -1,7 +1,7 @@
-"""Applications, by the registry of this region: who may ask this Gateway for what.
+"""Applications, by the registry of this region: which of them may act here, and for what.
 
-An entry is read for every request, so a change counts as soon as this Gateway has it, and so does a
-hold on an application's key. It is relied
+An entry is read for every request, so a change counts as soon as this instance has it, and so does
+a hold on an application's key. It is relied
 on only while the Cores of the region have no other one: the registry's lease bounds how long a
 broker can withhold a revocation.
 """
@@ -11,11 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from kcm_killswitch.model.control_lease import EXPIRED
-from kcm_killswitch.model.held_keys import HeldKeys
-from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.registry_lease import RegistryLease
-from kcm_killswitch.model.registry_objects import shard_of
 from kcm_runtime.clock import Clock
 from kcm_schemas.app import App
 from kcm_schemas.codes import Code, KcmError
@@ -23,6 +18,12 @@ from kcm_schemas.data_subjects import DataSubject
 from kcm_schemas.limits import SKEW_MS
 from kcm_trust.envelopes import Untrusted
 from kcm_trust.identity import check
+
+from kcm_killswitch.model.control_lease import EXPIRED
+from kcm_killswitch.model.held_keys import HeldKeys
+from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.registry_lease import RegistryLease
+from kcm_killswitch.model.registry_objects import shard_of
 
 
 class Applications:
@@ -77,11 +78,11 @@ class Applications:
         left = self._left(caller)
         if left <= 0:
             raise KcmError(
-                Code.UNAVAILABLE, "this Gateway knows other applications than a Core of its region"
+                Code.UNAVAILABLE, "this instance knows other applications than a Core of its region"
             )
         return left
 
-    def check_plain(self, asked: DataSubject) -> float:
+    def check_plain(self, asked: DataSubject, verb: str) -> float:
         """Return for how many seconds a request without a key is covered by a plain application.
 
         Raises ``forbidden`` if it is not.
@@ -91,13 +92,13 @@ class Applications:
             for name in self._registry.plain_apps
             if (app := self._registry.app(name)) is not None
             and not self._refusal(app)
-            and app.covers(asked.operation, asked.tenant, asked.service)
+            and app.covers(verb, asked.tenant, asked.service)
         )
         left = max(covering, default=EXPIRED)
         if left <= 0:
             raise KcmError(
                 Code.FORBIDDEN,
-                f"no plain application may {asked.operation} for tenant {asked.tenant}, service"
+                f"no plain application may {verb} for tenant {asked.tenant}, service"
                 f" {asked.service}: this needs an application's key",
             )
         return left
@@ -116,17 +117,17 @@ class Applications:
         if self._region not in app.regions:
             return "the application may not act in this region"
         if now_ms < app.not_before_ms - SKEW_MS:
-            return "the application is not valid yet, by the clock of this Gateway"
+            return "the application is not valid yet, by the clock of this instance"
         if now_ms >= app.not_after_ms + SKEW_MS:
-            return "the application has expired, by the clock of this Gateway"
+            return "the application has expired, by the clock of this instance"
         return ""
 
 
-def check_granted(app: App, asked: DataSubject) -> None:
+def check_granted(app: App, asked: DataSubject, verb: str) -> None:
     """Raise ``forbidden`` unless a grant of the application covers a request."""
-    if not app.covers(asked.operation, asked.tenant, asked.service):
+    if not app.covers(verb, asked.tenant, asked.service):
         raise KcmError(
             Code.FORBIDDEN,
-            f"application {app.app} has no grant to {asked.operation} for tenant {asked.tenant},"
+            f"application {app.app} has no grant to {verb} for tenant {asked.tenant},"
             f" service {asked.service}",
         )
