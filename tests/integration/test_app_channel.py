@@ -138,7 +138,9 @@ async def test_an_application_of_another_tenant_is_refused_and_a_revocation_reac
         subject = data_subjects.gateway_session(EU, f"gateway-{EU}-1", "key")
         assert await plain.request(subject, b"", 2)
         sealed = data_subjects.gateway_at(EU, f"gateway-{EU}-1", "encrypt", mine, "crm")
-        unknown = SealedRequest(v=1, caller=name, session_id=bytes(16), counter=1, sealed=b"")
+        unknown = SealedRequest(
+            v=1, caller=name, session_id=bytes(16), counter=1, asks=[], sealed=b""
+        )
         reply = decode(Failure, await plain.request(sealed, encode(unknown), 2))
         assert reply.error is Code.UNKNOWN_SESSION
 

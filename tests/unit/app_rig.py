@@ -23,6 +23,7 @@ from kcm_runtime.clock import SystemRandomness
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.roster.store import Rosters
+from kcm_schemas import data_subjects
 from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
@@ -144,6 +145,7 @@ class Served:
         verifier: Verifier = VERIFIER,
     ) -> None:
         self.clock, self.engine, self.audit = clock or Clock(), Engine(), Audit()
+        self.cores: dict[str, Any] = {}
         self.registry, self.lease, self.slots = Registry(), RegistryLease(), Slots()
         self.me = InstanceContext(
             identity(name), verifier.instance(name), Rosters(verifier), os.urandom(16)
@@ -167,8 +169,10 @@ class Served:
         )
 
     async def carry(self, core: str, verb: str, body: bytes) -> bytes:
-        """A test says what a Core replies."""
-        raise KcmError(Code.UNAVAILABLE, f"no {core} is here")
+        """To the Cores that a test has."""
+        if core not in self.cores:
+            raise KcmError(Code.UNAVAILABLE, f"no {core} is here")
+        return await self.cores[core].answer(data_subjects.core_session("eu", core, verb), body)
 
     async def handle(self, subject, body):
         """A request without a seal."""
@@ -191,6 +195,7 @@ class Bus:
         self.gateways = {one.me.name: one for one in gateways}
         self.asked: list[tuple[str, str, bytes]] = []
         """Gateway, verb or operation, and message."""
+        self.subjects: list[str] = []
         self.answers: list[bytes] = []
         self.bend: Any = None
         """Gets Gateway, verb and message; returns an answer in place of the Gateway's, or None."""
@@ -202,6 +207,7 @@ class Bus:
             raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
         name, verb = tokens[4:6]
         self.asked.append((name, verb, body))
+        self.subjects.append(subject)
         if name not in self.gateways:
             raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
         bent = None if self.bend is None else self.bend(name, verb, body)
@@ -214,7 +220,7 @@ class Bus:
 
     def works(self) -> list[str]:
         """The Gateways that got requests to encrypt or decrypt, in order."""
-        return [name for name, verb, _ in self.asked if verb not in ("key", "open")]
+        return [name for name, verb, _ in self.asked if verb not in ("key", "open", "session")]
 
     def message(self, verb: str) -> bytes:
         """The last message with this verb."""
@@ -252,4 +258,6 @@ def channel(
         signer = SimpleNamespace(name=name, sign_raw=other.sign_raw)
     clock = clock or next(iter(bus.gateways.values())).clock
     made = sealed_channel.SealedChannel(bus, signer, "eu", roster, clock, SessionRandomness())
-    return SimpleNamespace(request=made.request, close=made.close, roster=roster)
+    return SimpleNamespace(
+        request=made.request, decrypt=made.decrypt, close=made.close, roster=roster
+    )

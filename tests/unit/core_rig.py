@@ -193,6 +193,7 @@ class Core:
             parts.keys.loader, parts.keys.creator, parts.keys.rewrapper,
         )  # fmt: skip
         self.sessions, self.wrapping = parts.keys.sessions, parts.keys.wrapping
+        self.keys = parts.keys
         self._comparison = parts.registry.comparison
         self.baseline, self.keeper = parts.registry.baseline, parts.registry.keeper
         self.joining, self.admin = parts.registry.recovery, parts.admin
@@ -274,9 +275,9 @@ class Core:
         """As the bus serves it."""
         if f".core.{self.me.name}." not in subject:
             raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
-        handler = self.wrapping if is_request(subject) else self.sessions
+        handle = self.wrapping.handle if is_request(subject) else self.keys.begin
         try:
-            return await handler.handle(subject, body)
+            return await handle(subject, body)
         except KcmError as error:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 

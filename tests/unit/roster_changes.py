@@ -27,3 +27,9 @@ def without(name, endorsements=None):
         ],
     }
     return ROSTER.model_copy(update={"version": ROSTER.version + 1, **people})
+
+
+def changed(fields: dict[str, dict[str, object]]) -> Roster:
+    """The next roster, with other fields of these instances."""
+    instances = [one.model_copy(update=fields.get(one.instance, {})) for one in ROSTER.instances]
+    return ROSTER.model_copy(update={"version": ROSTER.version + 1, "instances": instances})

@@ -3,11 +3,14 @@
 import asyncio
 
 import pytest
+from kcm_gateway.keys.asks import AskPart
 from kcm_gateway.keys.blocks import Blocks
 from kcm_gateway.keys.lease import Lease
 from kcm_gateway.keys.unwrap_batcher import REQUESTS_IN_FLIGHT_MAX, UnwrapBatcher
 from kcm_keymem.arena import Purged
 from kcm_schemas import limits
+from kcm_schemas.asks import Ask, AskedKeys
+from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 
 GROUP = ("acme", "crm", 1)
@@ -25,6 +28,7 @@ class Core:
         self.gate.set()
         self.sizes = []
         self.wanted = []
+        self.code = Code.TAMPERED
         self.prefixes = []
         self.error = None
         self.bad = set()
@@ -40,7 +44,7 @@ class Core:
         if self.error is not None:
             raise self.error
         out[:] = b"".join(bytes(32) if one in self.bad else one[-32:] for one in each)
-        return lease, {i: Code.TAMPERED for i, one in enumerate(each) if one in self.bad}
+        return lease, {i: self.code for i, one in enumerate(each) if one in self.bad}
 
 
 @pytest.fixture
@@ -228,3 +232,46 @@ async def test_who_gives_up_at_any_moment_leaves_no_key_and_harms_nobody(
     blocks.release(opened.block)
     await settle()
     assert blocks.tenants == []
+
+
+# What applications ask
+
+
+def part(*cores, app="shop", number=0):
+    ask = {
+        core: Ask(core=core, session_id=bytes(16), deadline_ms=1, tags=core[-1:].encode() * 64)
+        for core in cores
+    }
+    return AskPart(app, number, ask)
+
+
+async def test_calls_share_a_request_if_the_same_cores_can_verify_what_they_ask(core, unwrapper):
+    parts = [part("a", "b"), part("b", "a", app="till"), part("a"), None, part("a", "b")]
+    await asyncio.gather(
+        *(unwrapper.open(GROUP, [blob(n), blob(n + 9)], one) for n, one in enumerate(parts))
+    )
+    assert len(core.wanted) == 3
+    shared = [
+        [(one.app, count) for one, count in wanted.parts] for wanted in core.wanted if wanted.parts
+    ]
+    assert sorted(shared) == [
+        [("shop", 2)],
+        [("shop", 2), ("till", 2), ("shop", 2)],
+    ]
+    both = next(wanted for wanted in core.wanted if len(wanted.parts) == 3)
+    said = decode(AskedKeys, both.plain("b")[len(both.blobs) :].tobytes()).asked
+    assert [one.tag for one in said] == [b"b" * 32] * 3
+
+
+@pytest.mark.parametrize("code", [Code.UNKNOWN_ASK, Code.FORBIDDEN])
+async def test_an_ask_that_a_core_refuses_fails_its_call_alone(core, unwrapper, blocks, code):
+    core.code = code
+    good, bad = [blob(1), blob(2)], [blob(3), blob(4)]
+    core.bad = set(bad)
+    opened, refused = await asyncio.gather(
+        *(unwrapper.open(GROUP, blobs, part("a")) for blobs in (good, bad)), return_exceptions=True
+    )
+    assert len(core.wanted) == 1
+    assert (refused.code, opened.bad) == (code, frozenset())
+    blocks.release(opened.block)
+    assert not blocks.tenants

@@ -38,11 +38,15 @@ _SEAL_KEY_SIZE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A planned instance, named by role, region and number."""
+    """A planned instance, named by role, region and number.
+
+    An ``embedded`` Gateway is part of one application's process.
+    """
 
     role: Role
     region: str
     number: int
+    embedded: bool = False
 
     @property
     def name(self) -> str:
@@ -92,6 +96,7 @@ def make_trust(root: Path, members: list[Member], regions: list[str], now_ms: in
             region=member.region,
             public_key=_identity(member.name, trust.key(member.name)).public,
             grants=[Grant(tenant="*", service="*")] if member.role is Role.GATEWAY else [],
+            embedded=member.embedded,
         )
         for member in members
     ]

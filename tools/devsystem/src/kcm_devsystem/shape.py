@@ -78,7 +78,7 @@ class Shape(BaseModel):
         """The Gateways inside applications."""
         first = self.gateways + 1
         return [
-            Member(Role.GATEWAY, self.regions[0], number)
+            Member(Role.GATEWAY, self.regions[0], number, embedded=True)
             for number in range(first, first + self.applications)
         ]
 
