@@ -13,7 +13,6 @@ from collections.abc import AsyncGenerator
 from typing import Final, Self
 
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
-from kcm_keymem.secure_memory import log_secure_memory
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock, SystemClock
@@ -91,7 +90,6 @@ class EmbeddedGateway:
         await self._feed.start()
         await self._switch.start()
         await self._switch.heard_regions(self._timing.pull_every_s * 2)
-        log_secure_memory()
 
     async def close(self) -> None:
         """Wipe every key, and end this incarnation's registration."""

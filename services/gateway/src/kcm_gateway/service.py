@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_keymem.random import KeyRandomness
-from kcm_keymem.secure_memory import as_metadata
+from kcm_keymem.secure_memory import as_metadata, log_secure_memory
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.replica.applications import Applications
@@ -77,6 +77,7 @@ class GatewayService:
     async def start(self) -> None:
         """Connect, catch up, serve."""
         await self._member.start()
+        log_secure_memory()
         self._sessions.start()
         region, me = self._me.region, self._me.name
         queue = f"gateway-{region}"
