@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from hashlib import sha256
 
 import pytest
 from kcm_killswitch.model.hold_set import HoldState
@@ -168,7 +167,8 @@ async def test_a_core_that_seals_a_refusal_that_is_none_does_not_succeed(region,
         request = decode(CoreRequest, region.body)
         session, _ = core.sessions.session("gw-eu", request.session_id)
         plain = memoryview(encode(said) if said else b"no failure")
-        digest = sha256(region.body).digest()
+        clear = request.clear("eu", "wrap", "acme", "crm")
+        digest = session.keys.request_digest(request.counter, clear)
         return encode(
             SealedRefusal(v=1, refused=session.keys.seal_reply(digest, plain, bytes(24), "refused"))
         )

@@ -8,9 +8,11 @@ only.
 
 from __future__ import annotations
 
+import hmac
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -221,23 +223,30 @@ def ticket_to_sign(info: bytes, ciphertext: bytes) -> bytes:
     return ctx("kcm/v1/ticket", sha256(info).digest(), sha256(ciphertext).digest())
 
 
-def session_keys(hpke_secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes, bytes]:
-    """The request's and the reply's key."""
+def session_keys(hpke_secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes, bytes, bytes]:
+    """The keys for requests, for replies and for asks."""
     secret = open_sealed(hpke_secret, ciphertext, info)
     return direction_keys(secret, ciphertext, info)
 
 
-def direction_keys(secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes, bytes]:
+def direction_keys(secret: bytes, ciphertext: bytes, info: bytes) -> tuple[bytes, bytes, bytes]:
     salt = sha256(info + ciphertext).digest()
-    request, reply = (
-        HKDF(SHA256(), 32, salt, name).derive(secret) for name in (b"request", b"reply")
+    request, reply, ask = (
+        HKDF(SHA256(), 32, salt, name).derive(secret) for name in (b"request", b"reply", b"ask")
     )
-    return request, reply
+    return request, reply, ask
 
 
 def request_aad(session_id: bytes, counter: int, clear: bytes) -> bytes:
     return ctx("kcm/v1/request", session_id, u64(counter), clear)
 
 
-def reply_aad(request_body: bytes, callee: str, outcome: str) -> bytes:
-    return ctx("kcm/v1/reply", sha256(request_body).digest(), callee, outcome)
+def reply_aad(aad: bytes, callee: str, outcome: str) -> bytes:
+    return ctx("kcm/v1/reply", sha256(aad).digest(), callee, outcome)
+
+
+def ask_tag(key: bytes, about: tuple[Any, ...], wrapped: bytes) -> bytes:
+    """``about`` has session id, region, Gateway, tenant, service, deadline and L3 version."""
+    *names, deadline_ms, version = about
+    parts = (*names, u64(deadline_ms), u32(version), sha256(wrapped).digest())
+    return hmac.digest(key, ctx("kcm/v1/ask", *parts), "sha256")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography.exceptions import InvalidTag
 from kcm_keymem.arena import Arena
+from kcm_schemas.asks import keys_digest, to_tag
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure
@@ -108,7 +109,7 @@ def test_ticket() -> None:
 
 def test_keys() -> None:
     keys = decoder.session_keys(value("hpke_secret"), value("ciphertext"), value("info"))
-    assert keys == (value("request_key"), value("reply_key"))
+    assert keys == (value("request_key"), value("reply_key"), value("ask_key"))
     derived = decoder.direction_keys(value("session_secret"), value("ciphertext"), value("info"))
     assert derived == keys
     assert sha256(value("info") + value("ciphertext")).digest() == value("salt")
@@ -146,12 +147,23 @@ def test_reply(session: Session, name: str, field: str, outcome: Outcome) -> Non
     sealed = packed.read_message(value(name), ("v", field))[field]
     message = decode_sealed_reply(value(name))
     assert sealed == getattr(message, field)
-    aad = decoder.reply_aad(value("request"), CASE["callee"], outcome)
+    aad = decoder.reply_aad(value("request_aad"), CASE["callee"], outcome)
     assert aad == value(f"{name}_aad")
     plain = decoder.xaes_open(value("reply_key"), sealed, aad)
     out = memoryview(bytearray(len(plain)))
-    session.open_reply(sha256(value("request")).digest(), sealed, out, outcome)
+    digest = session.request_digest(CASE["counter"], value("clear"))
+    session.open_reply(digest, sealed, out, outcome)
     assert plain == out == value(f"{name}_plain")
+
+
+def test_ask(session: Session) -> None:
+    session_id, *about = CASE["ask_parts"]
+    parts = (bytes.fromhex(session_id), *about)
+    assert to_tag(*parts, keys_digest(value("ask_wrapped"))) == value("ask_message")
+    tag = decoder.ask_tag(value("ask_key"), parts, value("ask_wrapped"))
+    assert tag == value("ask_tag")
+    assert session.has_tagged(value("ask_message"), tag)
+    assert not session.has_tagged(value("ask_message"), bytes((tag[0] ^ 1,)) + tag[1:])
 
 
 def test_what_a_reply_says() -> None:
@@ -173,9 +185,11 @@ def test_refused(case: dict[str, Any], session: Session) -> None:
             session.open_request(message.counter, message.clear(*case["subject"]), sealed, out)
         key = value("request_key")
     else:
-        aad = decoder.reply_aad(body, case["callee"], "answered")
+        clear = clear_part(fields, case["subject"])
+        of_request = decoder.request_aad(fields["session_id"], fields["counter"], clear)
+        aad = decoder.reply_aad(of_request, case["callee"], "answered")
         with pytest.raises(InvalidTag):
-            session.open_reply(sha256(body).digest(), sealed, out)
+            session.open_reply(sha256(of_request).digest(), sealed, out)
         key = value("reply_key")
     assert not any(out)
     with pytest.raises(Refused) as caught:

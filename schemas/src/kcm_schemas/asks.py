@@ -72,12 +72,16 @@ def to_tag(
     service: str,
     deadline_ms: int,
     l3_version: int,
-    wrapped: bytes | memoryview,
+    keys: bytes,
 ) -> bytes:
-    """Return the bytes that a tag covers; ``wrapped`` has the keys of a list, 72 bytes each."""
+    """Return the bytes that a tag covers; ``keys`` is the ``keys_digest`` of a list."""
     names = (region, gateway, tenant, service)
-    keys = sha256(wrapped).digest()
     return ctx(labels.ASK, session_id, *names, deadline_ms, l3_version, keys)
+
+
+def keys_digest(wrapped: bytes | memoryview) -> bytes:
+    """Return the SHA-256 of the wrapped keys of a list, 72 bytes each."""
+    return sha256(wrapped).digest()
 
 
 def version_of(name: bytes) -> int:

@@ -94,7 +94,7 @@ def unpack(
         raise KcmError(Code.TOO_LARGE)
     budget = _Budget(containers)
     try:
-        if body.count(b"\xdc") + body.count(b"\xdd") > _HEADS_FREE:
+        if len(body) > _UNCHECKED_MAX:
             _complete(body)
         return msgpack.unpackb(
             body,
@@ -113,9 +113,9 @@ def unpack(
     raise KcmError(Code.MALFORMED, "the message is not msgpack, or not of this shape")
 
 
-_HEADS_FREE: Final = 8
-"""How many bytes of a message may look like heads of long lists before it is checked for
-completeness: each makes the library allocate ``ITEMS_MAX`` items, 64 KiB, at most."""
+_UNCHECKED_MAX: Final = 24
+"""Bytes of a message that is not checked for completeness. Each head of a long list has three, and
+makes the library allocate ``ITEMS_MAX`` items, 64 KiB, at most."""
 
 
 def _complete(body: bytes) -> None:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kcm_keymem.arena import Arena
 from kcm_schemas import labels
+from kcm_schemas.asks import keys_digest, to_tag
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code
 from kcm_schemas.data import Failure
@@ -74,8 +75,9 @@ def channel() -> Document:
     plain = fixed("first data key") + fixed("second data key")
     request, clear = _request(ciphertext, plain)
     body = encode(request)
-    reply, answer = _reply(ciphertext, body)
-    refusal, refused = _refusal(ciphertext, body)
+    aad = ctx(labels.REQUEST, INFO.session_id, request.counter, clear)
+    reply, answer = _reply(ciphertext, aad)
+    refusal, refused = _refusal(ciphertext, aad)
     salt = sha256(info + ciphertext).digest()
     return {
         "about": "one wrap of two keys: ticket, sealed request, sealed reply, with every "
@@ -103,16 +105,17 @@ def channel() -> Document:
         "reply_key": HKDF(SHA256(), 32, salt, b"reply").derive(SECRET).hex(),
         "counter": request.counter,
         "clear": clear.hex(),
-        "request_aad": ctx(labels.REQUEST, INFO.session_id, request.counter, clear).hex(),
+        "request_aad": aad.hex(),
         "request_plain": plain.hex(),
         "request": body.hex(),
         "callee": CALLEE,
-        "reply_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, "answered").hex(),
+        "reply_aad": ctx(labels.REPLY, sha256(aad).digest(), CALLEE, "answered").hex(),
         "reply_plain": answer.hex(),
         "reply": encode(reply).hex(),
-        "refusal_aad": ctx(labels.REPLY, sha256(body).digest(), CALLEE, "refused").hex(),
+        "refusal_aad": ctx(labels.REPLY, sha256(aad).digest(), CALLEE, "refused").hex(),
         "refusal_plain": refused.hex(),
         "refusal": encode(refusal).hex(),
+        **_ask(ciphertext, salt),
         "invalid": _broken(request, body, reply, refusal),
     }
 
@@ -139,21 +142,40 @@ def _request(ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:
     return CoreRequest(**fields, sealed=sealed), clear
 
 
-def _reply(ciphertext: bytes, body: bytes) -> tuple[SealedReply, bytes]:
+def _ask(ciphertext: bytes, salt: bytes) -> dict[str, Any]:
+    """An application's tag for two wrapped keys, in a session with the same secrets."""
+    wrapped = fixed("first blob", 72) + fixed("second blob", 72)
+    about = (INFO.session_id, REGION, CALLER, TENANT, SERVICE, ISSUED + 2_000, 3)
+    message = to_tag(*about, keys_digest(wrapped))
+    session = open_session_as_callee(INFO, _private(), ciphertext, Arena())
+    try:
+        tag = session.tag(message)
+    finally:
+        session.close()
+    return {
+        "ask_key": HKDF(SHA256(), 32, salt, b"ask").derive(SECRET).hex(),
+        "ask_parts": [INFO.session_id.hex(), *about[1:]],
+        "ask_wrapped": wrapped.hex(),
+        "ask_message": message.hex(),
+        "ask_tag": tag.hex(),
+    }
+
+
+def _reply(ciphertext: bytes, aad: bytes) -> tuple[SealedReply, bytes]:
     answer = REPLY_HEAD.pack(9_500, 3) + fixed("first blob", 72) + fixed("second blob", 72)
-    sealed = _sealed(ciphertext, body, answer, "answered")
+    sealed = _sealed(ciphertext, aad, answer, "answered")
     return SealedReply(v=1, sealed=sealed), answer
 
 
-def _refusal(ciphertext: bytes, body: bytes) -> tuple[SealedRefusal, bytes]:
+def _refusal(ciphertext: bytes, aad: bytes) -> tuple[SealedRefusal, bytes]:
     failure = encode(Failure(v=1, error=Code.TENANT_KILLED, detail="the tenant is killed"))
-    return SealedRefusal(v=1, refused=_sealed(ciphertext, body, failure, "refused")), failure
+    return SealedRefusal(v=1, refused=_sealed(ciphertext, aad, failure, "refused")), failure
 
 
-def _sealed(ciphertext: bytes, body: bytes, plain: bytes, outcome: Outcome) -> bytes:
+def _sealed(ciphertext: bytes, aad: bytes, plain: bytes, outcome: Outcome) -> bytes:
     session = open_session_as_callee(INFO, _private(), ciphertext, Arena())
     try:
-        digest, nonce = sha256(body).digest(), fixed(f"{outcome} nonce", 24)
+        digest, nonce = sha256(aad).digest(), fixed(f"{outcome} nonce", 24)
         return session.seal_reply(digest, memoryview(bytearray(plain)), nonce, outcome)
     finally:
         session.close()

@@ -12,7 +12,7 @@ from typing import Final
 
 from kcm_runtime.clock import Clock
 from kcm_schemas import data_subjects, limits
-from kcm_schemas.asks import Ask, split, to_tag, version_of
+from kcm_schemas.asks import Ask, keys_digest, split, to_tag, version_of
 from kcm_schemas.data_subjects import OPEN_APP, DataSubject
 from kcm_schemas.roster import Role
 from kcm_sealing.memory import SecretRandomness
@@ -61,7 +61,10 @@ class CoreAsks:
         """
         deadline_ms = self._clock.unix_ms() + max(1, int(within_s * 1000))
         lists = [
-            (version_of(names[positions[0]]), b"".join(names[one][4:] for one in positions))
+            (
+                version_of(names[positions[0]]),
+                keys_digest(b"".join([names[one][4:] for one in positions])),
+            )
             for positions in split(names, range(len(names)))
         ]
         found = []
@@ -71,7 +74,7 @@ class CoreAsks:
             session_id = session.keys.info.session_id
             about = (session_id, self._region, gateway, asked.tenant, asked.service, deadline_ms)
             tags = b"".join(
-                session.keys.tag(to_tag(*about, version, wrapped)) for version, wrapped in lists
+                session.keys.tag(to_tag(*about, version, keys)) for version, keys in lists
             )
             core = session.peer
             found.append(Ask(core=core, session_id=session_id, deadline_ms=deadline_ms, tags=tags))

@@ -178,7 +178,8 @@ class SealedChannel:
             except KcmError as error:
                 raise self._replies.unreached(session, error, sent) from None
             try:
-                return self._replies.read(session, answer, message, _room).tobytes()
+                digest = session.keys.request_digest(counter, clear)
+                return self._replies.read(session, answer, digest, _room).tobytes()
             except Elsewhere:
                 raise
             except KcmError as error:  # the Gateway sealed it

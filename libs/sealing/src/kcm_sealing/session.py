@@ -12,8 +12,8 @@ The session's keys are ``HKDF-SHA256(s, salt = SHA-256(info || ct), info)``, wit
 ``request`` and ``reply`` for the two directions, and ``ask`` for tags of the caller
 (``kcm_schemas.asks``). Every body is XAES-256-GCM with a fresh random nonce. A request binds its
 session, its counter and everything that travels beside it in clear; the callee accepts each counter
-once. A reply binds the SHA-256 of its request, the name of the callee, and whether it is an answer
-or a refusal.
+once. A reply binds the SHA-256 of its request's associated data, or of the ticket, the name of the
+callee, and whether it is an answer or a refusal.
 """
 
 from __future__ import annotations
@@ -120,10 +120,21 @@ class Session:
         aad = ctx(labels.REQUEST, self.info.session_id, counter, clear)
         self._open(_REQUEST, sealed, aad, out)
 
+    def request_digest(self, counter: int, clear: bytes) -> bytes:
+        """Return what the reply to a request is bound to: the SHA-256 of its associated data.
+
+        That names the request: each counter of a session is used once.
+        """
+        aad = ctx(labels.REQUEST, self.info.session_id, counter, clear)
+        return hashlib.sha256(aad).digest()
+
     def seal_reply(
         self, request: bytes, plain: memoryview, nonce: bytes, outcome: Outcome = "answered"
     ) -> bytes:
-        """Seal the reply to ``request`` (its SHA-256); ``nonce`` is 24 fresh random bytes."""
+        """Seal the reply to ``request`` (``request_digest``, or the SHA-256 of a ticket).
+
+        ``nonce`` is 24 fresh random bytes.
+        """
         return self._seal(_REPLY, plain, self._reply_aad(request, outcome), nonce)
 
     def open_reply(

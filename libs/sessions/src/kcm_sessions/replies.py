@@ -7,7 +7,6 @@ makes the caller ask another peer, or open a new session.
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -47,8 +46,10 @@ class Replies:
                 self._sessions.forget(session)
         return error
 
-    def read(self, session: PeerSession, answer: bytes, body: bytes, room: Room) -> memoryview:
-        """Open the answer to ``body``; raises ``Elsewhere``, or the refusal that the peer sealed.
+    def read(self, session: PeerSession, answer: bytes, digest: bytes, room: Room) -> memoryview:
+        """Open the answer to the request with this digest (``Session.request_digest``).
+
+        Raises ``Elsewhere``, or the refusal that the peer sealed.
 
         On failure, the memory of ``room`` is wiped.
         """
@@ -64,7 +65,6 @@ class Replies:
         if not self._sessions.acts(session):
             text = f"{session.peer} acts no more"
             raise Elsewhere(session.peer, KcmError(Code.UNAVAILABLE, text))
-        digest = sha256(body).digest()
         if isinstance(reply, SealedRefusal):
             raise self._refused(session, digest, reply)
         out = room(plain_size(reply.sealed))

@@ -274,7 +274,8 @@ class CoreClient:
             answer = await self._ask(subject, body, self._timeout_s)
         except KcmError as error:
             raise self._replies.unreached(session, error, sent) from None
-        self._replies.read(session, answer, body, lambda size: out if size == len(out) else None)
+        digest = session.keys.request_digest(draft.counter, clear)
+        self._replies.read(session, answer, digest, lambda size: out if size == len(out) else None)
         lease_ms, version = REPLY_HEAD.unpack_from(out)
         return Lease(version, sent, sent + lease_ms / 1000)
 

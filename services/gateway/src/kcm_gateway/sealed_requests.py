@@ -8,7 +8,6 @@ Gateway, or a new session, may help.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -30,7 +29,7 @@ from kcm_gateway.keys.asks import AppAsks
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One request: its session, the SHA-256 of its message, what was sealed, and its asks."""
+    """One request: its session, what its reply is bound to, what was sealed, and its asks."""
 
     session: OpenSession
     digest: bytes
@@ -72,7 +71,8 @@ class SealedRequests:
             raise self._copy()
         self._sessions.used(session)
         asks = AppAsks(session.caller, request.asks)
-        return Opened(session, sha256(body).digest(), plain.tobytes(), asks)
+        digest = session.keys.request_digest(request.counter, clear)
+        return Opened(session, digest, plain.tobytes(), asks)
 
     def acting(self, opened: Opened) -> App:
         """Return the application's entry, by what is in force now; raises ``forbidden``."""

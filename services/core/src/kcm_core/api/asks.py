@@ -18,7 +18,7 @@ from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import limits
 from kcm_schemas.app import App
-from kcm_schemas.asks import Asked, to_tag
+from kcm_schemas.asks import Asked, keys_digest, to_tag
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data_subjects import DataSubject
 from kcm_schemas.roster import Instance
@@ -116,7 +116,7 @@ class Asks:
             unwrap.asked.service,
             one.deadline_ms,
             unwrap.l3_version,
-            unwrap.wrapped[part.start * size : part.stop * size],
+            keys_digest(unwrap.wrapped[part.start * size : part.stop * size]),
         )
         return STATUS_OK if session.keys.has_tagged(message, one.tag) else STATUS_FORBIDDEN
 

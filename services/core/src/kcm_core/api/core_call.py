@@ -22,20 +22,24 @@ from kcm_core.api.asks import Outcome
 
 @dataclass(slots=True)
 class Call:
-    """One request: its content, its bytes, its associated data, and the caller's session.
+    """One request: its content, its clear part, and the caller's session.
 
     ``taken`` says that the caller sealed it, and that its counter was taken for it.
     """
 
     asked: data_subjects.DataSubject
     request: CoreRequest
-    body: bytes
     clear: bytes
     session: OpenSession
     caller: Instance
     taken: bool = False
     outcomes: Sequence[Outcome] = field(default_factory=tuple)
     """What an unwrap that was done gave each application."""
+
+    @property
+    def digest(self) -> bytes:
+        """What the reply is bound to."""
+        return self.session.keys.request_digest(self.request.counter, self.clear)
 
 
 def copied() -> KcmError:

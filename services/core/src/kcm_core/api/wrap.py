@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Final
 
 from kcm_keymem.arena import Purged, ScratchPool
@@ -121,7 +120,7 @@ class WrapApi:
             # Not recorded either: the rest of the buffer is reserved for purges.
             raise KcmError(Code.UNAVAILABLE, self._room.refusal)
         clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
-        call = Call(asked, request, body, clear, session, caller)
+        call = Call(asked, request, clear, session, caller)
         try:
             _check_granted(asked, caller)
             return await self._serve_known(call)
@@ -169,7 +168,7 @@ class WrapApi:
         if keys.closed:
             raise refusal
         plain = encode(Failure(v=1, error=refusal.code, detail=refusal.detail))
-        digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
+        digest, nonce = call.digest, self._random.public(limits.NONCE_SIZE)
         sealed = keys.seal_reply(digest, memoryview(plain), nonce, "refused")
         return encode(SealedRefusal(v=1, refused=sealed))
 
@@ -261,7 +260,7 @@ class WrapApi:
 
     def _seal(self, call: Call, key: ServiceKey, reply: memoryview, lease_ms: int) -> bytes:
         REPLY_HEAD.pack_into(reply, 0, lease_ms, key.version)
-        digest, nonce = sha256(call.body).digest(), self._random.public(limits.NONCE_SIZE)
+        digest, nonce = call.digest, self._random.public(limits.NONCE_SIZE)
         return call.session.keys.seal_reply(digest, reply, nonce)
 
     def _tell(self, call: Call, code: Code, failed: int) -> None:
