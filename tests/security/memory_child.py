@@ -87,6 +87,7 @@ def _made(tell: Tell) -> Iterator[session.Session]:
         )
         with memory.use() as view:
             tell(view[:64])
+            tell(view[96:128])
         yield made
 
 
@@ -106,6 +107,7 @@ def callee(tell: Tell) -> None:
             opened = session.open_session_as_callee(_info(), private, ciphertext, memory)
             with memory.use() as view:
                 tell(view[:64])
+                tell(view[96:128])
             _use(opened)
             opened.close()
 
@@ -115,6 +117,14 @@ def _use(opened: session.Session) -> None:
         sealed = opened.seal_request(1, b"clear", view[:32], os.urandom(24))
         opened.open_request(1, b"clear", sealed, view[32:])
         opened.seal_reply(bytes(32), view[:32], os.urandom(24))
+        opened.has_tagged(b"message", opened.tag(b"message"))
+
+
+def tagged(tell: Tell) -> None:
+    """An application's sessions with a Core, used for a tag and for nothing after it."""
+    for made in _made(tell):
+        made.tag(b"message")
+        made.close()
 
 
 def identity(tell: Tell) -> None:
@@ -155,7 +165,17 @@ def unpurged(tell: Tell) -> None:
 
 PATTERNS: dict[str, Callable[[Tell], None]] = {
     pattern.__name__: pattern
-    for pattern in (envelope, caller, unused, callee, identity, secret_file, as_bytes, unpurged)
+    for pattern in (
+        envelope,
+        caller,
+        unused,
+        tagged,
+        callee,
+        identity,
+        secret_file,
+        as_bytes,
+        unpurged,
+    )
 }
 
 

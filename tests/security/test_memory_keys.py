@@ -58,7 +58,7 @@ def leaked(
             child.kill()
 
 
-@pytest.mark.parametrize("pattern", ["envelope", "caller", "unused", "identity"])
+@pytest.mark.parametrize("pattern", ["envelope", "caller", "unused", "tagged", "identity"])
 @pytest.mark.parametrize("allocator", [BOUND, CORE_ALLOCATOR], ids=["default", "core"])
 def test_nothing_is_left(pattern: str, allocator: dict[str, str]) -> None:
     found, keys = leaked(pattern, allocator)

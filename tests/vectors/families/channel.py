@@ -82,15 +82,7 @@ def channel() -> Document:
     return {
         "about": "one wrap of two keys: ticket, sealed request, sealed reply, with every "
         "intermediate value",
-        "info_parts": [
-            REGION,
-            CALLEE,
-            INFO.key_id.hex(),
-            CALLER,
-            INFO.incarnation.hex(),
-            INFO.session_id.hex(),
-            *(INFO.issued_ms, INFO.expiry_ms),
-        ],
+        "info_parts": _info_parts(),
         "subject": [REGION, OPERATION, TENANT, SERVICE],
         "hpke_secret": HPKE_SECRET.hex(),
         "hpke_public": _private().public_bytes.hex(),
@@ -118,6 +110,11 @@ def channel() -> Document:
         **_ask(ciphertext, salt),
         "invalid": _broken(request, body, reply, refusal),
     }
+
+
+def _info_parts() -> list[str | int]:
+    ids = (INFO.incarnation.hex(), INFO.session_id.hex())
+    return [REGION, CALLEE, INFO.key_id.hex(), CALLER, *ids, INFO.issued_ms, INFO.expiry_ms]
 
 
 def _request(ciphertext: bytes, plain: bytes) -> tuple[CoreRequest, bytes]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kcm import Client, Code, KcmError
+from kcm_gateway.embedded import EmbeddedGateway
 from kcm_runtime.clock import SystemClock
 
 KILLED: Final = "acme"
@@ -50,6 +51,19 @@ async def refused(client: Client, record: bytes) -> str:
     return Code.OK.value
 
 
+async def refused_gateway(config: Path, record: bytes) -> str:
+    """Return the code with which a Core refuses a Gateway that no application asks.
+
+    It has everything that a thief of a Gateway has: identity, configuration and place on the bus.
+    """
+    async with EmbeddedGateway.join(str(config)) as stolen:
+        try:
+            await stolen.engine.decrypt(KILLED, SERVICE, [record])
+        except KcmError as error:
+            return error.code.value
+    return Code.OK.value
+
+
 def audit(directory: Path, config: Path) -> dict[str, Any]:
     """Verify the journal offline, with the Auditor's program."""
     done = subprocess.run(
@@ -83,6 +97,7 @@ def passed(result: dict[str, Any]) -> bool:
             rows > 0 and result["round_trips_ok"] == rows,
             file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
             result["without_grant"] == "forbidden",
+            result["stolen_gateway"] == "forbidden",
             result["wrong_region"] == "wrong_region",
             kill["complete"] and kill["instances"] > 0,
             after["killed_tenant"] == "tenant_killed",

@@ -22,6 +22,7 @@ from kcm._internal.kills import Kills
 from kcm.cli.signals import orderly, undisturbed
 from kcm_runtime.clock import SystemClock
 from kcm_schemas.app import App
+from kcm_schemas.roster import Role
 from kcm_schemas.text import counted
 
 from kcm_devsystem import applications, system
@@ -35,6 +36,7 @@ from kcm_devsystem.demo.checks import (
     audit,
     passed,
     refused,
+    refused_gateway,
     refused_plaintext,
     served,
 )
@@ -145,6 +147,7 @@ class _Scenario:
             result["file"] = await self._file()
             result["wrong_region"] = await refused(abroad, sealed[0])
             self._tell(f"a record of {HOME}, offered to {ABROAD}: {result['wrong_region']}")
+            result["stolen_gateway"] = await self._stolen_gateway(sealed[0])
             streams = [
                 Stream(client, tenant, SERVICE, self._clock)
                 for client in (home, abroad)
@@ -207,6 +210,13 @@ class _Scenario:
         result["records"], result["round_trips_ok"] = len(self._rows), same
         self._tell(f"decrypted {same} of {rows} correctly")
         return sealed
+
+    async def _stolen_gateway(self, record: bytes) -> str:
+        """Be a Gateway of the region, and decrypt without an application that asks."""
+        gateway = next(one for one in self._setup.members if one.role is Role.GATEWAY)
+        refusal = await refused_gateway(config_file(self._setup.directory, gateway), record)
+        self._tell(f"a stolen Gateway asks a Core for what no application asks: {refusal}")
+        return refusal
 
     async def _file(self) -> dict[str, Any]:
         """Encrypt 64 MiB in pieces of 1 MiB, in an application that embeds the engine."""
