@@ -94,14 +94,16 @@ class SealedChannel:
     ) -> bytes:
         """Send a request to decrypt, and ask Cores for its data keys: 76 bytes each, in order."""
         asked, until = data_subjects.read_data(subject), self._clock.elapsed() + timeout_s
-        for _ in range(TRIES_MAX):
+        tries = TRIES_MAX
+        while True:
+            tries -= 1
             sessions = await self._cores.sessions() if names else []
             left = until - self._clock.elapsed()
             asks = partial(self._cores.asks, sessions, asked=asked, names=names, within_s=left)
             answer = await self._request(asked, body, left, asks)
-            if not _no_ask_is_known(answer) or not self._cores.doubt(sessions):
+            again = tries and _no_ask_is_known(answer) and self._cores.doubt(sessions)
+            if not again:
                 return answer
-        return answer
 
     async def _carry(self, core: str, verb: str, body: bytes, timeout_s: float) -> bytes:
         """Have a Gateway pass on what begins a session with a Core."""

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kcm_keymem.slots import Slots
 from kcm_killswitch.replica.applications import Applications, check_granted
 from kcm_runtime.host import Host
 from kcm_runtime.requests import check_deadline
@@ -23,6 +22,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data_subjects import DataSubject
 from kcm_schemas.roster import Instance
 from kcm_schemas.vault import STATUS_FORBIDDEN, STATUS_OK, STATUS_UNKNOWN_ASK
+from kcm_sealing.memory import Lend
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, OpenSession, Sessions
 
@@ -63,13 +63,14 @@ class Verdict:
 class Asks:
     """Judges asks, by the sessions that applications have with this Core."""
 
-    def __init__(self, host: Host, keys: SessionKeys, applications: Applications) -> None:
+    def __init__(
+        self, host: Host, keys: SessionKeys, applications: Applications, lend: Lend
+    ) -> None:
+        """``lend`` makes the memory of a session."""
         self._region: Final = host.me.region
         self._clock: Final = host.clock
         self._applications: Final = applications
-        self.sessions: Final[Sessions[App]] = Sessions(
-            host, keys, applications, Slots().lend, APPLICATIONS
-        )
+        self.sessions: Final[Sessions[App]] = Sessions(host, keys, applications, lend, APPLICATIONS)
 
     def judge(self, unwrap: Unwrap, asked: Sequence[Asked]) -> list[Verdict]:
         """Return the verdicts on all keys of a request, in their order; never waits."""

@@ -162,8 +162,7 @@ class Core:
         for tenant in self._ports.vault.open_tenants:
             self._ports.purge(tenant)
         self._ports.vault.close()
-        self._keys.sessions.close()
-        self._keys.app_sessions.close()
+        self._keys.close()
         self._ports.session_keys.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.replica.applications import Applications
@@ -28,9 +29,17 @@ class KeyService:
     loader: KeyLoader
     sessions: GatewaySessions
     app_sessions: Sessions[App]
+    slots: Slots
+    """The memory of ``app_sessions``."""
     wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
+
+    def close(self) -> None:
+        """Wipe the keys of all sessions."""
+        self.sessions.close()
+        self.app_sessions.close()
+        self.slots.close()
 
     async def begin(self, subject: str, body: bytes) -> bytes:
         """Serve what begins a session with a Gateway, or with an application; raises ``KcmError``.
@@ -50,7 +59,8 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     loader = key_loader(ports, monitor)
     held = HeldKeys(ports.replica_state.revocations, "instance")
     sessions = GatewaySessions(ports.host, ports.session_keys, incarnations, held)
-    asks = Asks(ports.host, ports.session_keys, _applications(ports))
+    slots = Slots()
+    asks = Asks(ports.host, ports.session_keys, _applications(ports), slots.lend)
     wrapping = WrapApi(
         ports.host,
         ports.replica_state.admission,
@@ -62,7 +72,7 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
         room=ports.audit_room,
     )
     return KeyService(
-        loader, sessions, asks.sessions, wrapping, _creator(ports, loader), _rewrapper(ports)
+        loader, sessions, asks.sessions, slots, wrapping, _creator(ports, loader), _rewrapper(ports)
     )
 
 

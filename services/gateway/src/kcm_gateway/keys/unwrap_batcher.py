@@ -140,7 +140,8 @@ class UnwrapBatcher:
             at = 0
             for call in calls:
                 end = at + len(call.blobs)
-                if (code := bad.get(at)) in _ASK_CODES:
+                code = bad.get(at, Code.OK)
+                if code in _ASK_CODES:
                     _fail(call, KcmError(code))
                 elif not call.answer.done():
                     mine = frozenset(position - at for position in bad if at <= position < end)
