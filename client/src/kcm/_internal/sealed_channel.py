@@ -8,6 +8,7 @@ without a seal: a refusal as an encoded ``Failure``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from typing import Final, Protocol
@@ -97,7 +98,11 @@ class SealedChannel:
         tries = TRIES_MAX
         while True:
             tries -= 1
-            sessions = await self._cores.sessions() if names else []
+            try:
+                async with asyncio.timeout(max(0.0, until - self._clock.elapsed())):
+                    sessions = await self._cores.sessions() if names else []
+            except TimeoutError:
+                raise KcmError(Code.DEADLINE_EXCEEDED) from None
             left = until - self._clock.elapsed()
             asks = partial(self._cores.asks, sessions, asked=asked, names=names, within_s=left)
             answer = await self._request(asked, body, left, asks)
