@@ -18,6 +18,7 @@ class Idle:
 
     pending: list[int]
     made: int = 0
+    names: list = field(default_factory=list)
     callbacks: list = field(default_factory=list)
 
     def jetstream(self):
@@ -28,7 +29,7 @@ class Idle:
         return self
 
     def new_inbox(self):
-        return "inbox"
+        return f"inbox.n{self.made}"
 
     def on_reconnect(self, callback):
         pass
@@ -45,6 +46,7 @@ class Idle:
 
     async def add_consumer(self, stream, config):
         self.made += 1
+        self.names.append(config.name)
         pending = self.pending.pop(0)
         asyncio.get_running_loop().create_task(self.beat())
         return SimpleNamespace(num_pending=pending)
@@ -60,4 +62,5 @@ async def test_what_expired_before_it_was_delivered_is_not_waited_for():
     follower = Follower(broker, "S", "s.>", SequentialFollower(lambda _: None), SystemClock())
     await asyncio.wait_for(follower.start(), 5)
     assert broker.made == 2
+    assert broker.names == ["n0", "n1"]  # each consumer has a name of its own
     await follower.close()

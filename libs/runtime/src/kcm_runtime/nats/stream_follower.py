@@ -192,6 +192,9 @@ class Follower:
             info = await self._connection.jetstream().add_consumer(
                 self._stream,
                 ConsumerConfig(
+                    # A named consumer has stream and filter in the subject of the request that
+                    # makes it, so that the broker can compare them with what a client may follow.
+                    name=inbox.rpartition(".")[2],
                     deliver_subject=inbox,
                     deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
                     opt_start_seq=first,
