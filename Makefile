@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/sessions libs/killswitch \
+MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/sessions libs/broker libs/killswitch \
            services/core services/gateway services/auditor client tools/devsystem
 SECONDS ?= 600
 WORKERS ?= 5

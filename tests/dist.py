@@ -106,6 +106,12 @@ ENVIRONMENTS: Final = (
         (Command(("python", "-m", "kcm_auditor", "--help"), "--verify"),),
     ),
     Environment(
+        "a broker's identities alone",
+        ("kcm-broker",),
+        BASE | {"kcm_broker"},
+        (Command(("python", "-c", "import kcm_broker.rights; print('rights')"), "rights"),),
+    ),
+    Environment(
         "the development system",
         ("kcm-devsystem",),
         KEYS | {"kcm", "kcm_core", "kcm_gateway", "kcm_auditor", "kcm_devsystem"},
