@@ -95,7 +95,7 @@ def test_revocations_that_have_no_effect_any_more_are_dropped():
     assert "revocations" not in body()
 
 
-@pytest.mark.parametrize("key", ["*", "", "U", account().public])
+@pytest.mark.parametrize("key", ["*", "", "U", "A" * 56])
 def test_only_users_are_revoked(key):
     refused(Code.MALFORMED, accounts.live, [Revocation(key, NOW)], NOW)
 
