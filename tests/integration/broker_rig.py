@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from kcm_devsystem import processes
 from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.server_binary import nats_server_binary
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats.client import ReadingClient
 from nats.aio.client import Client
 
 INSTANCES = tuple((role, f"{role}-{n}") for role in sorted(INSTANCE_ROLES) for n in (1, 2))
@@ -146,11 +148,22 @@ def start(directory, name, text):
     process = processes.spawn(name, argv, directory / "log", {}, die_with_parent=True)
     ports = directory / f"nats-server_{process.pid}.ports"
     processes.wait_ready(process, ReadyFile(ports))
-    found = json.loads(ports.read_text())
+    found = read_when_written(ports)
     # The file has no port for leaf nodes.
     leaf = re.search(r"leafnode connections on [^ ]*:(\d+)", process.log_path.read_text())
     port = urlparse(found["nats"][0]).port
     return Server(process, port, int(leaf[1]) if leaf else 0, directory)
+
+
+def read_when_written(path):
+    """Read a ports file; the server makes it and writes it a moment later."""
+    until = time.monotonic() + 10
+    while True:
+        text = path.read_text()
+        if text.rstrip().endswith("}"):
+            return json.loads(text)
+        assert time.monotonic() < until, text
+        time.sleep(0.005)
 
 
 @dataclass
@@ -218,13 +231,26 @@ class Connected:
     closed: list = field(default_factory=list)
 
 
-async def connect(server, ca, made, scope, directory, *, context=None, client=None, **options):
+def abort(client):
+    """Close the socket of a client that was refused or closed.
+
+    The library leaves the plain stream under TLS open, and after a handshake that failed, its own
+    closing waits without end.
+    """
+    transport = client._transport  # noqa: SLF001 - see above
+    for name in ("_bare_io_writer", "_io_writer"):
+        writer = getattr(transport, name, None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+async def connect(server, ca, made, scope, directory, *, context=None, **options):
     """Connect with a credentials file; one attempt, and no reconnecting by default."""
     path = directory / f"{made.key.public}.creds"
     credentials.write(path, made)
     login = FileLogin(path)
     own = scope.instance or made.key.public
-    one = Connected(client or Client(), own)
+    one = Connected(ReadingClient(), own)
 
     async def on_error(error):
         one.errors.append(error)
@@ -233,24 +259,28 @@ async def connect(server, ca, made, scope, directory, *, context=None, client=No
         one.closed.append(True)
 
     url = server if isinstance(server, str) else server.url
-    await one.client.connect(
-        servers=[url],
-        user_jwt_cb=login.user_jwt,
-        signature_cb=login.signature,
-        inbox_prefix=inbox_prefix(scope.role, own),
-        error_cb=on_error,
-        closed_cb=on_closed,
-        connect_timeout=5,
-        **(
-            {
-                "tls": context or ca.client(),
-                "tls_handshake_first": True,
-                "allow_reconnect": False,
-                "max_reconnect_attempts": 0,
-            }
-            | options
-        ),
-    )
+    try:
+        await one.client.connect(
+            servers=[url],
+            user_jwt_cb=login.user_jwt,
+            signature_cb=login.signature,
+            inbox_prefix=inbox_prefix(scope.role, own),
+            error_cb=on_error,
+            closed_cb=on_closed,
+            connect_timeout=5,
+            **(
+                {
+                    "tls": context or ca.client(),
+                    "tls_handshake_first": True,
+                    "allow_reconnect": False,
+                    "max_reconnect_attempts": 0,
+                }
+                | options
+            ),
+        )
+    except BaseException:
+        abort(one.client)
+        raise
     return one
 
 
@@ -270,6 +300,7 @@ async def joining(ca, directory):
     finally:
         for client in joined:
             await client.close()
+            abort(client)
 
 
 @dataclass

@@ -12,7 +12,6 @@ from kcm_broker.resolver import SystemAccount
 from kcm_broker.roles import Account
 from kcm_broker.server_subjects import SYSTEM_UPDATE
 from kcm_broker.tokens import TokenKind
-from kcm_runtime.nats.client import ReadingClient
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.errors import Error, NoServersError
@@ -155,12 +154,9 @@ async def test_a_revocation_closes_and_a_rollback_is_refused(region):
 
 
 async def test_a_renewed_file_counts_at_the_next_connect(region, tmp_path):
-    """With the product's client, which reconnects."""
     made = region.realm.user(APP, grants=(GRANT,))
     options = {"allow_reconnect": True, "max_reconnect_attempts": -1, "reconnect_time_wait": 0.1}
-    one = await rig.connect(
-        region.server, region.ca, made, APP, tmp_path, client=ReadingClient(), **options
-    )
+    one = await rig.connect(region.server, region.ca, made, APP, tmp_path, **options)
     try:
         place, core = "kcm.v1.eu.gateway.gateway-1", one.client
         await core.publish(f"{place}.decrypt.acme.mail")
@@ -175,6 +171,7 @@ async def test_a_renewed_file_counts_at_the_next_connect(region, tmp_path):
         assert "decrypt.acme.files" in str(one.errors[1])
     finally:
         await core.close()
+        rig.abort(core)
 
 
 class Spy:
