@@ -97,6 +97,7 @@ EXPECTED = {
         kcm.v1.eu.control.lease.gateway-1.*
         kcm.v1.eu.core.*.key
         kcm.v1.eu.core.*.open
+        kcm.v1.eu.core.*.open-app
         kcm.v1.eu.core.*.wrap.*.*
         kcm.v1.eu.core.*.unwrap.*.*
         _INBOX.application.>
@@ -134,6 +135,7 @@ EXPECTED = {
         kcm.v1.eu.gateway.roster
         kcm.v1.eu.gateway.*.key
         kcm.v1.eu.gateway.*.open
+        kcm.v1.eu.gateway.*.session.*.*
         kcm.v1.eu.gateway.*.roster
         kcm.v1.eu.gateway.*.GRANT
         """,

@@ -130,6 +130,7 @@ PUBLISHED = [
     kcm.v1.eu.auditor.status.more
     kcm.v1.eu.core.core-1.key
     kcm.v1.eu.core.core-2.open
+    kcm.v1.eu.core.core-2.open-app
     kcm.v1.eu.core.core-1.roster
     kcm.v1.eu.core.core-1.wrap.acme.mail
     kcm.v1.eu.core.core-2.unwrap.acme.mail
@@ -140,6 +141,7 @@ PUBLISHED = [
     kcm.v1.eu.gateway.roster
     kcm.v1.eu.gateway.gateway-1.key
     kcm.v1.eu.gateway.gateway-2.open
+    kcm.v1.eu.gateway.gateway-2.session.core-2.key
     kcm.v1.eu.gateway.gateway-1.roster
     kcm.v1.eu.gateway.gateway-1.other
     kcm.v1.eu.gateway.gateway-1.encrypt.acme.mail

@@ -57,7 +57,9 @@ class SimGateway(Instance):
         if self.world.plan.variant != "lease-at-start":
             await self.switch.heard_regions(self.world.plan.timing.pull_every_s * 2)
         region = self.who.region
-        await self.serve(data_subjects.gateway_all(region), f"gateway-{region}", self._data)
+        for operation in ("decrypt", "encrypt"):
+            subject = data_subjects.gateway_all(region, operation)
+            await self.serve(subject, f"gateway-{region}", self._data)
         self.ready = True
 
     def drop(self, tenant: str) -> int:

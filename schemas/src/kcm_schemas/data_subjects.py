@@ -14,9 +14,13 @@ def gateway(region: str, operation: str, tenant: str, service: str) -> str:
     return in_region(region, "gateway", operation, tenant, service)
 
 
-def gateway_all(region: str) -> str:
-    """The subjects that a Gateway serves."""
-    return f"{in_region(region, 'gateway')}.*.*.*"
+def gateway_all(region: str, operation: str) -> str:
+    """The subjects of one operation that every Gateway serves in a queue group.
+
+    One for each operation: a broker also delivers ``gateway.a.b.c.d`` to a client that it lets
+    subscribe ``gateway.*.*.*``, and that is a request to one Gateway.
+    """
+    return f"{in_region(region, 'gateway', operation)}.*.*"
 
 
 def gateway_at(region: str, instance: str, operation: str, tenant: str, service: str) -> str:

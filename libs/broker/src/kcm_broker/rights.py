@@ -151,16 +151,17 @@ def _reads(region: str) -> tuple[str, ...]:
     )
 
 
-def _core_sessions(region: str) -> tuple[str, ...]:
-    """What begins a session with any Core."""
-    return tuple(f"{subjects.in_region(region, 'core')}.*.{verb}" for verb in ("key", "open"))
+def _core_sessions(region: str, *carried: str) -> tuple[str, ...]:
+    """What begins a session with any Core; ``carried`` is what a Gateway carries for others."""
+    core = subjects.in_region(region, "core")
+    return tuple(f"{core}.*.{verb}" for verb in ("key", "open", *carried))
 
 
 def _gateway(region: str, instance: str) -> Rights:
     return Rights(
         publish=(
             *_writes_lease(region, instance),
-            *_core_sessions(region),
+            *_core_sessions(region, data_subjects.OPEN_APP),
             f"{subjects.in_region(region, 'core')}.*.wrap.*.*",
             f"{subjects.in_region(region, 'core')}.*.unwrap.*.*",
             *inboxes(Role.APPLICATION, Role.PLAIN, Role.OPERATOR),
@@ -211,6 +212,7 @@ def _application(region: str, _instance: str) -> Rights:
         publish=(
             data_subjects.gateway_roster(region),
             *(f"{place}.*.{verb}" for verb in ("key", "open", "roster")),
+            f"{place}.*.{data_subjects.CARRIED}.*.*",
             f"{place}.*.{GRANT}",
         ),
         subscribe=(own_inbox(Role.APPLICATION, SUBJECT),),

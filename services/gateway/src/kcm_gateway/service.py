@@ -19,7 +19,7 @@ from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, Sessions
 
 from kcm_gateway.config import GatewayConfig
-from kcm_gateway.data_api import DataApi
+from kcm_gateway.data_api import EVENTS, DataApi
 from kcm_gateway.embedded import EmbeddedGateway
 from kcm_gateway.sealed_requests import SealedRequests
 
@@ -85,7 +85,9 @@ class GatewayService:
         await self._service.add("sessions", sessions, self._sessions.handle, "")
         sealed = data_subjects.gateway_all_at(region, me)
         await self._service.add("sealed", sealed, self._api.handle_sealed, "")
-        await self._service.add("data", data_subjects.gateway_all(region), self._api.handle, queue)
+        for operation in sorted(EVENTS):
+            plain = data_subjects.gateway_all(region, operation)
+            await self._service.add(operation, plain, self._api.handle, queue)
         roster = data_subjects.gateway_roster(region)
         await self._service.add("roster", roster, self._roster, queue)
         await self._service.announce()

@@ -48,6 +48,8 @@ class Failure:
 
 _SAID: Final = {
     "authorization violation": Reason.LOGIN,
+    "user authentication expired": Reason.LOGIN,
+    "user authentication revoked": Reason.LOGIN,
     "maximum connections exceeded": Reason.FULL,
     "expecting info message": Reason.STRANGER,
     "json parse error": Reason.STRANGER,
