@@ -11,20 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
-from kcm_broker import accounts, credentials
+from kcm_broker import accounts
 from kcm_broker import server_configuration as configuration
 from kcm_broker.accounts import ScopeId
 from kcm_broker.certificates import Authority
 from kcm_broker.claims import User, operator_token
-from kcm_broker.credentials import Credentials, FileLogin
-from kcm_broker.nkeys import KeyKind, SigningKey
 from kcm_broker.resolver import OwnScope, Pusher, SystemAccount
 from kcm_broker.roles import INSTANCE_ROLES, Account, Role, inbox_prefix
 from kcm_devsystem import processes
 from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.server_binary import nats_server_binary
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats import credentials
 from kcm_runtime.nats.client import ReadingClient
+from kcm_runtime.nats.credentials import Credentials, FileLogin
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
 from nats.aio.client import Client
 
 INSTANCES = tuple((role, f"{role}-{n}") for role in sorted(INSTANCE_ROLES) for n in (1, 2))

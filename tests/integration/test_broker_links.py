@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
-from kcm_broker import accounts, credentials, tokens
+from kcm_broker import accounts, tokens
 from kcm_broker import rights as table
 from kcm_broker import server_configuration as configuration
 from kcm_broker.roles import Account
 from kcm_broker.tokens import TokenKind
 from kcm_devsystem import ports
+from kcm_runtime.nats import credentials
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.errors import Error

@@ -4,14 +4,15 @@ import re
 from dataclasses import replace
 
 import pytest
-from kcm_broker import accounts, credentials, tokens
+from kcm_broker import accounts, tokens
 from kcm_broker.claims import User, Validity
-from kcm_broker.credentials import Credentials
-from kcm_broker.nkeys import KeyKind, SigningKey
 from kcm_broker.resolver import SystemAccount
 from kcm_broker.roles import Account
 from kcm_broker.server_subjects import SYSTEM_UPDATE
 from kcm_broker.tokens import TokenKind
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from nats.errors import Error, NoServersError

@@ -5,10 +5,11 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
-from kcm_broker import credentials, tokens
+from kcm_broker import tokens
 from kcm_broker.claims import account_token, check_grant
-from kcm_broker.nkeys import KeyKind, SigningKey, decode_public, encode_public
 from kcm_broker.tokens import TokenKind
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public, encode_public
 from kcm_schemas.codes import KcmError
 
 from tests.unit.broker_rig import NOW, account, operator

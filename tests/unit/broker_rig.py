@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kcm_broker.nkeys import KeyKind, SigningKey
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
 
 NOW = 1_800_000_000
 

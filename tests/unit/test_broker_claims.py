@@ -19,8 +19,8 @@ from kcm_broker.claims import (
     verify_operator,
     verify_user,
 )
-from kcm_broker.nkeys import SigningKey
 from kcm_broker.tokens import TokenKind
+from kcm_runtime.nats.nkeys import SigningKey
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.broker_rig import NOW, StoppedClock, account, operator, user

@@ -88,7 +88,7 @@ async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
 _TEXTS: Final = {
     Reason.LOGIN: (
         "the broker at {where} rejects {user}: no such user, or another password",
-        "the context names the user, and {password_file} has the password",
+        "the context names the user, and {login_file} has its secret",
     ),
     Reason.CERTIFICATE: (
         "the certificate of the broker at {where} is not trusted: {detail}",
@@ -117,8 +117,8 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
     """Return the error for a broker that was not reached in time."""
     about = {
         "where": " or ".join(map(shown, address.urls)),
-        "user": address.user,
-        "password_file": address.password_file,
+        "user": address.user or "these credentials",
+        "login_file": address.login_file,
         "detail": failure.detail or "no reason given",
         "s": f"{CONNECT_S:.0f}",
     }

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_region
 
 from kcm_broker.claims import User, account_token, issued_at, user_token
-from kcm_broker.nkeys import KeyKind, SigningKey, decode_public
 from kcm_broker.rights import TABLE, rights
 from kcm_broker.roles import GRANT_VERBS, INSTANCE_ROLES, SPOKEN, Account, Role
 from kcm_broker.tokens import Claims

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kcm_runtime.clock import Clock
+from kcm_runtime.nats.credentials import USER_TOKEN_MAX
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name
 
 from kcm_broker import tokens
-from kcm_broker.nkeys import KeyKind, SigningKey, decode_public
 from kcm_broker.tokens import Claims, TokenKind
 
 GRANT_TAG: Final = "grant"
@@ -34,9 +35,6 @@ EMBEDDED_VERBS: Final = frozenset({"wrap", "unwrap"})
 
 GRANTS_MAX: Final = 512
 """Grants of one user: 256 places, each for two verbs (``limits.APP_GRANTS_MAX``)."""
-
-USER_TOKEN_MAX: Final = 60_000
-"""Characters of a user's token: it is sent in one line, of 64 KB at most (``max_control_line``)."""
 
 AHEAD_S_MAX: Final = 300
 """Seconds by which ``issued`` may be after the clock. A revocation made now does not reach a token

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
+from kcm_runtime.nats.nkeys import KeyKind, decode_public
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.names import is_name, is_region
-
-from kcm_broker.nkeys import KeyKind, decode_public
 
 RESOLVER_INTERVAL: Final = "2s"
 """How often a node compares its accounts with those of the other nodes. The default is two minutes,

@@ -17,9 +17,8 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey, check_signature, decode_public
 from kcm_schemas.codes import Code, KcmError
-
-from kcm_broker.nkeys import KeyKind, SigningKey, check_signature, decode_public
 
 TOKEN_MAX: Final = (1 << 20) - 1024
 """Characters of a token: the broker's messages have 1 MiB at most, headers included."""

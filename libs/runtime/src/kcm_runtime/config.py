@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from kcm_schemas.names import Name
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from kcm_runtime.logs import LogFormat
 
@@ -23,15 +23,39 @@ class Section(BaseModel):
 
 
 class BusAddress(Section):
-    """One account of the broker. The password is in a file that only its owner may read."""
+    """One account of the broker, and how a client logs in there.
+
+    It has ``credentials``, or a ``user`` and a ``password_file``: files that only their owner may
+    read. With ``ca``, it speaks TLS from the first byte, and believes only this authority.
+    """
 
     url: str
-    user: str
-    password_file: Path
+    user: str = ""
+    password_file: Path | None = None
+    credentials: Path | None = None
+    """The file with the user's token and seed; read again at each connection."""
+    inbox: Annotated[str, Field(pattern=r"^(_INBOX(\.[A-Za-z0-9-]{1,63}){2})?\z")] = ""
+    """Where the user may receive replies, as in ``_INBOX.core.core-1``; empty: anywhere."""
+    ca: Path | None = None
+    """The certificate of the authority that signs the broker's."""
     also: tuple[str, ...] = ()
     """Further nodes of a clustered broker; the first that answers is used."""
     allow_old_broker: bool = False
     """Warn instead of stopping when a node is too old (``kcm_runtime.nats.server_version``)."""
+
+    @model_validator(mode="after")
+    def _one_login(self) -> BusAddress:
+        by_password = bool(self.user) and self.password_file is not None
+        if by_password == (self.credentials is not None):
+            raise ValueError("give credentials, or user and password_file")
+        return self
+
+    @property
+    def login_file(self) -> Path:
+        """The file with the secret of the login."""
+        chosen = self.credentials or self.password_file
+        assert chosen is not None
+        return chosen
 
     @property
     def urls(self) -> tuple[str, ...]:

@@ -35,10 +35,10 @@ from nats.js import JetStreamContext
 
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
-from kcm_runtime.files.secret_file import read_password
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.client import ReadingClient
 from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
+from kcm_runtime.nats.login import Login
 from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
 from kcm_runtime.nats.store_health import Stores
@@ -75,6 +75,7 @@ class Connection:
     def __init__(self, address: BusAddress, name: str) -> None:
         self._address: Final = address
         self._name: Final = name
+        self._login: Final = Login(address)
         self._wanted: list[_Wanted] = []
         self._client: Client | None = None
         self._closing = False
@@ -131,7 +132,7 @@ class Connection:
 
         Raises ``SecretFileError``, and ``Unfit`` if the broker is too old.
         """
-        read_password(self._address.password_file)
+        self._login.check()
         await self._build(first=True)
 
     async def close(self) -> None:
@@ -219,8 +220,7 @@ class Connection:
                 await client.connect(
                     servers=self._servers(),
                     dont_randomize=True,
-                    user=self._address.user,
-                    password=read_password(self._address.password_file),
+                    **self._login.options(),
                     name=self._name,
                     connect_timeout=CONNECT_TIMEOUT_S,
                     reconnect_time_wait=random.uniform(0.1, 0.5),  # noqa: S311 - jitter

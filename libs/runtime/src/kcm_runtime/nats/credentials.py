@@ -14,13 +14,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from kcm_runtime.files.atomic import place
-from kcm_runtime.files.secret_file import SecretFileError, check_access
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 
-from kcm_broker.claims import USER_TOKEN_MAX
-from kcm_broker.nkeys import KeyKind, SigningKey
+from kcm_runtime.files.atomic import place
+from kcm_runtime.files.secret_file import SecretFileError, check_access
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
+
+USER_TOKEN_MAX: Final = 60_000
+"""Characters of a user's token: it is sent in one line, of 64 KB at most (``max_control_line``)."""
 
 FILE_MAX: Final = USER_TOKEN_MAX + 4096
 """Bytes of a credentials file."""

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kcm_broker.nkeys import (
+from kcm_runtime.nats.nkeys import (
     KeyKind,
     SigningKey,
     check_signature,

@@ -3,11 +3,11 @@
 import base64
 
 import pytest
-from kcm_broker import credentials
 from kcm_broker.claims import User, user_token
-from kcm_broker.credentials import Credentials, FileLogin, UnusableCredentialsError
-from kcm_broker.nkeys import check_signature
 from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials, FileLogin, UnusableCredentialsError
+from kcm_runtime.nats.nkeys import check_signature
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 
