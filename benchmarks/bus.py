@@ -26,6 +26,7 @@ from kcm._internal import statements
 from kcm._internal.transport import open_nats
 from kcm_devsystem import system
 from kcm_devsystem.applications import allow_everything
+from kcm_devsystem.broker_users import visitors_address
 from kcm_devsystem.root_keys import RootKeys
 from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
@@ -71,7 +72,7 @@ def running() -> Iterator[Path]:
     """A development system of one region; yields its clients' context file."""
     directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
     try:
-        options = system.Options(directory, regions=(REGION,), die_with_parent=True)
+        options = system.Options(directory, regions=(REGION,), die_with_parent=True, visitor=True)
         try:
             yield system.up(options).context
         finally:
@@ -85,15 +86,15 @@ async def connected(context_file: Path) -> AsyncIterator[Bus]:
     """Make a tenant, start the echo, connect to both."""
     context = ClientContext.load(context_file)
     await allow_everything(context, context_file.parent, plain=True)
-    address = context.operator_address(REGION)
+    address = visitors_address(context, context_file.parent, REGION)
     async with Admin.open(context) as admin:
         await _make_tenant(admin, RootKeys(context_file.parent))
     async with (
         _echoing(address),
         Client.connect(context, REGION) as client,
-        _in_clear(context) as plain,
+        _in_clear(address) as plain,
     ):
-        password = address.password_file.read_text().strip()
+        password = address.login_file.read_text().strip()
         echo = await nats.connect(address.url, user=address.user, password=password)
         try:
             yield Bus(client, plain, echo)
@@ -102,8 +103,8 @@ async def connected(context_file: Path) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def _in_clear(context: ClientContext) -> AsyncIterator[Client]:
-    transport = await open_nats(context.app_address(REGION), "benchmark")
+async def _in_clear(address: BusAddress) -> AsyncIterator[Client]:
+    transport = await open_nats(address, "benchmark")
     client = Client(transport, REGION)
     try:
         yield client
@@ -243,7 +244,7 @@ async def _echoing(address: BusAddress) -> AsyncIterator[None]:
         "benchmarks.echo",
         address.url,
         address.user,
-        str(address.password_file),
+        str(address.login_file),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

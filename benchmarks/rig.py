@@ -284,7 +284,7 @@ def member_of(
 
 def no_broker(directory: Path) -> Connection:
     """A connection that is never opened: events are delivered to ``deliver``."""
-    return Connection(BusAddress(url="", user="", password_file=directory / "none"), "bench")
+    return Connection(BusAddress(url="", user="none", password_file=directory / "none"), "bench")
 
 
 class _Attestations(ControlLog):

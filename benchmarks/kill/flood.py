@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 from kcm import Admin
+from kcm_devsystem.broker_users import visitors_address
 from kcm_schemas import subjects
 from kcm_schemas.roster import Role
 from nats.aio.client import Client as Nats
@@ -53,7 +54,9 @@ async def measure(at: System, kills: int) -> list[Figure]:
             "region": home,
             "signer": signer,
             "control": at.control(home).model_dump(mode="json"),
-            "data": at.context.app_address(home).model_dump(mode="json"),
+            "data": visitors_address(at.context, at.options.directory, home).model_dump(
+                mode="json"
+            ),
         }
         async with (
             helpers([("benchmarks.kill.flooder", settings)]) as (flooder,),

@@ -21,10 +21,9 @@ from kcm._internal import statements
 from kcm.cli.signals import undisturbed
 from kcm_devsystem import system
 from kcm_devsystem.applications import allow_everything
-from kcm_devsystem.brokers import Account, login_name
-from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.broker_users import visitors_address
+from kcm_devsystem.brokers import Account
 from kcm_devsystem.root_keys import RootKeys
-from kcm_devsystem.topology import password_path
 from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
 
@@ -53,20 +52,14 @@ class System:
 
     def control(self, region: str) -> BusAddress:
         """The account of a region's broker in which holds and receipts travel."""
-        return BusAddress(
-            url=self.context.operator_address(region).url,
-            user=login_name(Login.CORE, Account.CONTROL),
-            password_file=password_path(
-                self.options.directory, region, Login.CORE, Account.CONTROL
-            ),
-        )
+        return visitors_address(self.context, self.options.directory, region, Account.CONTROL)
 
 
 @contextmanager
 def running(options: system.Options) -> Iterator[System]:
     """Start a system in a directory of its own; everything is gone afterwards, however it ends."""
     directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
-    placed = replace(options, directory=directory, die_with_parent=True)
+    placed = replace(options, directory=directory, die_with_parent=True, visitor=True)
     try:
         try:
             started = system.up(placed)
@@ -151,8 +144,10 @@ async def _timed(one: Callable[[int], Awaitable[None]], count: int) -> float:
 @asynccontextmanager
 async def connected(address: BusAddress) -> AsyncIterator[Nats]:
     """A bare connection to an account."""
-    password = address.password_file.read_text().strip()
-    client = await nats.connect(address.url, user=address.user, password=password)
+    password = address.login_file.read_text().strip()
+    client = await nats.connect(
+        address.url, user=address.user, password=password, inbox_prefix=address.inbox
+    )
     try:
         yield client
     finally:

@@ -20,13 +20,16 @@ from typing import Final, Literal, Self
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
 from kcm_gateway.config import EngineSettings
-from kcm_gateway.core_client import CoreClient
+from kcm_gateway.core_client import CoreClient, caller_of
 from kcm_gateway.engine import Gateway
 from kcm_gateway.keys.lease import Lease
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
+from kcm_killswitch.model.held_keys import HeldKeys
+from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.replica_state import ReplicaState
+from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_applier import HoldApplier
 from kcm_runtime.clock import SystemClock, SystemRandomness
@@ -39,6 +42,7 @@ from kcm_schemas.codes import Code
 from kcm_schemas.control import Scope
 from kcm_schemas.registry import Link, Tenant
 from kcm_schemas.roster import Role
+from kcm_sessions.caller import Caller
 from kcm_trust import statements
 from kcm_trust.identity import Identity
 from kcm_trust.verify import Verifier, verify_roster
@@ -223,10 +227,14 @@ def make_gateway(making: Making) -> Gateway:
     return Gateway(
         Host(making.me, clock, randomness, emit_nothing),
         AdmitsAll.make(),
-        core=NoCore(nobody, making.me, clock, randomness, 1.0),
+        core=NoCore(nobody, _caller(making.me), clock, randomness, 1.0),
         randomness=randomness,
         settings=EngineSettings(),
     )
+
+
+def _caller(me: InstanceContext) -> Caller:
+    return caller_of(me, HeldKeys(Revocations(Registry(), REGION), "instance"))
 
 
 class AdmitsAll(Admission):

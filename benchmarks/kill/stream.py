@@ -19,10 +19,11 @@ from typing import Final
 
 from kcm.cli.signals import undisturbed
 from kcm_devsystem import processes, topology
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
-from kcm_devsystem.topology import Topology, password_path
+from kcm_devsystem.topology import Topology
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.timing import Timing
@@ -81,6 +82,7 @@ def broker(size: Size) -> Iterator[tuple[Topology, Verifier]]:
             directory,
             [HOME],
             die_with_parent=True,
+            users=Users(visitor=True),
             steps=topology.Steps(record=lambda entry: entries.append(entry.process)),
         )
         yield plan, verifier
@@ -223,8 +225,8 @@ def _settings(plan: Topology, size: Size) -> dict[str, object]:
 def _address(plan: Topology, account: Account) -> BusAddress:
     return BusAddress(
         url=plan.region(HOME).url,
-        user=login_name(Login.CORE, account),
-        password_file=password_path(plan.root, HOME, Login.CORE, account),
+        user=login_name(Login.VISITOR, account),
+        password_file=password_path(plan.root, HOME, Login.VISITOR, account),
     )
 
 

@@ -16,11 +16,9 @@ from typing import Final, TypeVar
 
 from kcm._internal import statements
 from kcm_core.registry.stores import PREFIX
-from kcm_devsystem.brokers import Account, login_name
-from kcm_devsystem.brokers import Role as Login
+from kcm_devsystem.broker_users import visitors_address
 from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust
 from kcm_devsystem.root_keys import RootKeys as Softkeys
-from kcm_devsystem.topology import password_path
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.nats.connection import Connection
@@ -157,11 +155,7 @@ async def filling(at: System, region: str) -> AsyncIterator[Filling]:
 
 def region_account(at: System, region: str) -> BusAddress:
     """The account of a region's broker in which its stores and its control stream are."""
-    return BusAddress(
-        url=at.context.operator_address(region).url,
-        user=login_name(Login.CORE, Account.REGION),
-        password_file=password_path(at.options.directory, region, Login.CORE, Account.REGION),
-    )
+    return visitors_address(at.context, at.options.directory, region)
 
 
 def _roster_version(signed: bytes) -> int:

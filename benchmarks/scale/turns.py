@@ -115,8 +115,10 @@ class Turned:
 async def listening(at: System, region: str) -> AsyncIterator[tuple[Nats, Uses]]:
     """A connection to a region's broker, and the uses of keys that are told there."""
     address, uses = region_account(at, region), Uses()
-    password = address.password_file.read_text().strip()
-    client = await nats.connect(address.url, user=address.user, password=password)
+    password = address.login_file.read_text().strip()
+    client = await nats.connect(
+        address.url, user=address.user, password=password, inbox_prefix=address.inbox
+    )
     try:
         await client.subscribe(subjects.control_all(region), cb=uses.control)
         await client.subscribe(subjects.audit_all(region), cb=uses.audit)

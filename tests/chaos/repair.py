@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from kcm import Admin, ClientContext
 from kcm._internal import statements
 from kcm_devsystem import topology
+from kcm_devsystem.broker_users import visitors_address
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import provision_region
 from kcm_schemas.codes import Code, KcmError
@@ -132,7 +133,9 @@ class Repair:
 
     @contextlib.asynccontextmanager
     async def _operator(self, region: str) -> AsyncIterator[Connection]:
-        connection = Connection(self._context.operator_address(region), "chaos-operator")
+        connection = Connection(
+            visitors_address(self._context, self._context.path.parent, region), "chaos-operator"
+        )
         try:
             await connection.start()
             yield connection

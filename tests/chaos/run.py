@@ -72,6 +72,7 @@ def run(wanted: Wanted, tell: Tell) -> dict[str, Any]:
     packets = Packets.inside()
     links = Links(packets)
     options = system.Options(
+        visitor=True,
         directory=directory,
         regions=REGIONS,
         timing=TIMING,

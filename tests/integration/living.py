@@ -18,13 +18,13 @@ from kcm._internal import statements
 from kcm._internal.kills import Kills
 from kcm_devsystem import processes, state, system
 from kcm_devsystem.applications import allow_everything
-from kcm_devsystem.brokers import Account, Role, login_name
+from kcm_devsystem.broker_users import visitors_address
+from kcm_devsystem.brokers import Account
 from kcm_devsystem.configs import ready_file
 from kcm_devsystem.instances import start_member
 from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.state import Entry
-from kcm_devsystem.topology import password_path
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_schemas import data_subjects
@@ -88,7 +88,7 @@ class Living:
         With ``allow``, applications may ask for every tenant.
         """
         directory = Path(tempfile.mkdtemp(prefix="kcm-test-")) / "system"
-        options = system.Options(directory, die_with_parent=True, **settings)
+        options = system.Options(directory, die_with_parent=True, visitor=True, **settings)
         made = cls(options, system.up(options))
         try:
             if allow:
@@ -102,21 +102,27 @@ class Living:
         asyncio.run(allow_everything(self.context, self.directory, plain=True))
 
     def app(self, region: str = EU) -> AbstractAsyncContextManager[Connection]:
-        return connected(self.context.app_address(region))
+        """A client in clear, or an attacker: the broker refuses it nothing."""
+        return self.visitor(Account.REGION, region)
 
     def operator(self, region: str = EU) -> AbstractAsyncContextManager[Connection]:
-        return connected(self.context.operator_address(region))
+        """Who looks at streams, or destroys them: the broker refuses it nothing."""
+        return self.visitor(Account.REGION, region)
+
+    def visitor(
+        self, account: Account, region: str = EU
+    ) -> AbstractAsyncContextManager[Connection]:
+        """A client of an account to whom the broker refuses nothing."""
+        return connected(self.visitors_address(account, region))
+
+    def visitors_address(self, account: Account, region: str = EU) -> BusAddress:
+        return visitors_address(self.context, self.directory, region, account)
 
     def as_core(
         self, account: Account, region: str = EU
     ) -> AbstractAsyncContextManager[Connection]:
-        """An account of a region, as a Core's user: what a thief of its password has."""
-        address = BusAddress(
-            url=self.context.app_address(region).url,
-            user=login_name(Role.CORE, account),
-            password_file=password_path(self.directory, region, Role.CORE, account),
-        )
-        return connected(address)
+        """An attacker in an account of a region."""
+        return self.visitor(account, region)
 
     async def tenant(
         self,

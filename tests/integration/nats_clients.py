@@ -20,7 +20,7 @@ SECONDS = 20.0
 @contextlib.asynccontextmanager
 async def connected(system: Topology, region: str, account: Account) -> AsyncIterator[Client]:
     spec = system.region(region)
-    login = spec.login(Role.CORE, account)
+    login = spec.login(Role.VISITOR, account)
     client = await nats.connect(
         spec.url,
         user=login.user,

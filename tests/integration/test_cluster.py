@@ -9,6 +9,7 @@ import pytest
 from kcm._internal.transport import open_nats
 from kcm.errors import Unavailable
 from kcm_devsystem import processes, setup, topology
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.configs import bus, to_toml
 from kcm_runtime.config import BusAddress, load
@@ -25,24 +26,29 @@ REGION = "eu-de"
 
 @pytest.fixture
 def cluster(tmp_path):
-    plan, entries = topology.start(tmp_path, [REGION], die_with_parent=True, nodes={REGION: 3})
+    plan, entries = topology.start(
+        tmp_path, [REGION], die_with_parent=True, users=Users(visitor=True), nodes={REGION: 3}
+    )
     running = {entry.process.name: entry.process for entry in entries}
     yield plan, running
     processes.stop(running.values())
 
 
 def address_of(plan) -> BusAddress:
-    password = topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION)
-    return BusAddress(**bus(plan.region(REGION), Role.OPERATOR, Account.REGION, password))
+    password = password_path(plan.root, REGION, Role.VISITOR, Account.REGION)
+    return BusAddress(
+        **bus(plan.region(REGION), Role.VISITOR, Account.REGION, password, name="test")
+    )
 
 
 async def provisioned(plan):
     path = plan.root / "provision.toml"
     told = bus(
         plan.region(REGION),
-        Role.OPERATOR,
+        Role.PROVISIONER,
         Account.REGION,
-        topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION),
+        password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION),
+        name="setup",
     )
     path.write_text(to_toml({"region": REGION, "replicas": 3, "region_bus": told}))
     await setup.provision(load(setup.ProvisionConfig, str(path)))

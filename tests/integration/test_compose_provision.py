@@ -9,10 +9,11 @@ from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm.ops.errors import NotProvisionedError, ProvisionError
 from kcm_devsystem import ports, processes, setup, topology
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, Role, login_name
 from kcm_devsystem.configs import bus, to_toml
 from kcm_devsystem.topology import Topology
-from kcm_runtime.config import load
+from kcm_runtime.config import BusAddress, load
 from kcm_schemas import subjects
 
 from tests.integration.living import connected
@@ -29,15 +30,17 @@ STREAMS = {
 
 @pytest.fixture
 def brokers(tmp_path: Path) -> Iterator[Topology]:
-    plan, entries = topology.start(tmp_path, [REGION], die_with_parent=True)
+    plan, entries = topology.start(
+        tmp_path, [REGION], die_with_parent=True, users=Users(visitor=True)
+    )
     yield plan
     processes.stop([entry.process for entry in entries])
 
 
 def config_of(plan: Topology, *, replicas: int = 1, url: str = "") -> Path:
     """Write what the job reads; ``url`` is another broker than the region's."""
-    password = topology.password_path(plan.root, REGION, Role.OPERATOR, Account.REGION)
-    address = bus(plan.region(REGION), Role.OPERATOR, Account.REGION, password)
+    password = password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION)
+    address = bus(plan.region(REGION), Role.PROVISIONER, Account.REGION, password, name="setup")
     path = plan.root / "provision.toml"
     content = {"region": REGION, "replicas": replicas, "region_bus": address}
     if url:
@@ -49,8 +52,10 @@ def config_of(plan: Topology, *, replicas: int = 1, url: str = "") -> Path:
 async def streams(plan: Topology) -> dict[str, int]:
     """Every stream of the region with its time of creation, in microseconds."""
     config = load(setup.ProvisionConfig, str(config_of(plan)))
-    assert config.region_bus.user == login_name(Role.OPERATOR, Account.REGION)
-    async with connected(config.region_bus) as connection:
+    assert config.region_bus.user == login_name(Role.PROVISIONER, Account.REGION)
+    password = password_path(plan.root, REGION, Role.VISITOR, Account.REGION)
+    visitor = bus(plan.region(REGION), Role.VISITOR, Account.REGION, password, name="test")
+    async with connected(BusAddress(**visitor)) as connection:
         return {
             info.config.name or "": round(info.created.timestamp() * 1e6) if info.created else 0
             for info in await connection.jetstream().streams_info()

@@ -57,7 +57,12 @@ def clouds(directory):
 async def running(directory, environment):
     """A development system with one Core, which states its modules in ``modules`` at its end."""
     options = system.Options(
-        directory / "system", regions=(EU,), cores=1, unsealer=environment, die_with_parent=False
+        directory / "system",
+        regions=(EU,),
+        cores=1,
+        unsealer=environment,
+        die_with_parent=False,
+        visitor=True,
     )
     state = await asyncio.to_thread(system.up, options, lambda _: None)
     try:

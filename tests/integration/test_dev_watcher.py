@@ -18,7 +18,7 @@ CORE = f"core-{EU}-1"
 
 @pytest.fixture
 def watched(tmp_path):
-    options = system.Options(tmp_path / "system", regions=(EU,), cores=1, watch=True)
+    options = system.Options(tmp_path / "system", regions=(EU,), cores=1, watch=True, visitor=True)
     made = Living(options, system.up(options))
     made.allow()
     yield made

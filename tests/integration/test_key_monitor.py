@@ -19,7 +19,11 @@ SHORT = Timing(
 @pytest.fixture(scope="module")
 def living(tmp_path_factory):
     options = system.Options(
-        tmp_path_factory.mktemp("key-monitor"), cores=2, timing=SHORT, die_with_parent=True
+        tmp_path_factory.mktemp("key-monitor"),
+        cores=2,
+        timing=SHORT,
+        die_with_parent=True,
+        visitor=True,
     )
     state = system.up(options)
     try:

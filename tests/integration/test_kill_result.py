@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 def restarted(living: Living) -> Living:
     """Everything down and up again, brokers included."""
     system.down(living.directory)
-    options = system.Options(living.directory, cores=1)
+    options = system.Options(living.directory, cores=1, visitor=True)
     return Living(options, system.up(options))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 from kcm_devsystem import processes, topology
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.configs import bus
 from kcm_runtime.clock import SystemClock
@@ -55,14 +56,16 @@ class Broker:
         processes.stop(self._running.values())
 
     def connection(self):
-        password = topology.password_path(self.root, EU, Role.OPERATOR, Account.REGION)
-        told = bus(self._plan.region(EU), Role.OPERATOR, Account.REGION, password)
+        password = password_path(self.root, EU, Role.VISITOR, Account.REGION)
+        told = bus(self._plan.region(EU), Role.VISITOR, Account.REGION, password, name="test")
         return Connection(BusAddress(**told), "test")
 
 
 @pytest.fixture
 def broker(tmp_path):
-    made = Broker(tmp_path, *topology.start(tmp_path, [EU], die_with_parent=True))
+    made = Broker(
+        tmp_path, *topology.start(tmp_path, [EU], die_with_parent=True, users=Users(visitor=True))
+    )
     yield made
     made.stop()
 

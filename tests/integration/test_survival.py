@@ -9,6 +9,7 @@ from kcm import Admin
 from kcm._internal.kills import Kills
 from kcm._internal.retry import AGAIN_S
 from kcm_devsystem import processes, system
+from kcm_devsystem.brokers import Account
 from kcm_devsystem.errors import ProcessDiedError
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import provision_region
@@ -71,7 +72,7 @@ async def test_everything_restarts_and_every_record_decrypts(one_core):
 
 def _down_and_up(one_core):
     system.down(one_core.directory)
-    options = system.Options(one_core.directory, regions=(EU,), cores=1)
+    options = system.Options(one_core.directory, regions=(EU,), cores=1, visitor=True)
     return system.up(options)
 
 
@@ -188,7 +189,7 @@ async def test_a_stolen_store_is_no_use_in_another_region(fragile):
 
 
 async def test_a_core_that_dies_with_a_request_costs_a_second(living):
-    dying = Connection(living.context.operator_address(EU), "dying-core")
+    dying = Connection(living.visitors_address(Account.REGION), "dying-core")
     await dying.start()
     subject, queue = admin_subject(EU, "tenant", "list"), f"core-{EU}"
     taken = asyncio.Event()

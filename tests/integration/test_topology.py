@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 from kcm_devsystem import topology
+from kcm_devsystem.broker_users import Users
 from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.processes import End, Process, is_running, stop
 from kcm_devsystem.topology import Topology
@@ -44,7 +45,7 @@ class Brokers:
 @pytest.fixture(scope="module")
 def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
     root = tmp_path_factory.mktemp("system")
-    plan, entries = topology.start(root, [A, B, C], die_with_parent=True)
+    plan, entries = topology.start(root, [A, B, C], die_with_parent=True, users=Users(visitor=True))
     running = Brokers(plan, {entry.process.name: entry.process for entry in entries})
     yield running
     ends = stop(running.processes.values())

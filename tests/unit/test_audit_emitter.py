@@ -65,7 +65,7 @@ def stream(system: System) -> FakeStream:
 def make(
     system: System, stream: FakeStream, clock: FakeClock, buffer: EventBuffer | None = None
 ) -> AuditEmitter:
-    unused = Connection(BusAddress(url="nats://unused", user="", password_file=Path("/")), "gw")
+    unused = Connection(BusAddress(url="nats://unused", user="none", password_file=Path("/")), "gw")
     me = system.instance_context("gw", b"b" * 16)
     return AuditEmitter(unused, me, clock, deliver=stream, buffer=buffer)
 

@@ -34,9 +34,11 @@ def test_each_node_has_ports_of_its_own_and_a_route_to_each_other(tmp_path):
 def test_whoever_connects_knows_every_node(tmp_path):
     plan = topology.plan(tmp_path, REGIONS, nodes={"eu-de": 3})
     spec = plan.region("eu-de")
-    told = bus(spec, Role.CORE, Account.REGION, tmp_path)
+    told = bus(spec, Role.CORE, Account.REGION, tmp_path, name="core-1")
     assert [told["url"], *told["also"]] == [node.url for node in spec.nodes]
-    assert "also" not in bus(plan.region("us-east"), Role.CORE, Account.REGION, tmp_path)
+    assert "also" not in bus(
+        plan.region("us-east"), Role.CORE, Account.REGION, tmp_path, name="core-1"
+    )
 
 
 def test_links_take_their_detour_and_nobody_tells_a_shorter_way(tmp_path):

@@ -72,7 +72,7 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
         for name, data in tree(system / "authority").items()
         if name.startswith(("keys/", "secrets/"))
     }
-    assert len(set(kept.values())) == len(kept) == 4 + 2 * 4 + 2 + 2 * (7 + 1)
+    assert len(set(kept.values())) == len(kept) == 4 + 2 * 4 + 2 + 2 * (8 + 1)
     outside = {n: d for n, d in tree(system).items() if not n.startswith("authority/")}
     found = {
         name: {
@@ -101,7 +101,8 @@ def test_every_secret_is_where_it_is_needed_and_nowhere_else(system):
             f"{secrets}/gateway-control": {broker, gateway},
             f"{secrets}/auditor": {broker, f"{region}/auditor-1"},
             f"{secrets}/app": {broker, client},
-            f"{secrets}/operator": {broker, client, f"{region}/provision"},
+            f"{secrets}/operator": {broker, client},
+            f"{secrets}/provisioner": {broker, f"{region}/provision"},
         }
     assert found == expected
 

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 from kcm_devsystem import ports, topology
+from kcm_devsystem.broker_users import Users
 from kcm_devsystem.brokers import Account, Permissions, Role, Rule
 from kcm_devsystem.errors import DevError, ProcessDiedError
 from kcm_devsystem.processes import is_running, stop
@@ -16,7 +17,7 @@ def test_a_plan_keeps_its_passwords_and_gives_each_user_its_own(tmp_path):
     passwords = [
         login.password for plan in (first, second) for spec in plan.regions for login in spec.users
     ] + [leaf.password for plan in (first, second) for leaf in plan.backbone.leaves]
-    assert len(set(passwords)) == len(passwords) / 2 == 2 * 7 + 2
+    assert len(set(passwords)) == len(passwords) / 2 == 2 * 8 + 2
     with pytest.raises(DevError):
         first.region("ap-south")
 
@@ -25,7 +26,7 @@ def test_what_the_users_may_do_is_asked_for_each(tmp_path):
     def permissions(region: str, role: Role, account: Account) -> Permissions | None:
         return Permissions(publish=Rule(deny=(f"{region}.{role}.{account}",)))
 
-    plan = topology.plan(tmp_path, ["eu-de"], permissions)
+    plan = topology.plan(tmp_path, ["eu-de"], Users(permissions))
     login = plan.region("eu-de").login(Role.GATEWAY, Account.CONTROL)
     assert login.permissions == Permissions(publish=Rule(deny=("eu-de.gateway.CONTROL",)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcm_devsystem import processes, topology
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, Role, login_name
 from kcm_runtime.config import BusAddress
 from kcm_schemas import subjects
@@ -22,11 +23,11 @@ class Broker:
     process: processes.Process
     backbone: processes.Process
 
-    def address(self, role=Role.CORE):
+    def address(self, role=Role.VISITOR):
         return BusAddress(
             url=self.topology.region(REGION).url,
             user=login_name(role, Account.REGION),
-            password_file=topology.password_path(self.topology.root, REGION, role, Account.REGION),
+            password_file=password_path(self.topology.root, REGION, role, Account.REGION),
         )
 
     async def stop(self):
@@ -39,7 +40,9 @@ class Broker:
 @contextlib.contextmanager
 def running(directory: Path) -> Iterator[Broker]:
     """A system of one region, whose broker runs until the end of the block."""
-    made, entries = topology.start(directory, [REGION], die_with_parent=True)
+    made, entries = topology.start(
+        directory, [REGION], die_with_parent=True, users=Users(visitor=True)
+    )
     one = Broker(made, entries[1].process, entries[0].process)
     yield one
     processes.stop([one.process])

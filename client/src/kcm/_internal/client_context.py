@@ -160,6 +160,16 @@ class ClientContext:
         chosen = self.region(name)
         return [chosen, *sorted(region for region in self.regions if region != chosen)]
 
+    @property
+    def app_name(self) -> str:
+        """The name of the application; empty if there is none."""
+        return self._content.app.name if self._content.app else ""
+
+    @property
+    def operator_name(self) -> str:
+        """The name of the operator; empty if there is none."""
+        return self._content.operator.name if self._content.operator else ""
+
     def app_address(self, region: str) -> BusAddress:
         """Return the broker's address for an application."""
         at = self.regions[region]
@@ -167,6 +177,7 @@ class ClientContext:
             url=at.url,
             user=at.app_user,
             password_file=self._path(at.app_password_file),
+            inbox=f"_INBOX.application.{self.app_name or 'plain'}",
             also=at.also,
         )
 
@@ -177,6 +188,7 @@ class ClientContext:
             url=at.url,
             user=at.operator_user,
             password_file=self._path(at.operator_password_file),
+            inbox=f"_INBOX.operator.{self.operator_name or 'unnamed'}",
             also=at.also,
         )
 

@@ -56,10 +56,14 @@ class Role(StrEnum):
     AUDITOR = "auditor"
     APP = "app"
     OPERATOR = "operator"
+    PROVISIONER = "provisioner"
+    """It creates the streams, and nothing else."""
+    VISITOR = "visitor"
+    """A test's user, for whom the broker refuses nothing."""
 
 
 ROLES: Final[Mapping[Account, tuple[Role, ...]]] = {
-    Account.REGION: tuple(Role),
+    Account.REGION: tuple(role for role in Role if role is not Role.VISITOR),
     Account.CONTROL: (Role.CORE, Role.GATEWAY),
 }
 """The roles with a user in each account. Only components that hold keys need CONTROL."""

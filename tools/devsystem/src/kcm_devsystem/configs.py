@@ -16,11 +16,13 @@ from kcm._internal.client_context import VERSION
 from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import Role
 
+from kcm_devsystem.broker_rights import inbox
+from kcm_devsystem.broker_users import password_path
 from kcm_devsystem.brokers import Account, RegionSpec, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.files import write_private
 from kcm_devsystem.identities import APP, APPROVER, OPERATOR, SYSTEM, Member, Trust
-from kcm_devsystem.topology import Topology, Write, password_path
+from kcm_devsystem.topology import Topology, Write
 
 DEFAULT_TIMING: Final = Timing()
 """The durations of an instance without a section for them. They are not written."""
@@ -125,23 +127,27 @@ def instance(
         "identity": files.identity,
         "state_dir": files.state_dir,
         "ready_file": files.ready_file,
-        "region_bus": bus(spec, login, Account.REGION, files.region_bus),
+        "region_bus": bus(spec, login, Account.REGION, files.region_bus, name=member.name),
     }
     match member.role:
         case Role.CORE:
             config |= {
-                "control_bus": bus(spec, login, Account.CONTROL, files.control_bus),
+                "control_bus": bus(
+                    spec, login, Account.CONTROL, files.control_bus, name=member.name
+                ),
                 "key_store": files.key_store,
                 "secrets": {"seal_key": files.seal_key},
                 "unsealer_environment": dict(environment),
             }
         case Role.GATEWAY:
-            config |= {"control_bus": bus(spec, login, Account.CONTROL, files.control_bus)}
+            control = bus(spec, login, Account.CONTROL, files.control_bus, name=member.name)
+            config |= {"control_bus": control}
         case Role.AUDITOR:
             config |= {
                 "auditor": {"journal": files.journal},
                 "regions": [
-                    {"region": name} | bus(topology.region(name), login, Account.REGION, password)
+                    {"region": name}
+                    | bus(topology.region(name), login, Account.REGION, password, name=member.name)
                     for name, password in files.followed.items()
                 ],
             }
@@ -194,9 +200,18 @@ def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
     return access
 
 
-def bus(spec: RegionSpec, role: Login, account: Account, password: PurePath) -> dict[str, Any]:
-    """Return the access of a role to an account of a region's broker; ``password`` is a file."""
-    return _urls(spec) | {"user": login_name(role, account), "password_file": password}
+def bus(
+    spec: RegionSpec, role: Login, account: Account, password: PurePath, *, name: str
+) -> dict[str, Any]:
+    """Return the access of a role to an account of a region's broker; ``password`` is a file.
+
+    ``name`` is that of the instance or job: the place of its inboxes.
+    """
+    return _urls(spec) | {
+        "user": login_name(role, account),
+        "password_file": password,
+        "inbox": inbox(role, name),
+    }
 
 
 def _urls(spec: RegionSpec) -> dict[str, Any]:

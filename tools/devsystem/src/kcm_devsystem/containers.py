@@ -13,7 +13,7 @@ from typing import Final
 
 from kcm_devsystem import broker_config, topology
 from kcm_devsystem.files import write_private
-from kcm_devsystem.topology import PermissionsOf, Place, Topology, whole_account
+from kcm_devsystem.topology import Place, Topology
 
 REGIONS: Final = ("eu-de", "us-east")
 """The regions of ``compose.yaml``."""
@@ -64,13 +64,12 @@ def instance_dir(root: Path, region: str, instance: str) -> Path:
 def write_brokers(
     root: Path,
     regions: Sequence[str] = REGIONS,
-    permissions: PermissionsOf = whole_account,
 ) -> Topology:
     """Write the brokers' configurations below ``root`` and return their specifications.
 
     Existing passwords are kept. Raises ``DevError`` for a region's bad name.
     """
-    plan = topology.plan(root / AUTHORITY, regions, permissions, place=_place)
+    plan = topology.plan(root / AUTHORITY, regions, place=_place)
     write_private(root / "backbone" / "nats.conf", broker_config.render_backbone(plan.backbone))
     for spec in plan.regions:
         write_private(root / spec.name / "broker" / "nats.conf", broker_config.render_region(spec))

@@ -29,6 +29,7 @@ from kcm_schemas.roster import Role
 from kcm_trust.identity import ROOT
 
 from kcm_devsystem import containers, state
+from kcm_devsystem.broker_users import password_path
 from kcm_devsystem.brokers import Account
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.configs import ClientFiles, InstanceFiles, bus, context, instance, to_toml
@@ -48,7 +49,7 @@ from kcm_devsystem.containers import (
 from kcm_devsystem.errors import DevError
 from kcm_devsystem.files import write_private
 from kcm_devsystem.identities import Member, Trust, make_trust
-from kcm_devsystem.topology import Topology, password_path
+from kcm_devsystem.topology import Topology
 
 CONFIG: Final = "config.toml"
 """A container's configuration, in its directory."""
@@ -152,9 +153,11 @@ def _write_provision(plan: _Plan, target: Path, region: str) -> None:
     spec = plan.topology.region(region)
     config = {
         "region": region,
-        "region_bus": bus(spec, Login.OPERATOR, Account.REGION, _HERE.region_bus),
+        "region_bus": bus(
+            spec, Login.PROVISIONER, Account.REGION, _HERE.region_bus, name=PROVISION
+        ),
     }
-    password = plan.password(region, Login.OPERATOR, Account.REGION)
+    password = plan.password(region, Login.PROVISIONER, Account.REGION)
     _fill(target, {_HERE.region_bus.name: password}, CONFIG, config)
 
 

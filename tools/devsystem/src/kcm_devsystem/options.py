@@ -43,6 +43,8 @@ class Options:
     """The route of the brokers' links."""
     die_with_parent: bool = False
     """End all processes with the process that started them. Only its main thread can set this."""
+    visitor: bool = False
+    """Give each account of the brokers a user for whom nothing is refused: for tests."""
     watch: bool = False
     """Restart processes that end, until the system is stopped."""
 

@@ -13,6 +13,8 @@ from kcm_runtime.config import BusAddress
 from kcm_schemas.text import counted
 
 from kcm_devsystem import instances, retired, shape, topology
+from kcm_devsystem.broker_rights import inbox
+from kcm_devsystem.broker_users import Users, password_path
 from kcm_devsystem.brokers import Account, login_name
 from kcm_devsystem.brokers import Role as Login
 from kcm_devsystem.configs import write_context, write_instance
@@ -81,8 +83,8 @@ class Start:
             self.shape.regions,
             die_with_parent=self.options.die_with_parent,
             nodes=self.shape.nodes,
-            known=self.shape.ports,
-            running=self.running,
+            before=topology.Before(self.shape.ports, self.running),
+            users=Users(visitor=self.options.visitor),
             addresses=topology.Addresses(detour=self.options.detour),
             steps=topology.Steps(planned, write, record),
         )
@@ -158,10 +160,9 @@ async def provision_all(plan: Topology, audit_bytes: int | None) -> None:
         address = BusAddress(
             url=spec.url,
             also=tuple(node.url for node in spec.others),
-            user=login_name(Login.OPERATOR, Account.REGION),
-            password_file=topology.password_path(
-                plan.root, spec.name, Login.OPERATOR, Account.REGION
-            ),
+            user=login_name(Login.PROVISIONER, Account.REGION),
+            password_file=password_path(plan.root, spec.name, Login.PROVISIONER, Account.REGION),
+            inbox=inbox(Login.PROVISIONER, "setup"),
         )
         await provision(
             ProvisionConfig(

@@ -34,6 +34,7 @@ from kcm_devsystem import (
     state,
     topology,
 )
+from kcm_devsystem.broker_users import Users
 from kcm_devsystem.errors import DevError, NoSystemError, UnknownProcessError
 from kcm_devsystem.generated import Generated
 from kcm_devsystem.health import health
@@ -149,7 +150,12 @@ def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes
         wanted = _agreed(options, State())
         public, write = startup.trust(options, tell), Generated(root, tell).write
         plan = topology.plan(
-            root, options.regions, nodes=options.nodes, detour=options.detour, known=wanted.ports
+            root,
+            options.regions,
+            nodes=options.nodes,
+            detour=options.detour,
+            known=wanted.ports,
+            users=Users(visitor=options.visitor),
         )
         shape.save(root, wanted.model_copy(update={"ports": plan.ports}))
         topology.write_configs(plan, write)

@@ -15,22 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
 from kcm_devsystem import broker_config, brokers, clusters, ports, processes
-from kcm_devsystem.brokers import (
-    LOOPBACK,
-    Account,
-    BackboneSpec,
-    LeafLogin,
-    Login,
-    Permissions,
-    RegionSpec,
-    Role,
-)
+from kcm_devsystem.broker_users import USERS, Users, logins
+from kcm_devsystem.brokers import LOOPBACK, BackboneSpec, LeafLogin, RegionSpec
 from kcm_devsystem.clusters import Detour, direct
 from kcm_devsystem.errors import DevError, ImpossibleShapeError, ProcessDiedError
 from kcm_devsystem.files import password, write_private
@@ -46,8 +38,14 @@ NO_CLUSTERS: Final[Mapping[str, int]] = MappingProxyType({})
 
 Write = Callable[[Path, str], None]
 """Writes a configuration, as ``files.write_private`` does."""
-PermissionsOf = Callable[[str, Role, Account], Permissions | None]
-"""Returns a user's permissions by region, role and account; ``None``: the whole account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was there before a start: the ports by name, and the servers that run."""
+
+    known: Mapping[str, int] = field(default_factory=dict)
+    running: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +87,10 @@ class Place:
     reached_as: str = ""
 
 
-def whole_account(region: str, role: Role, account: Account) -> Permissions | None:  # noqa: ARG001 - a PermissionsOf
-    """Permit every user the whole account."""
-    return None
-
-
 def plan(
     root: Path,
     regions: Sequence[str],
-    permissions: PermissionsOf = whole_account,
+    users: Users = USERS,
     *,
     place: Callable[[str], Place] | None = None,
     draw: ports.Source = ports.draw,
@@ -133,7 +126,7 @@ def plan(
             at.store_dir,
             backbone.url,
             leaf,
-            _users(root, leaf.region, permissions),
+            logins(root, leaf.region, users),
             at.ports_dir,
             reached_as=at.reached_as,
         )
@@ -156,20 +149,6 @@ def _loopback(root: Path, regions: Sequence[str], numbers: Iterator[int]) -> dic
     }
 
 
-def _users(root: Path, region: str, permissions: PermissionsOf) -> tuple[Login, ...]:
-    """Return the users of a region's broker, with their passwords and permissions."""
-    return tuple(
-        Login(
-            role,
-            account,
-            password(password_path(root, region, role, account)),
-            permissions(region, role, account),
-        )
-        for account, roles in brokers.ROLES.items()
-        for role in roles
-    )
-
-
 def check(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
     """Raise ``ImpossibleShapeError`` unless these regions can have brokers of so many nodes."""
     for region in regions:
@@ -183,11 +162,6 @@ def check(regions: Sequence[str], nodes: Mapping[str, int]) -> None:
     ]
     if len(set(names)) != len(names):
         raise ImpossibleShapeError("two servers would have the same name")
-
-
-def password_path(root: Path, region: str, role: Role, account: Account) -> Path:
-    """Return the path of the password of a role in an account."""
-    return root / "secrets" / region / brokers.login_name(role, account)
 
 
 def config_path(root: Path, name: str) -> Path:
@@ -235,24 +209,29 @@ def start(
     *,
     die_with_parent: bool,
     nodes: Mapping[str, int] = NO_CLUSTERS,
-    known: Mapping[str, int] = ports.NONE_KNOWN,
-    running: frozenset[str] = frozenset(),
+    before: Before = Before(),
+    users: Users = USERS,
     addresses: Addresses = Addresses(),
     steps: Steps = Steps(),
 ) -> tuple[Topology, tuple[Entry, ...]]:
     """Plan, write and start a backbone and these regions, and wait until they are ready.
 
-    ``nodes`` has the size of each region's cluster, ``known`` the ports from before. Servers in
-    ``running`` run already and are not touched. Raises ``DevError`` after ending the processes that
-    it started.
+    ``nodes`` has the size of each region's cluster. Servers that run already are not touched.
+    Raises ``DevError`` after ending the processes that it started.
     """
-    server = nats_server_binary()
+    server, known, running = nats_server_binary(), before.known, before.running
     attempts = 1 if running else STARTS_MAX
     for attempt in range(1, attempts + 1):
         # Running servers keep their addresses, so the others keep theirs, too.
         kept = known if running else {name: n for name, n in known.items() if ports.is_free(n)}
         topology = plan(
-            root, regions, draw=addresses.draw, nodes=nodes, detour=addresses.detour, known=kept
+            root,
+            regions,
+            draw=addresses.draw,
+            nodes=nodes,
+            detour=addresses.detour,
+            known=kept,
+            users=users,
         )
         if running:
             _require_free(topology, running)

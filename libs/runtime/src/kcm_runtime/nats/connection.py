@@ -343,10 +343,7 @@ class Connection:
 
 
 async def _abandon(client: Client | None) -> None:
-    """Close a client that is replaced, so that no message is delivered twice.
-
-    The library may wait without end for a connection whose handshake failed.
-    """
+    """Close a client that is replaced: no message is delivered twice. The library may not end."""
     if client is not None:
         with contextlib.suppress(Exception):
             await asyncio.wait_for(client.close(), CONNECT_TIMEOUT_S)
