@@ -124,7 +124,7 @@ class DataApi:
         """Serve a sealed request; raises ``KcmError`` where no seal is possible."""
         asked = data_subjects.read_gateway_at(subject)
         self._check_room()
-        opened = self._sealed.open(asked, body)
+        opened = self._sealed.open_request(asked, body)
         try:
             if asked.operation == data_subjects.CARRIED:
                 reply = await self._carry(opened, asked)
