@@ -7,7 +7,7 @@ region, for its tenant and service, and under the context that it was made with.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -17,23 +17,21 @@ from kcm._internal.rpc import Environment
 from kcm.errors import Unavailable
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
-from kcm_schemas import data_subjects, limits, record, subjects
-from kcm_schemas.admin.requests import AdminReply, AdminRequest
-from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas import data_subjects, limits, record
+from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
+from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest
 from kcm_schemas.roster import Grant, Instance, Operator, OperatorRole, Region, Role, Roster
 from kcm_schemas.signed import Kind
 from kcm_trust.endorsements import Endorsements
-from kcm_trust.identity import ROOT, Identity, digest
+from kcm_trust.identity import ROOT
 from kcm_trust.verify import Verifier
+
+from tests.fakes.operator_core import FakeCore, Handler, Script
 
 REGIONS = ("eu", "us")
 SYSTEM = "acme"
 NOW_MS = 1_800_000_000_000
-
-Script = Callable[[str, bytes], Awaitable[bytes | None]]
-"""May answer a request in the fake's place; none lets the fake answer."""
 
 
 @dataclass
@@ -163,75 +161,11 @@ class FakeGateway:
         return values, codes if any(code is not Code.OK for code in codes) else []
 
 
-def failure(code: Code, detail: str = "") -> bytes:
-    """A plain refusal."""
-    return encode(Failure(v=1, error=code, detail=detail))
-
-
-Handler = Callable[[AdminRequest, str], Message]
-"""Answers a verified request (and its operator's name), or raises ``KcmError``."""
-
-
-@dataclass
-class FakeCore:
-    """Cores and Auditor of one region: believes only what is signed, and signs what it says."""
-
-    region: str
-    identity: Identity
-    auditor: Identity
-    verifier: Verifier
-    handlers: dict[tuple[str, str], Handler] = field(default_factory=dict)
-    forge: Callable[[AdminReply, AdminRequest], bytes] | None = None
-    down: bool = False
-    dying: int = 0
-    """Requests that Cores take and die of: nobody ever answers them."""
-    requests: list[AdminRequest] = field(default_factory=list)
-    subjects: list[str] = field(default_factory=list)
-    meddles: bool = False
-    """Whether it answers what another Core is asked by its name."""
-
-    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        assert timeout_s > 0
-        await asyncio.sleep(0)
-        if self.down:
-            raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
-        request, operator, _ = self.verifier.admin(body)
-        place = (request.noun, request.verb)
-        if request.noun == "auditor":
-            assert subject == subjects.auditor(self.region, request.verb)
-        else:
-            everybody = subjects.admin(self.region, *place)
-            if subject.startswith(f"{everybody}."):
-                mine = subjects.admin_at(self.region, *place, self.identity.name)
-                if subject != mine and not self.meddles:
-                    raise KcmError(Code.UNAVAILABLE, "no instance serves this at the moment")
-            else:
-                assert subject == everybody
-        self.subjects.append(subject)
-        self.requests.append(request)
-        if self.dying:
-            self.dying -= 1
-            await asyncio.sleep(timeout_s)
-            raise KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
-        code, detail, payload = Code.OK, "", b""
-        try:
-            payload = encode(self.handlers[place](request, operator))
-        except KcmError as error:
-            code, detail = error.code, error.detail
-        reply = AdminReply(request=digest(body), code=code, detail=detail, payload=payload)
-        if self.forge is not None:
-            return self.forge(reply, request)
-        signer = self.auditor if request.noun == "auditor" else self.identity
-        return encode(signer.sign(Kind.ADMIN_REPLY, reply))
-
-    async def close(self) -> None:
-        return
-
-
 class FakeSystem:
     """Two regions with a Gateway, a Core and an Auditor each, and the context of an operator."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, second: bool = False) -> None:
+        """``second``: each region has a second Core."""
         self.directory = directory
         self.clock = FakeClock()
         self.root = create_identity(ROOT, str(directory / "root.key"), SYSTEM)
@@ -239,7 +173,7 @@ class FakeSystem:
         self.identities = {
             name: create_identity(name, str(directory / f"{name}.key"), SYSTEM)
             for region in REGIONS
-            for name in (f"core-{region}", f"auditor-{region}")
+            for name in (f"core-{region}", f"auditor-{region}", *[f"core-{region}-2"][:second])
         }
         self.roster = Roster(
             system=SYSTEM,
@@ -257,7 +191,10 @@ class FakeSystem:
         )
         self.verifier = Verifier(self.roster)
         self.gateways = {region: FakeGateway(region, self.clock) for region in REGIONS}
-        self.cores = {region: self._fake(region) for region in REGIONS}
+        self.cores = {region: self._fake(region, f"core-{region}") for region in REGIONS}
+        if second:
+            for region, core in self.cores.items():
+                core.mates[f"core-{region}-2"] = self._fake(region, f"core-{region}-2")
         self.unreachable: set[str] = set()
         self.forgotten: set[str] = set()
         self.context_file = self.write_context()
@@ -309,14 +246,15 @@ class FakeSystem:
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""
         for core in self.cores.values():
-            core.handlers[noun, verb] = handler
+            for one in (core, *core.mates.values()):
+                one.handlers[noun, verb] = handler
 
-    def _fake(self, region: str) -> FakeCore:
-        core, auditor = self.identities[f"core-{region}"], self.identities[f"auditor-{region}"]
-        return FakeCore(region, core, auditor, self.verifier)
+    def _fake(self, region: str, name: str) -> FakeCore:
+        core, auditor = self.identities[name], self.identities[f"auditor-{region}"]
+        return FakeCore(region, core, auditor, self.verifier, self.clock)
 
     def _instance(self, name: str) -> Instance:
-        role, region = name.split("-")
+        role, region = name.split("-")[:2]
         return Instance(
             instance=name,
             role=Role(role),

@@ -21,10 +21,10 @@ from kcm._internal import file_format
 from kcm_auditor.journal.format import START, BadLine, Entry, Incident, IncidentKind, read, write
 from kcm_core.providers.uri import parse as parse_uri
 from kcm_core.providers.uri_parts import L1UriError
-from kcm_schemas import data_subjects, limits, record
+from kcm_schemas import data_subjects, limits, record, subjects
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import Ticket, decode_sealed_reply
+from kcm_schemas.session import SealedAdmin, Ticket, decode_sealed_reply
 from kcm_schemas.signed import Signed, read_signed
 from kcm_schemas.vault import CoreRequest
 from kcm_trust.verify import Untrusted
@@ -39,6 +39,8 @@ REFUSALS: Final = frozenset({Code.MALFORMED, Code.TOO_LARGE})
 _MODELS: Final = models()
 _SUBJECT: Final = data_subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
 _OPEN: Final = data_subjects.core_session("eu", "core-eu", "open")
+_OPEN_OPERATOR: Final = data_subjects.core_session("eu", "core-eu", data_subjects.OPEN_OPERATOR)
+_ORDER: Final = subjects.admin_at("eu", "link", "put", "core-eu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,18 @@ def requests(data: bytes) -> None:
     _refused(core.wrapping.handle(_SUBJECT, data))
     assert not [kind for kind, _ in core.events if kind.startswith("keys.")]
     _canonical(CoreRequest, data)
+
+
+def orders(data: bytes) -> None:
+    """What operators send to one Core: nothing is served, opened or recorded in a name."""
+    core = _core()
+    core.events.clear()
+    known = len(core.keys.operator_sessions)
+    _refused(core.keys.begin(_OPEN_OPERATOR, data))
+    _refused(core.sealed_admin.handle(_ORDER, data))
+    assert len(core.keys.operator_sessions) == known
+    assert not [kind for kind, _ in core.events if kind.startswith("admin.")]
+    _canonical(SealedAdmin, data)
 
 
 def replies(data: bytes) -> None:
@@ -226,6 +240,7 @@ TARGETS: Final = {
     "records": Target(records, lambda: _vectors("records", "record")),
     "tickets": Target(tickets, lambda: _vectors("channel", "ticket")),
     "requests": Target(requests, lambda: _vectors("channel", "request")),
+    "orders": Target(orders, _bodies),
     "replies": Target(replies, lambda: _vectors("channel", "reply", "refusal")),
     "uris": Target(uris, _uris),
     "journal": Target(journal, _lines),

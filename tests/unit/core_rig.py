@@ -197,6 +197,7 @@ class Core:
         self._comparison = parts.registry.comparison
         self.baseline, self.keeper = parts.registry.baseline, parts.registry.keeper
         self.joining, self.admin = parts.registry.recovery, parts.admin
+        self.sealed_admin = parts.sealed_admin
 
     def _ports(self, seal_key: Path, *, remembers: bool) -> Ports:
         world, region = self.world, self.me.region

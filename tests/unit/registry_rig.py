@@ -63,12 +63,12 @@ def served(core, tenant="acme"):
 
 async def adopt(core, digest, signer="admin"):
     """The code and the payload of the answer to an operator."""
-    raw = request(core.world, "registry", "adopt", AdoptOrder(digest=digest), signer=signer)
+    raw = request(core, "registry", "adopt", AdoptOrder(digest=digest), signer=signer)
     return await ask(core, raw, "registry", "adopt")
 
 
 async def shown(core):
-    raw = request(core.world, "registry", "show", Empty())
+    raw = request(core, "registry", "show", Empty())
     code, payload = await ask(core, raw, "registry", "show")
     assert code is Code.OK
     return decode(RegistryView, payload)

@@ -45,7 +45,8 @@ class Bench:
         self, *, region: str = "eu", verb: str = "tail", payload: bytes | None = None
     ) -> bytes:
         body = AdminRequest(
-            region=region, noun="auditor", verb=verb, request_id=next(ids).to_bytes(16, "big"),
+            region=region, noun="auditor", verb=verb, instance=None, incarnation=None,
+            request_id=next(ids).to_bytes(16, "big"),
             deadline_ms=self.clock.unix_ms() + 5000,
             payload=encode(TailQuery(limit=1, before=0)) if payload is None else payload,
         )  # fmt: skip

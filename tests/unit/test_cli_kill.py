@@ -12,6 +12,7 @@ from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
 
 from tests.fakes.client import REGIONS
+from tests.fakes.refusals import failure
 from tests.fakes.terminal import stdout_on_terminal
 from tests.unit.operator_rig import Cores, Desk
 
@@ -88,6 +89,21 @@ def test_every_region_that_cannot_be_asked_is_named(desk: Desk, cores: Cores) ->
 def test_one_region_is_enough_to_place_a_kill(desk: Desk, cores: Cores) -> None:
     desk.system.unreachable.add("eu")
     assert desk.run("kill", "acme")[0] == Exit.OK
+
+
+def test_a_kill_needs_no_session(desk: Desk, cores: Cores) -> None:
+    """An attacker on the broker refuses whatever begins a session, or comes in one."""
+
+    async def lie(subject: str, _body: bytes) -> bytes | None:
+        in_clear = subject.endswith(".admin.hold.put")
+        return None if in_clear else failure(Code.FORBIDDEN, "a lie")
+
+    cores.looks = 0
+    for core in desk.system.cores.values():
+        core.bend = lie
+    code, out, err = desk.run("kill", "acme", "-o", "json")
+    assert (code, cores.puts > 0) == (Exit.OK, True), err
+    assert "a lie" not in out + err
 
 
 def test_a_dry_run_signs_no_hold(desk: Desk, cores: Cores) -> None:

@@ -158,10 +158,10 @@ def test_wrong_usage_is_json_where_json_was_asked_for(capsys: pytest.CaptureFixt
 def test_a_fault_shows_no_traceback_and_nothing_of_the_work(
     system: FakeSystem, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> TenantPage:
+    async def broken(*_: object) -> bytes:
         raise ZeroDivisionError("SECRET")
 
-    system.everywhere("tenant", "list", broken)
+    system.cores["eu"].bend = broken
     arguments = ["tenant", "list", "--context", str(system.context_file), "-o", "table"]
     assert run(arguments, system.open, system.clock.around()) == Exit.FAULT
     err = capsys.readouterr().err
@@ -179,8 +179,8 @@ def test_an_answer_that_is_not_believed_is_a_failed_check(
     system.everywhere("tenant", "list", lambda *_: TenantPage(tenants=[], total=0, more=False))
     system.cores["eu"].forge = lambda *_: b"\x80"
     arguments = ["tenant", "list", "--context", str(system.context_file), "-o", "json"]
-    assert run(arguments, system.open, system.clock.around()) == Exit.REFUSED
-    assert json.loads(capsys.readouterr().err)["error"] == "internal"
+    assert run(arguments, system.open, system.clock.around()) == Exit.CHECK_FAILED
+    assert json.loads(capsys.readouterr().err)["error"] == "untrusted"
     liar = system.cores["us"].identity
 
     def by_another(reply: object, request: object) -> bytes:

@@ -11,6 +11,7 @@ from kcm._internal.retry import AGAIN_S
 from kcm.errors import (
     Conflict,
     Forbidden,
+    Unavailable,
     UntrustedReply,
 )
 from kcm_schemas.admin.holds import BlastRadius, PreviewQuery
@@ -22,7 +23,8 @@ from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.signed import Kind
 
-from tests.fakes.client import FakeSystem, failure
+from tests.fakes.client import FakeSystem
+from tests.fakes.refusals import failure
 
 KEY_USE = KeyUse(
     core="core-eu", region="eu", state="free", since_ms=0, in_use=3, most=594, unloaded=0,
@@ -47,9 +49,12 @@ async def test_the_answer_of_another_core_than_the_one_asked_is_not_believed(
     core.handlers["key", "status"] = lambda *_: KEY_USE
     assert await admin.key_use("eu", "core-eu") == KEY_USE
     assert core.subjects == ["kcm.v1.eu.admin.key.status.core-eu"]
-    core.meddles = True
-    with pytest.raises(UntrustedReply, match="core-eu signed it, not core-eu-2"):
+    with pytest.raises(Unavailable, match="no other Core in region eu"):
         await admin.key_use("eu", "core-eu-2")
+    other = system.identities["core-us"]
+    core.forge = lambda reply, request: encode(other.sign(Kind.ADMIN_REPLY, reply))
+    with pytest.raises(UntrustedReply, match="its signer is in region us"):
+        await admin.key_use("eu", "core-eu")
 
 
 async def test_a_put_carries_what_the_operator_signed(system: FakeSystem, admin: Admin) -> None:
@@ -165,21 +170,21 @@ async def test_a_broker_cannot_make_an_answer(
     assert len(system.cores["eu"].requests) == 1
 
 
-async def test_an_unsigned_answer_is_a_failure_at_best(system: FakeSystem, admin: Admin) -> None:
-    system.everywhere(
-        "tenant", "list", lambda request, operator: TenantPage(tenants=[], total=0, more=False)
-    )
-    system.cores["eu"].forge = lambda reply, request: failure(Code.FORBIDDEN, "not you")
+async def test_an_unsigned_answer_in_clear_is_a_failure_at_best(
+    system: FakeSystem, admin: Admin
+) -> None:
+    page = TailPage(auditor="auditor-eu", oldest=1, entries=[])
+    system.everywhere("auditor", "tail", lambda request, operator: page)
+    core = system.cores["eu"]
+    core.forge = lambda reply, request: failure(Code.FORBIDDEN, "not you")
     with pytest.raises(Forbidden, match="not you"):
-        await admin.tenants("eu")
-    system.cores["eu"].forge = lambda reply, request: failure(Code.OK)
+        await admin.audit_tail("eu", limit=5)
+    core.forge = lambda reply, request: failure(Code.OK)
     with pytest.raises(KcmError, match="internal"):
-        await admin.tenants("eu")
-    system.cores["eu"].forge = lambda reply, request: encode(
-        TenantPage(tenants=[], total=0, more=False)
-    )
+        await admin.audit_tail("eu", limit=5)
+    core.forge = lambda reply, request: encode(page)
     with pytest.raises(KcmError, match="internal"):
-        await admin.tenants("eu")
+        await admin.audit_tail("eu", limit=5)
 
 
 async def test_an_auditor_answers_for_itself_only(system: FakeSystem, admin: Admin) -> None:

@@ -27,7 +27,8 @@ from kcm_schemas.codes import RETRYABLE, Code, KcmError
 from kcm_schemas.data import EncryptReply, EncryptRequest
 from kcm_schemas.results import BatchFailed
 
-from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure, seal
+from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, seal
+from tests.fakes.refusals import failure
 
 
 class Bench:

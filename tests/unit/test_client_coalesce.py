@@ -12,7 +12,8 @@ from kcm.errors import DeadlineExceeded, Forbidden, Tampered, Unavailable
 from kcm_runtime.ownership import Closed
 from kcm_schemas.codes import Code, KcmError
 
-from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure
+from tests.fakes.client import FakeClock, FakeGateway, FakeSystem
+from tests.fakes.refusals import failure
 
 
 @pytest.fixture

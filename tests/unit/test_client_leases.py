@@ -12,7 +12,8 @@ from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, EncryptReply
 
-from tests.fakes.client import FakeClock, FakeGateway, failure
+from tests.fakes.client import FakeClock, FakeGateway
+from tests.fakes.refusals import failure
 
 WAY_S = 0.002
 

@@ -11,7 +11,8 @@ import pytest
 from kcm._internal.client import Client
 from kcm_schemas.codes import Code
 
-from tests.fakes.client import FakeSystem, failure
+from tests.fakes.client import FakeSystem
+from tests.fakes.refusals import failure
 
 
 @pytest.fixture

@@ -52,16 +52,16 @@ def test_another_roster_of_the_same_version_is_refused(system: FakeSystem) -> No
 async def test_what_a_region_showed_once_is_seen_and_an_older_one_later_is_not_taken(
     system: FakeSystem,
 ) -> None:
-    shown = signed(system, 4)
+    shown, around = signed(system, 4), system.clock.around()
     system.everywhere(
         "roster",
         "show",
         lambda _request, _who: RosterView(instance="core-eu", roster=shown, missing=[]),
     )
-    async with Admin.open(system.context_file, opener=system.open) as admin:
+    async with Admin.open(system.context_file, opener=system.open, around=around) as admin:
         assert (await highest(admin, ["eu"]))[1].version == 4
     shown = signed(system, 2)  # broker and Cores of the region are set back
-    async with Admin.open(system.context_file, opener=system.open) as admin:
+    async with Admin.open(system.context_file, opener=system.open, around=around) as admin:
         assert admin.verifier.roster.version == 4
         assert (await highest(admin, ["eu"]))[1].version == 4
         shown = signed(system, 4, issued_ms=7)

@@ -18,7 +18,8 @@ from kcm.errors import error_for
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.text import CHARACTERS_MAX, printable
 
-from tests.fakes.client import FakeClock, FakeGateway, FakeSystem, failure
+from tests.fakes.client import FakeClock, FakeGateway, FakeSystem
+from tests.fakes.refusals import failure
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from kcm_schemas.roster import OperatorRole
 from kcm_schemas.signed import Kind
 
 from tests.unit import trust_rig
-from tests.unit.admin_requests import FIRST_PAGE, KINDS, ask, put, put_all, request, said
+from tests.unit.admin_requests import FIRST_PAGE, KINDS, ask, place, put, put_all, request, said
 from tests.unit.core_rig import LINK, SERVICE, TENANT, VERIFIER, signed
 
 
@@ -53,11 +53,11 @@ async def test_a_refusal_that_is_asked_for_ten_times_is_recorded_once_with_its_n
 
 async def test_one_core_is_asked_by_its_name_and_another_one_does_not_answer_for_it(world):
     core, other = world.core(), world.core("core-eu-2")
-    raw = request(world, "tenant", "list", TenantListQuery(after="", limit=2))
-    place = subjects.admin_at("eu", "tenant", "list", core.me.name)
-    reply, by = VERIFIER.admin_reply(await core.admin.handle(place, raw))
+    raw = request(core, "tenant", "list", TenantListQuery(after="", limit=2))
+    here = subjects.admin_at("eu", "tenant", "list", core.me.name)
+    reply, by = VERIFIER.admin_reply(await core.admin.handle(here, raw))
     assert (reply.code, by.instance) == (Code.OK, core.me.name)
-    reply, _ = VERIFIER.admin_reply(await other.admin.handle(place, raw))
+    reply, _ = VERIFIER.admin_reply(await other.admin.handle(here, raw))
     assert reply.code is Code.FORBIDDEN
 
 
@@ -111,7 +111,7 @@ async def test_the_same_record_put_by_somebody_else_at_the_same_moment(world):
 
 async def test_a_request_that_is_repeated_meanwhile_is_served_once_and_answered_twice(world):
     core = world.core()
-    raw = request(world, "link", "put", PutStatement(statement=signed(Kind.LINK, LINK)))
+    raw = request(core, "link", "put", PutStatement(statement=signed(Kind.LINK, LINK)))
     first, second = await asyncio.gather(
         ask(core, raw, "link", "put"), ask(core, raw, "link", "put")
     )
@@ -125,9 +125,9 @@ async def test_a_request_that_is_repeated_meanwhile_is_served_once_and_answered_
 async def test_a_request_is_for_one_place(world):
     core = world.core()
     statement = PutStatement(statement=signed(Kind.LINK, LINK))
-    elsewhere = request(world, "link", "put", statement, region="us")
+    elsewhere = request(core, "link", "put", statement, region="us")
     assert (await ask(core, elsewhere, "link", "put"))[0] is Code.FORBIDDEN
-    here = request(world, "link", "put", statement)
+    here = request(core, "link", "put", statement)
     for noun, verb in (("tenant", "put"), ("link", "show")):
         assert (await ask(core, here, noun, verb))[0] is Code.FORBIDDEN
     assert not world.bus.stream.stored
@@ -180,8 +180,9 @@ def test_every_request_takes_these_roles_and_no_others(world):
 
 async def test_a_hold_is_taken_from_an_operator_with_the_role_security_only(world):
     order = PutStatement(statement=signed(Kind.HOLD, trust_rig.hold(), "security"))
-    raw = request(world, "hold", "put", order, signer="admin")
-    answer = await world.core().admin.handle(subjects.admin("eu", "hold", "put"), raw)
+    core = world.core()
+    raw = request(core, "hold", "put", order, signer="admin")
+    answer = await core.admin.handle(subjects.admin("eu", "hold", "put"), raw)
     reply, _ = VERIFIER.admin_reply(answer)
     assert reply.code is Code.FORBIDDEN
     assert reply.detail == "hold put takes the role security; your roles: admin"
@@ -190,25 +191,25 @@ async def test_a_hold_is_taken_from_an_operator_with_the_role_security_only(worl
 @pytest.mark.parametrize("signer", ["stranger", "core-eu", "gw-eu", "root"])
 async def test_who_is_no_operator_gets_no_signature(world, signer):
     core = world.core()
-    raw = request(world, "tenant", "list", FIRST_PAGE, signer=signer)
+    raw = request(core, "tenant", "list", FIRST_PAGE, signer=signer)
     for body in (raw, raw[:-1], b"", b"\xc1" * 50):
         with pytest.raises(KcmError) as info:
-            await core.admin.handle(subjects.admin("eu", "tenant", "list"), body)
+            await core.admin.handle(place(core, "tenant", "list"), body)
         assert info.value.code is Code.FORBIDDEN
 
 
 async def test_an_unknown_verb_and_a_payload_of_another_kind(world):
     core = world.core()
-    raw = request(world, "tenant", "delete", Empty())
+    raw = request(core, "tenant", "delete", Empty())
     assert (await ask(core, raw, "tenant", "delete"))[0] is Code.MALFORMED
-    raw = request(world, "tenant", "show", Empty())
+    raw = request(core, "tenant", "show", Empty())
     assert (await ask(core, raw, "tenant", "show"))[0] is Code.MALFORMED
 
 
 async def test_a_statement_of_one_kind_is_not_taken_for_another(world):
     core = world.core()
     statement = PutStatement(statement=signed(Kind.TENANT, TENANT))
-    raw = request(world, "link", "put", statement)
+    raw = request(core, "link", "put", statement)
     assert (await ask(core, raw, "link", "put"))[0] is Code.FORBIDDEN
 
 
@@ -225,16 +226,16 @@ async def test_what_has_to_be_there_first(world):
 async def test_a_core_that_has_not_heard_of_a_tenant_asks_before_it_says_so(world):
     assert await put_all(world.core()) == [Code.OK] * 3
     other = world.core("core-eu-2")
-    raw = request(world, "tenant", "find", TenantQuery(tenant="acme"), signer="security")
+    raw = request(other, "tenant", "find", TenantQuery(tenant="acme"), signer="security")
     code, payload = await ask(other, raw, "tenant", "find")
     assert code is Code.OK
     found = decode(TenantRow, payload)
     assert (found.tenant, found.core) == ("acme", "core-eu-2")
     other.kill()
-    raw = request(world, "tenant", "list", FIRST_PAGE, signer="security")
+    raw = request(other, "tenant", "list", FIRST_PAGE, signer="security")
     _, payload = await ask(other, raw, "tenant", "list")
     assert [one.state for one in decode(TenantPage, payload).tenants] == ["killed"]
-    raw = request(world, "tenant", "find", TenantQuery(tenant="bcme"))
+    raw = request(other, "tenant", "find", TenantQuery(tenant="bcme"))
     assert (await ask(other, raw, "tenant", "find"))[0] is Code.UNKNOWN_TENANT
 
 

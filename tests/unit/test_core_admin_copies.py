@@ -12,7 +12,7 @@ from kcm_schemas.admin.tenants import TenantQuery
 from kcm_schemas.codes import Code
 from kcm_schemas.signed import Kind
 
-from tests.unit.admin_requests import ask, put, put_all, request
+from tests.unit.admin_requests import ask, place, put, put_all, request
 from tests.unit.core_rig import LINK, TENANT, VERIFIER, World, signed
 
 
@@ -27,7 +27,7 @@ async def core(tmp_path):
 
 def tenant_put(core, record=TENANT, **settings):
     statement = PutStatement(statement=signed(Kind.TENANT, record))
-    return request(core.world, "tenant", "put", statement, **settings)
+    return request(core, "tenant", "put", statement, **settings)
 
 
 def told(core, kind):
@@ -60,15 +60,13 @@ async def test_nor_is_one_that_was_signed_for_another_place(core):
 
 async def test_a_change_is_done_and_recorded_once_and_a_copy_has_its_answer(core):
     raw = tenant_put(core)
-    first = await core.admin.handle(subjects.admin("eu", "tenant", "put"), raw)
-    here = subjects.admin_at("eu", "tenant", "put", core.me.name)
-    for place in (subjects.admin("eu", "tenant", "put"), here):
-        for _ in range(100):
-            assert await core.admin.handle(place, raw) == first
+    first = await core.admin.handle(place(core, "tenant", "put"), raw)
+    for _ in range(200):
+        assert await core.admin.handle(place(core, "tenant", "put"), raw) == first
     assert told(core, "admin.tenant-put") == [("admin", Code.OK, 1)]
     assert told(core, "tenant.create") == [(None, Code.OK, 1)]
     statement = PutStatement(statement=signed(Kind.LINK, LINK))
-    raw = request(core.world, "link", "put", statement)
+    raw = request(core, "link", "put", statement)
     assert (await ask(core, raw, "link", "put"))[0] is Code.OK
     asked = len(core.world.unsealer.calls)
     for _ in range(10):
@@ -83,7 +81,7 @@ async def test_the_same_order_signed_again_is_another_request(core):
 
 
 async def test_a_look_is_counted_once_however_often_it_comes(core):
-    raw = request(core.world, "tenant", "find", TenantQuery(tenant="acme"))
+    raw = request(core, "tenant", "find", TenantQuery(tenant="acme"))
     for _ in range(100):
         assert (await ask(core, raw, "tenant", "find"))[0] is Code.OK
     assert told(core, "admin.tenant-find") == [("admin", Code.OK, 1)]
@@ -102,13 +100,45 @@ async def test_a_refusal_is_counted_once_and_may_be_an_answer_later(core):
     ]  # fmt: skip
 
 
-async def test_copies_that_come_while_it_is_served_on_two_subjects_are_served_once(core):
-    raw = tenant_put(core)
-    here = subjects.admin_at("eu", "tenant", "put", core.me.name)
-    places = [subjects.admin("eu", "tenant", "put"), here] * 5
-    answers = await asyncio.gather(*(core.admin.handle(place, raw) for place in places))
+async def test_copies_that_come_while_it_is_served_are_served_once(core):
+    raw, here = tenant_put(core), place(core, "tenant", "put")
+    answers = await asyncio.gather(*(core.admin.handle(here, raw) for _ in range(10)))
     assert len(set(answers)) == 1
     assert told(core, "admin.tenant-put") == [("admin", Code.OK, 1)]
+
+
+async def test_a_copy_is_executed_by_no_other_core_and_not_after_a_restart(core):
+    world = core.world
+    raw = request(core, "link", "put", PutStatement(statement=signed(Kind.LINK, LINK)))
+    assert (await ask(core, raw, "link", "put"))[0] is Code.OK
+    other, again = world.core("core-eu-2"), world.core(core.me.name)
+    asked = len(world.unsealer.calls)
+    for _ in range(30):
+        for here in (place(core, "link", "put"), place(other, "link", "put")):
+            reply, _ = VERIFIER.admin_reply(await other.admin.handle(here, raw))
+            assert reply.code is Code.FORBIDDEN
+        assert (await ask(again, raw, "link", "put"))[0] is Code.UNKNOWN_SESSION
+    assert len(world.unsealer.calls) == asked, "the customer's key is left in peace"
+    for one in (other, again):
+        one.admin.close()
+        assert {kind for kind, _ in one.events} == {"trust.refused"}
+        assert not any(fields.get("actor") for _, fields in one.events)
+
+
+@pytest.mark.parametrize(
+    ("noun", "verb"), [("link", "put"), ("tenant", "list"), ("hold", "status")]
+)
+async def test_only_a_hold_or_a_lift_is_for_any_core(core, noun, verb):
+    """A request that names no incarnation, or comes to all Cores, is executed by none."""
+    body = VERIFIER.admin(request(core, noun, verb, PutStatement(statement=b"")))[0]
+    for changes in ({}, {"instance": None}, {"incarnation": None, "instance": None}):
+        raw = signed(Kind.ADMIN, body.model_copy(update=changes))
+        answer = await core.admin.handle(subjects.admin("eu", noun, verb), raw)
+        assert VERIFIER.admin_reply(answer)[0].code is Code.FORBIDDEN
+        if changes:
+            assert (await ask(core, raw, noun, verb))[0] is Code.FORBIDDEN
+    raw = signed(Kind.ADMIN, body.model_copy(update={"incarnation": None}))
+    assert (await ask(core, raw, noun, verb))[0] is Code.UNKNOWN_SESSION
 
 
 async def test_nobody_pushes_out_what_another_operator_asked(core):
@@ -116,7 +146,7 @@ async def test_nobody_pushes_out_what_another_operator_asked(core):
     assert (await ask(core, raw, "tenant", "put"))[0] is Code.OK
     query = TenantQuery(tenant="acme")
     for _ in range(ASKED_MAX + 1):
-        look = request(core.world, "tenant", "find", query, signer="security")
+        look = request(core, "tenant", "find", query, signer="security")
         assert (await ask(core, look, "tenant", "find"))[0] is Code.OK
     assert (await ask(core, raw, "tenant", "put"))[0] is Code.OK
     assert told(core, "admin.tenant-put") == [("admin", Code.OK, 1)]

@@ -30,7 +30,7 @@ async def test_links_are_listed_with_how_many_tenants_they_open(world):
     found, after = [], ""
     while True:
         query = LinkListQuery(after=after, limit=2)
-        raw = request(world, "link", "list", query, signer="security")
+        raw = request(core, "link", "list", query, signer="security")
         code, payload = await ask(core, raw, "link", "list")
         assert code is Code.OK
         links = decode(LinkPage, payload)
@@ -129,7 +129,7 @@ async def test_whoever_gave_up_keeps_nobody_busy(world):
 
     world.bus.stream.before = slow
     query = TenantShowQuery(tenant="t00000", after="", limit=limits.PAGE_ROWS_MAX)
-    raw = request(world, "tenant", "show", query, ahead_ms=5000)
+    raw = request(core, "tenant", "show", query, ahead_ms=5000)
     assert (await ask(core, raw, "tenant", "show"))[0] is Code.DEADLINE_EXCEEDED
     assert len(asked) < 20
 
@@ -138,7 +138,7 @@ async def test_whoever_gave_up_keeps_nobody_busy(world):
 async def test_a_page_is_bounded_by_who_asks_and_by_who_answers(world, limit):
     core = world.core()
     query = FIRST_PAGE.model_construct(after="", limit=limit)
-    raw = request(world, "tenant", "list", query)
+    raw = request(core, "tenant", "list", query)
     assert (await ask(core, raw, "tenant", "list"))[0] is Code.MALFORMED
 
 

@@ -45,7 +45,7 @@ async def test_an_application_that_another_core_took_is_shown(world):
 
 async def test_an_unknown_application_is_told(world):
     core = world.core()
-    raw = request(world, "app", "show", AppQuery(app="shop"))
+    raw = request(core, "app", "show", AppQuery(app="shop"))
     assert (await ask(core, raw, "app", "show"))[0] is Code.UNKNOWN_APP
 
 

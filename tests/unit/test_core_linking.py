@@ -15,7 +15,7 @@ from tests.unit.core_rig import LINK, URI, signed
 
 
 async def linked(core, link=LINK):
-    raw = request(core.world, "link", "put", PutStatement(statement=signed(Kind.LINK, link)))
+    raw = request(core, "link", "put", PutStatement(statement=signed(Kind.LINK, link)))
     return await ask(core, raw, "link", "put")
 
 

@@ -78,7 +78,7 @@ async def test_a_core_without_a_baseline_accepts_nothing_and_changes_nothing(wor
         await core.keeper.accept(signed(Kind.TENANT, NEWER), NEWER)
     assert caught.value.detail == NO_BASELINE
     query = SignedQuery(name="admin", after="")
-    raw = request(world, "roster", "signed", query)
+    raw = request(core, "roster", "signed", query)
     assert (await ask(core, raw, "roster", "signed"))[0] is Code.UNAVAILABLE
     core.keeper.compare()
     await core.keeper.round()
@@ -118,7 +118,7 @@ async def test_an_operator_adopts_what_they_saw_and_nothing_else(world):
     assert (seen.tenants, seen.links, seen.services, seen.highest) == (1, 1, 1, 1)
     assert seen.waits.startswith("no Core of the region")
     assert (await adopt(core, seen.digest, "security"))[0] is Code.FORBIDDEN
-    raw = request(world, "registry", "adopt", AdoptOrder(digest=bytes(32)))
+    raw = request(core, "registry", "adopt", AdoptOrder(digest=bytes(32)))
     reply, _ = VERIFIER.admin_reply(
         await core.admin.handle(subjects.admin_at("eu", "registry", "adopt", "core-eu-2"), raw)
     )
@@ -159,9 +159,9 @@ async def test_a_full_disk_while_adopting_changes_nothing_and_is_said(world, mon
             patch.setattr("os.link", full)
         else:
             patch.setattr("kcm_core.registry.floors.place", full)
-        raw = request(world, "registry", "adopt", AdoptOrder(digest=core.baseline.digest))
-        place = subjects.admin("eu", "registry", "adopt")
-        reply, _ = VERIFIER.admin_reply(await core.admin.handle(place, raw))
+        raw = request(core, "registry", "adopt", AdoptOrder(digest=core.baseline.digest))
+        here = subjects.admin_at("eu", "registry", "adopt", core.me.name)
+        reply, _ = VERIFIER.admin_reply(await core.admin.handle(here, raw))
     assert reply.code is Code.UNAVAILABLE
     assert "No space left on device; make room in its state_dir" in reply.detail
     assert served(core)[0] is Code.UNAVAILABLE

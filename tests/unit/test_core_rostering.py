@@ -31,7 +31,7 @@ def core(world):
 
 
 async def ask_for(core, world, verb, payload, signer="admin"):
-    return await ask(core, request(world, "roster", verb, payload, signer=signer), "roster", verb)
+    return await ask(core, request(core, "roster", verb, payload, signer=signer), "roster", verb)
 
 
 async def test_a_core_shows_the_roster_that_counts(core, world):
@@ -184,7 +184,7 @@ async def test_a_core_that_is_retired_answers_nobody(core, world):
     core.me.rosters.take(signed_roster(without("core-eu")))
     with pytest.raises(KcmError) as refused:
         await core.admin.handle(
-            subjects.admin("eu", "roster", "show"), request(world, "roster", "show", Empty())
+            subjects.admin("eu", "roster", "show"), request(core, "roster", "show", Empty())
         )
     assert refused.value.code is Code.UNAVAILABLE
 

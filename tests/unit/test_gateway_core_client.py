@@ -12,7 +12,7 @@ from kcm_schemas.vault import CoreRequest
 from kcm_sessions.peer_sessions import AVOID_S, END_S, RENEW_S, REOPEN_S
 
 from tests.audit_rig import until
-from tests.fakes.client import failure
+from tests.fakes.refusals import failure
 from tests.unit.core_rig import KEY, World, is_request
 from tests.unit.refusals import refusal, refused
 

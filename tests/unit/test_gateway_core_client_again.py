@@ -10,8 +10,8 @@ from kcm_keymem.arena import ScratchPool
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
-from tests.fakes.client import failure
 from tests.fakes.holding import unheld
+from tests.fakes.refusals import failure
 from tests.unit.core_rig import World, instance_context, is_request, lease_of
 from tests.unit.refusals import refusal, refused
 from tests.unit.test_gateway_core_client import Broker, fresh, wrap

@@ -13,7 +13,7 @@ from kcm_sessions.peer_sessions import AVOID_S
 from kcm_sessions.session_opener import TICKET_EVERY_S, TICKETS_AT_ONCE
 
 from tests.audit_rig import until
-from tests.fakes.client import failure
+from tests.fakes.refusals import failure
 from tests.unit.core_rig import ROSTER
 from tests.unit.refusals import refusal, refused
 from tests.unit.roster_changes import signed_roster, without

@@ -18,7 +18,7 @@ from kcm_schemas.vault import CoreRequest
 from kcm_sessions.peer_sessions import END_S
 
 from tests.audit_rig import until
-from tests.fakes.client import failure
+from tests.fakes.refusals import failure
 from tests.unit.core_rig import VERIFIER
 from tests.unit.refusals import refusal, refused
 from tests.unit.roster_changes import signed_roster, without

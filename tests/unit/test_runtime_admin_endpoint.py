@@ -105,7 +105,8 @@ class Bench:
 
     def request(self, verb: str = "put", *, signer: str = "admin", **changes: Any) -> bytes:
         body = AdminRequest(
-            region="eu", noun="thing", verb=verb, request_id=next(ids).to_bytes(16, "big"),
+            region="eu", noun="thing", verb=verb, instance="core-eu", incarnation=bytes(16),
+            request_id=next(ids).to_bytes(16, "big"),
             deadline_ms=self.clock.unix_ms() + 5000, payload=b"",
         )  # fmt: skip
         return encode(identity(signer).sign(Kind.ADMIN, body.model_copy(update=changes)))

@@ -151,6 +151,11 @@ def test_the_subjects_of_a_core_read_back() -> None:
 
 def test_an_admin_subject_reads_back() -> None:
     assert subjects.read_admin(subjects.admin("eu", "tenant", "put")) == ("tenant", "put")
+    here = subjects.admin_at("eu", "tenant", "put", "core-eu")
+    assert subjects.read_admin_at(here, "core-eu") == ("tenant", "put")
+    for other in ("core-eu-2", "put"):
+        with pytest.raises(KcmError):
+            subjects.read_admin_at(here, other)
 
 
 DATA = "kcm.v1.eu.gateway.encrypt.acme.payroll"

@@ -50,7 +50,14 @@ class Row:
 
 CORES_EU: Final = ("core-eu", "core-eu-2")
 REQUEST = AdminRequest(
-    region="eu", noun="tenant", verb="put", request_id=ID, deadline_ms=1, payload=b""
+    region="eu",
+    noun="tenant",
+    verb="put",
+    instance="core-eu",
+    incarnation=ID,
+    request_id=ID,
+    deadline_ms=1,
+    payload=b"",
 )
 APP = App(
     app="shop",

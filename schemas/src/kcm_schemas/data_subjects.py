@@ -61,15 +61,18 @@ def core_all(region: str, instance: str) -> str:
 OPEN_APP: Final = "open-app"
 """The verb with which a Gateway opens a session at a Core for an application."""
 
+OPEN_OPERATOR: Final = "open-operator"
+"""The verb with which an operator opens a session at a Core."""
+
 CARRIED: Final = "session"
 """The operation with which an application has a Gateway carry what begins a session at a Core: the
 tenant of the subject is the Core, and its service is the verb."""
 
 
 def core_session(region: str, instance: str, verb: str) -> str:
-    """Gateway to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one.
+    """Caller to one Core, request/reply: ``key`` asks for its session key, ``open`` opens one.
 
-    ``open-app`` opens one for an application.
+    ``open-app`` opens one for an application, and ``open-operator`` one for an operator.
     """
     return in_region(region, "core", instance, verb)
 

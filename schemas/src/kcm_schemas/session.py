@@ -2,7 +2,8 @@
 
 The caller asks an instance for its session key (an empty request), verifies the statement, and
 sends a ticket. From then on both have the two keys of the session; see ``kcm_sealing.session``. An
-application seals whole requests (``SealedRequest``), a Gateway the columns of a ``CoreRequest``.
+application seals whole requests (``SealedRequest``), an operator signed ones (``SealedAdmin``), and
+a Gateway the columns of a ``CoreRequest``.
 
 Every refusal before a session exists is unauthenticated: any client of the broker can send it. The
 codes of ``UNSEALED`` mean only that another instance, or a new session, may help; a caller treats
@@ -97,6 +98,23 @@ class SealedRequest(Message):
         """Encode what the seal binds besides session and counter: subject, caller and asks."""
         asks = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in self.asks]
         return pack([region, operation, tenant, service, self.caller, asks])
+
+
+class SealedAdmin(Message):
+    """An operator's request to one Core: a signed ``AdminRequest``, sealed.
+
+    ``counter`` is as in a ``SealedRequest``; the reply has the signed ``AdminReply`` inside.
+    """
+
+    v: Literal[1]
+    caller: Name
+    session_id: Id
+    counter: Annotated[U64, Field(ge=1)]
+    sealed: bytes
+
+    def clear(self, region: str, noun: str, verb: str) -> bytes:
+        """Encode what the seal binds besides session and counter: subject and caller."""
+        return pack([region, noun, verb, self.caller])
 
 
 class SealedReply(Message):

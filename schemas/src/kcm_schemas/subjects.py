@@ -43,7 +43,7 @@ def in_region(region: str, *tokens: str) -> str:
 
 
 def admin(region: str, noun: str, verb: str) -> str:
-    """Operator to Core, request/reply in a queue group."""
+    """Operator to any Core, request/reply in a queue group: for a hold or a lift only."""
     return in_region(region, "admin", noun, verb)
 
 
@@ -53,7 +53,7 @@ def admin_all(region: str) -> str:
 
 
 def admin_at(region: str, noun: str, verb: str, instance: str) -> str:
-    """Operator to one Core, request/reply."""
+    """Operator to one Core, request/reply within a session."""
     return in_region(region, "admin", noun, verb, instance)
 
 
@@ -61,6 +61,14 @@ def admin_all_at(region: str, instance: str) -> str:
     """The subjects that one Core alone serves for operators."""
     before = in_region(region, "admin")
     return f"{before}.*.*{in_region(region, 'admin', instance).removeprefix(before)}"
+
+
+def read_admin_at(subject: str, instance: str) -> tuple[str, str]:
+    """Read noun and verb of a subject of ``admin_at`` this instance; raises ``malformed``."""
+    tokens = read(subject, 7)
+    if (tokens[3], tokens[6]) != ("admin", instance):
+        raise KcmError(Code.MALFORMED, "not the subject of an admin request to this instance")
+    return tokens[4], tokens[5]
 
 
 def registry_question(region: str) -> str:

@@ -35,8 +35,9 @@ def looks(events):
 
 def asked(noun, verb, payload=b""):
     return AdminRequest(
-        region="eu", noun=noun, verb=verb, request_id=bytes(16), deadline_ms=1, payload=payload
-    )
+        region="eu", noun=noun, verb=verb, instance="core-eu", incarnation=bytes(16),
+        request_id=bytes(16), deadline_ms=1, payload=payload,
+    )  # fmt: skip
 
 
 async def test_the_first_look_is_told_at_once_and_the_others_with_their_number(looks, events):

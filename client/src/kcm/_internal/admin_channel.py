@@ -1,32 +1,40 @@
 """The signed channel from an operator to the Cores and Auditors of all regions.
 
-The broker is not trusted. A request is a signed statement that names its region, noun, verb and a
-random id. The reply is a statement over the SHA-256 of exactly that request, signed by a Core *of
-that region* on the roster. A reply therefore cannot be forged, replayed, or moved from another
-request or region. An unsigned reply can only be reported as a failure.
+The broker is not trusted. A request is a signed statement that names its region, noun, verb, a
+random id, and the one incarnation of a Core that may execute it. The reply is a statement over the
+SHA-256 of exactly that request, signed by the instance that was asked. A reply therefore cannot be
+forged, replayed, or moved from another request or region. Both are sealed (``core_calls``).
+
+A request that places a hold or a lift goes to any Core of the region, in clear: it has to work when
+nothing else does, and a copy changes nothing. So does one to an Auditor, which only reads. An
+unsigned reply to these can only be reported as a failure.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
-from kcm_runtime.clock import Randomness, SystemRandomness
 from kcm_runtime.ownership import Owner
 from kcm_schemas import auditor, limits, subjects
-from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.admin.requests import CLEAR, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, Signed
+from kcm_sealing.memory import SecretRandomness
+from kcm_sessions.caller import Caller
 from kcm_trust.identity import Identity, digest
 from kcm_trust.verify import Untrusted, Verifier
 
 from kcm._internal.client_context import ClientContext
+from kcm._internal.core_calls import CoreCalls, Order, subject_of
 from kcm._internal.retry import repeated
 from kcm._internal.rpc import Environment, ask_once, attempt_s, pause, read_reply
+from kcm._internal.session_memory import SessionRandomness
 from kcm._internal.transport import Opener, Transport, open_nats
 from kcm.errors import ServiceError, UntrustedReply, error_for
 
@@ -38,6 +46,9 @@ ADMIN_WIRE_S: Final = 20.0
 
 M = TypeVar("M", bound=Message)
 
+_HERE: Final = frozenset({Code.BUSY, Code.UNAVAILABLE})
+"""Signed refusals after which another Core is asked: the reason may be this Core's own."""
+
 
 class AdminChannel:
     """Sends an operator's signed requests and verifies the replies."""
@@ -48,17 +59,18 @@ class AdminChannel:
         *,
         opener: Opener = open_nats,
         around: Environment | None = None,
-        randomness: Randomness | None = None,
+        randomness: SecretRandomness | None = None,
     ) -> None:
         """Read roster and key; raises ``ContextError``. The first request to a region connects."""
         self.context: Final = context
         self.identity: Final[Identity] = context.identity()
         self.verifier: Final[Verifier] = context.verifier()
         self.around: Final = around or Environment()
-        self.randomness: Final = randomness or SystemRandomness()
+        self.randomness: Final = randomness or SessionRandomness()
         self._opener: Final = opener
         self._owner: Final = Owner("the operator's client")
-        self._transports: dict[str, Transport] = {}
+        self._incarnation: Final = self.randomness.public(limits.ID_SIZE)
+        self._links: dict[str, _Link] = {}
         self._locks: Final = {region: asyncio.Lock() for region in context.regions}
 
     async def close(self) -> None:
@@ -66,9 +78,11 @@ class AdminChannel:
         if self._owner.elsewhere:
             return
         self._owner.close()
-        transports = list(self._transports.values())
-        self._transports.clear()
-        await asyncio.gather(*(transport.close() for transport in transports))
+        links = list(self._links.values())
+        self._links.clear()
+        for link in links:
+            link.calls.close()
+        await asyncio.gather(*(link.transport.close() for link in links))
 
     async def ask(
         self,
@@ -81,35 +95,54 @@ class AdminChannel:
         at: str = "",
         deadline_s: float = ADMIN_S,
     ) -> M:
-        """Ask the Cores of a region, or its Auditor. Retry while that can help and time is left.
+        """Ask a Core of a region, or its Auditor. Retry while that can help and time is left.
 
-        With ``at``, ask that Core; a reply of another Core is not accepted. Raises
-        ``ServiceError``: the signed refusal, a failure to ask, or ``UntrustedReply``.
+        With ``at``, ask that Core. Raises ``ServiceError``: the signed refusal, a failure to ask,
+        or ``UntrustedReply``.
         """
         self._owner.check()
-        place = _place(region, noun, verb, at)
+        place = _place(region, noun, verb)
         until, attempt = self.around.until(deadline_s), 0
         # The transport reconnects by itself, so only requests are retried here.
-        transport = await self._transport(region)
+        link = await self._link(region)
+        order = Order(noun, verb, partial(self._request, place, payload), at)
         while True:
             try:
-                return await self._attempt(transport, place, payload, reply, until)
+                if place.subject:
+                    return await self._attempt(link.transport, place, payload, reply, until)
+                return await self._call(link.calls, order, place, reply, until)
             except ServiceError as error:
-                if not error.retryable or not await pause(self.around, attempt, until):
+                # A Core that did not reply may execute the same order at the same time.
+                again = error.code is Code.CONFLICT and order.pending(self.around.clock.unix_ms())
+                again = again or error.retryable
+                if not again or not await pause(self.around, attempt, until):
                     raise
             attempt += 1
+
+    async def _call(
+        self, calls: CoreCalls, order: Order, place: _Place, reply: type[M], until: float
+    ) -> M:
+        """Ask one Core, and another one if that one does not take the request."""
+        now = self.around.clock.elapsed()
+        answer = await calls.ask(order, now + attempt_s(until - now, ADMIN_WIRE_S))
+        try:
+            return self._verified(answer.reply, place, answer.request, reply, answer.core)
+        except ServiceError as error:
+            if error.code in _HERE:
+                calls.cannot(answer.core, order)
+            raise
 
     async def _attempt(
         self, transport: Transport, place: _Place, payload: Message, reply: type[M], until: float
     ) -> M:
-        """Ask under one id; repeat the same bytes while no reply comes."""
+        """Ask in clear, under one id; repeat the same bytes while no reply comes."""
         clock = self.around.clock
         end = clock.elapsed() + attempt_s(until - clock.elapsed(), ADMIN_WIRE_S)
         request = b""
 
         def build(deadline_ms: int) -> bytes:
             nonlocal request
-            request = request or self._request(place, payload, deadline_ms)
+            request = request or self._request(place, payload, None, None, deadline_ms)
             return request
 
         def read(body: bytes) -> tuple[M, float]:
@@ -122,19 +155,33 @@ class AdminChannel:
 
         return await repeated(ask)
 
-    def _request(self, place: _Place, payload: Message, deadline_ms: int) -> bytes:
+    def _request(
+        self,
+        place: _Place,
+        payload: Message,
+        instance: str | None,
+        incarnation: bytes | None,
+        deadline_ms: int,
+    ) -> bytes:
         request = AdminRequest(
             region=place.region,
             noun=place.noun,
             verb=place.verb,
+            instance=instance,
+            incarnation=incarnation,
             request_id=self.randomness.public(limits.ID_SIZE),
             deadline_ms=deadline_ms,
             payload=encode(payload),
         )
         return encode(self.identity.sign(Kind.ADMIN, request))
 
-    def _verified(self, body: bytes, place: _Place, request: bytes, model: type[M]) -> M:
-        """Return the payload of a reply that the right instance signed for this very request."""
+    def _verified(
+        self, body: bytes, place: _Place, request: bytes, model: type[M], core: str = ""
+    ) -> M:
+        """Return the payload of a reply that the right instance signed for this very request.
+
+        Without ``core``, that is any instance of the place's role and region.
+        """
         try:
             reply, signer = self.verifier.admin_reply(body, place.role)
         except Untrusted as error:
@@ -142,9 +189,9 @@ class AdminChannel:
         if signer.region != place.region:
             text = f"the reply is not trusted: its signer is in region {signer.region}"
             raise UntrustedReply(f"{text}, not in {place.region}")
-        if place.instance not in ("", signer.instance):
+        if core not in ("", signer.instance):
             text = f"the reply is not trusted: {signer.instance} signed it"
-            raise UntrustedReply(f"{text}, not {place.instance}")
+            raise UntrustedReply(f"{text}, not {core}")
         if reply.request != digest(request):
             raise UntrustedReply("the reply is not trusted: it belongs to another request")
         if reply.code is not Code.OK:
@@ -154,32 +201,59 @@ class AdminChannel:
         except KcmError:
             raise UntrustedReply("the signed reply is not of the requested type") from None
 
-    async def _transport(self, region: str) -> Transport:
+    async def _link(self, region: str) -> _Link:
         async with self._locks[region]:
-            transport = self._transports.get(region)
-            if transport is None:
+            link = self._links.get(region)
+            if link is None:
                 address = self.context.operator_address(region)
-                transport = self._transports[region] = await self._opener(address, "kcm-operator")
-            return transport
+                transport = await self._opener(address, "kcm-operator")
+                clock, randomness = self.around.clock, self.randomness
+                calls = CoreCalls(self._caller(region), transport.request, clock, randomness)
+                link = self._links[region] = _Link(transport, calls)
+            return link
+
+    def _caller(self, region: str) -> Caller:
+        return Caller(
+            name=self.identity.name,
+            region=region,
+            incarnation=self._incarnation,
+            sign=self.identity.sign_raw,
+            verifier=lambda: self.verifier,
+            listen=_never,
+            peers=Role.CORE,
+            subject_of=subject_of,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A connection to a region, and the calls to the Cores there."""
+
+    transport: Transport
+    calls: CoreCalls
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The subject of a request, and the role and region that have to sign the reply."""
+    """What a request is for, and the role and region that have to sign the reply.
+
+    ``subject`` is that of a request in clear; it is empty for one that names its Core.
+    """
 
     subject: str
     role: Role
     region: str
     noun: str
     verb: str
-    instance: str = ""
-    """The instance that has to sign; empty: any instance of that role and region."""
 
 
-def _place(region: str, noun: str, verb: str, instance: str) -> _Place:
-    if instance:
-        subject = subjects.admin_at(region, noun, verb, instance)
-        return _Place(subject, Role.CORE, region, noun, verb, instance)
+def _place(region: str, noun: str, verb: str) -> _Place:
     if noun == auditor.NOUN:
         return _Place(subjects.auditor(region, verb), Role.AUDITOR, region, noun, verb)
-    return _Place(subjects.admin(region, noun, verb), Role.CORE, region, noun, verb)
+    in_clear = (noun, verb) in CLEAR
+    subject = subjects.admin(region, noun, verb) if in_clear else ""
+    return _Place(subject, Role.CORE, region, noun, verb)
+
+
+def _never(_changed: Callable[[frozenset[str]], None]) -> None:
+    """The roster of a context does not change while it is used."""

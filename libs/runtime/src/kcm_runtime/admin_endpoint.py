@@ -4,7 +4,8 @@ Theory of operation. The work before the signature is verified is bounded: readi
 whose size and number of signatures have a limit. A request that does not verify is refused without
 a signature, and counted (``kcm_runtime.audit.rejection_log``). Then the place and the deadline are
 checked. A copy that is too old, or that was signed for another place, is not recorded as the
-operator's request, because an attacker may have sent it.
+operator's request, because an attacker may have sent it. The place of a request to a Core is one
+incarnation: neither another Core nor a restarted one executes a copy.
 
 The same request gets the same answer until its deadline: a client repeats an unanswered request,
 because the instance that received it may have died. A request is recorded once, and copies that
@@ -139,8 +140,10 @@ class AdminEndpoint:
         self._repeats.close()
         self._refusals.close()
 
-    async def handle(self, subject: str, body: bytes) -> bytes:
+    async def handle(self, subject: str, body: bytes, caller: str = "") -> bytes:
         """Serve one request, and return the signed answer, which may be a refusal.
+
+        ``caller`` is the operator in whose session the request came, if it came in one.
 
         Raises ``forbidden`` for a request that does not verify, and ``unavailable`` if this
         instance is retired: these refusals have no signature.
@@ -152,6 +155,10 @@ class AdminEndpoint:
         except Untrusted as error:
             self._refusals.record(error)
             raise KcmError(Code.FORBIDDEN, str(error)) from None
+        if caller not in ("", operator):
+            other = KcmError(Code.FORBIDDEN, "another operator signed the request")
+            self._refusals.record(other)
+            raise other
         request_digest = digest(body)
         try:
             self._rules.check_place(subject, request)

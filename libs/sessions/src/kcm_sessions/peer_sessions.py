@@ -22,7 +22,7 @@ from kcm_sealing.memory import Lend, SecretRandomness
 from kcm_trust.verify import Untrusted
 
 from kcm_sessions.caller import Caller
-from kcm_sessions.session_opener import Ask, Elsewhere, PeerSession, SessionOpener
+from kcm_sessions.session_opener import OPEN_S, Ask, Elsewhere, PeerSession, SessionOpener
 
 WANTED: Final = 2
 """Peers with which a caller holds sessions."""
@@ -58,10 +58,19 @@ class PeerSessions:
     """Opens sessions, and chooses one for each request."""
 
     def __init__(
-        self, ask: Ask, me: Caller, clock: Clock, randomness: SecretRandomness, lend: Lend
+        self,
+        ask: Ask,
+        me: Caller,
+        clock: Clock,
+        randomness: SecretRandomness,
+        lend: Lend,
+        open_s: float = OPEN_S,
     ) -> None:
-        """``lend`` makes the memory of a session, which owns it."""
-        self._opener: Final = SessionOpener(ask, me, clock, randomness, lend)
+        """``lend`` makes the memory of a session, which owns it.
+
+        A peer has ``open_s`` seconds to answer each request that begins one.
+        """
+        self._opener: Final = SessionOpener(ask, me, clock, randomness, lend, open_s)
         self._me: Final = me
         self._clock: Final = clock
         self._open: Final[dict[str, PeerSession]] = {}
@@ -125,6 +134,13 @@ class PeerSessions:
                     raise
             else:
                 return list(self._open.values())
+
+    async def incarnation(self, peer: str) -> bytes:
+        """Ask a peer which incarnation of it is alive; raises ``Elsewhere`` if none answers.
+
+        A broker can answer with an earlier statement of the same incarnation.
+        """
+        return await self._opener.incarnation(peer)
 
     def failed(self, peer: str) -> None:
         """Avoid a peer for a moment, the longer the more often it fails.

@@ -65,6 +65,8 @@ class PeerSession:
     keys: Session
     opened: float
     """``clock.elapsed`` before its ticket was made."""
+    incarnation: bytes
+    """The peer's incarnation, which has the other half of the session."""
     counter: int = 0
     in_flight: int = 0
     answered: float = 0.0
@@ -105,10 +107,17 @@ class SessionOpener:
     """Opens sessions with instances of this region."""
 
     def __init__(
-        self, ask: Ask, me: Caller, clock: Clock, randomness: SecretRandomness, lend: Lend
+        self,
+        ask: Ask,
+        me: Caller,
+        clock: Clock,
+        randomness: SecretRandomness,
+        lend: Lend,
+        open_s: float = OPEN_S,
     ) -> None:
         """``lend`` makes the memory of a session, which owns it."""
         self._ask: Final = ask
+        self._open_s: Final = open_s
         self._me: Final = me
         self._clock: Final = clock
         self._random: Final = randomness
@@ -143,7 +152,17 @@ class SessionOpener:
             text = f"the key that {peer} offers is not valid, or it does not have it"
             raise _not_opened(peer, text) from None
         self._failures.pop(peer, None)
-        return PeerSession(peer, public_key, keys, opened)
+        return PeerSession(peer, public_key, keys, opened, key.incarnation)
+
+    async def incarnation(self, peer: str) -> bytes:
+        """Return the incarnation that offers a key as this peer now; raises ``Elsewhere``."""
+        raw = await self._request(peer, "key", b"")
+        try:
+            return self._verified(peer, raw).incarnation
+        except Elsewhere:
+            raise
+        except KcmError as error:
+            raise Elsewhere(peer, unsealed(peer, error), sent=False) from None
 
     def _count_ticket(self, peer: str) -> None:
         """Count a ticket; raises ``Elsewhere`` for one too many."""
@@ -166,7 +185,7 @@ class SessionOpener:
     async def _request(self, peer: str, verb: str, body: bytes) -> bytes:
         subject = self._me.subject_of(self._me.region, peer, verb)
         try:
-            return await self._ask(subject, body, OPEN_S)
+            return await self._ask(subject, body, self._open_s)
         except KcmError as error:
             away = error.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED)
             raise Elsewhere(peer, error, away=away, sent=False) from None

@@ -93,6 +93,9 @@ seconds, whatever is forged: less than half of these in the time of a key."""
 APPLICATIONS: Final = Limits(sessions=16_384, per_caller=512, tickets=8192)
 """For applications: each has many processes, and a process makes some 12 tickets an hour."""
 
+OPERATORS: Final = Limits(sessions=256, per_caller=32, tickets=8192)
+"""For operators: few persons, but each command that one gives is a process, and makes a ticket."""
+
 
 @dataclass(slots=True)
 class OpenSession:

@@ -30,7 +30,8 @@ audit                         the instance that it names
 audit-head, stream-head       the Auditor that it names
 trim                          a Core of the region it names
 session-key                   the instance that it names, in that role and region
-session ticket                a Gateway of the region it names
+session ticket                a Gateway of the region it names; for ``open-operator``
+                              an operator
 ============================  ===================================================
 
 A statement has one to eight signatures. **Each** signer must be on the roster, must have the right

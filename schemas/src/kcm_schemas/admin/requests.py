@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
@@ -15,12 +15,23 @@ PageRows = Annotated[int, Field(ge=1, le=limits.PAGE_ROWS_MAX)]
 """The most rows that a page may have. It may have fewer; ``more`` says whether others follow."""
 
 
+CLEAR: Final = frozenset({("hold", "put")})
+"""Requests that go to any Core of a region, without a session: they carry a hold or a lift, whose
+signed id makes every copy harmless."""
+
+
 class AdminRequest(Message):
-    """Body of a signed ``admin`` statement; ``payload`` is the message of that noun and verb."""
+    """Body of a signed ``admin`` statement; ``payload`` is the message of that noun and verb.
+
+    ``instance`` and ``incarnation`` are those of the one Core that may execute it. Both are
+    ``None`` in a request of ``CLEAR``, and in one to an Auditor, which only reads.
+    """
 
     region: Name
     noun: Name
     verb: Name
+    instance: Name | None
+    incarnation: Id | None
     request_id: Id
     deadline_ms: U64
     payload: bytes

@@ -1,7 +1,8 @@
 """The rules by which a Core serves operators.
 
-The region, noun and verb in the request must be those of its subject, so that a request that was
-signed for one place has no effect in another. A subject may also name this Core.
+The region, noun, verb and instance in the request must be those of its subject, and its incarnation
+that of this Core. So a request has no effect in another place, in another Core, or after a restart.
+Only what carries a hold or a lift is for any Core of the region: a copy of it changes nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from kcm_runtime.admin_endpoint import RequestEvent
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import subjects
-from kcm_schemas.admin.requests import AdminRequest
+from kcm_schemas.admin.requests import CLEAR, AdminRequest
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.api.read_only import LOOKS
@@ -33,11 +34,20 @@ class CoreRules:
         self._baseline: Final = baseline
 
     def check_place(self, subject: str, request: AdminRequest) -> None:
-        """Raise ``forbidden`` for a request that was signed for another place."""
+        """Raise ``forbidden`` for a request that was signed for another place.
+
+        Raises ``unknown_session`` for one that was signed for another incarnation of this Core.
+        """
         place = self._me.region, request.noun, request.verb
-        here = (subjects.admin(*place), subjects.admin_at(*place, self._me.name))
-        if request.region != self._me.region or subject not in here:
+        if subject == subjects.admin(*place):
+            right = place[1:] in CLEAR and request.instance is None and request.incarnation is None
+        else:
+            right = subject == subjects.admin_at(*place, self._me.name)
+            right = right and request.instance == self._me.name
+        if request.region != self._me.region or not right:
             raise KcmError(Code.FORBIDDEN, "the request was signed for another place")
+        if request.instance is not None and request.incarnation != self._me.incarnation:
+            raise KcmError(Code.UNKNOWN_SESSION, "the request was signed for another incarnation")
 
     def check_ready(self, request: AdminRequest) -> None:
         """Raise ``unavailable`` if the request needs a baseline that this Core does not have."""

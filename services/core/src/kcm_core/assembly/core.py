@@ -55,6 +55,7 @@ class Core:
         self._keys: Final = parts.keys
         self._registry: Final = parts.registry
         self._admin: Final = parts.admin
+        self._sealed_admin: Final = parts.sealed_admin
         self._trimmer: Final = _trimmer(outside.ports, outside.region_bus, config)
         self._listeners: Final = Listeners(
             config.hints, config.unsealer_environment, self._kill_switch.monitor.hinted
@@ -88,8 +89,7 @@ class Core:
         self._trimmer.start()
         self._kill_switch.compaction.start()
         self._listeners.start()
-        self._keys.sessions.start()
-        self._keys.app_sessions.start()
+        self._keys.start()
         region, admin = self._me.region, self._admin.handle
         queue = f"core-{region}"
         sessions = data_subjects.core_sessions(region, self._me.name)
@@ -99,7 +99,7 @@ class Core:
         everywhere = subjects.admin_all(region)
         await self._server.add("admin", everywhere, admin, queue, urgent=True)
         own = subjects.admin_all_at(region, self._me.name)
-        await self._server.add("admin-here", own, admin, "", urgent=True)
+        await self._server.add("admin-here", own, self._sealed_admin.handle, "", urgent=True)
         await self._server.announce()
         log_secure_memory()
 
@@ -152,6 +152,7 @@ class Core:
         await self._switch.close()
         await self._ports.feed.close()
         self._admin.close()
+        self._sealed_admin.close()
         self._keys.wrapping.close()
         await self._audit.close()
         await self._control_bus.close()

@@ -10,10 +10,12 @@ from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.replica.applications import Applications
 from kcm_schemas import data_subjects
 from kcm_schemas.app import App
+from kcm_schemas.roster import Operator
 from kcm_sessions.sessions import Sessions
 
 from kcm_core.api.asks import Asks
 from kcm_core.api.gateway_sessions import GatewaySessions
+from kcm_core.api.operator_sessions import operator_sessions
 from kcm_core.api.wrap import Callers, WrapApi
 from kcm_core.assembly.ports import Ports
 from kcm_core.keys.creation import KeyCreator
@@ -29,8 +31,9 @@ class KeyService:
     loader: KeyLoader
     sessions: GatewaySessions
     app_sessions: Sessions[App]
+    operator_sessions: Sessions[Operator]
     slots: Slots
-    """The memory of ``app_sessions``."""
+    """The memory of ``app_sessions`` and ``operator_sessions``."""
     wrapping: WrapApi
     creator: KeyCreator
     rewrapper: RootRewrapper
@@ -39,16 +42,28 @@ class KeyService:
         """Wipe the keys of all sessions."""
         self.sessions.close()
         self.app_sessions.close()
+        self.operator_sessions.close()
         self.slots.close()
 
     async def begin(self, subject: str, body: bytes) -> bytes:
-        """Serve what begins a session with a Gateway, or with an application; raises ``KcmError``.
+        """Serve what begins a session; raises ``KcmError``.
 
-        The verb ``open-app`` opens a session with an application, which a Gateway carries.
+        The verb ``open`` opens one with a Gateway, ``open-app`` one with an application, which a
+        Gateway carries, and ``open-operator`` one with an operator.
         """
-        if data_subjects.read_session(subject) == data_subjects.OPEN_APP:
-            return self.app_sessions.begin(body)
-        return await self.sessions.handle(subject, body)
+        match data_subjects.read_session(subject):
+            case data_subjects.OPEN_APP:
+                return self.app_sessions.begin(body)
+            case data_subjects.OPEN_OPERATOR:
+                return self.operator_sessions.begin(body)
+            case _:
+                return await self.sessions.handle(subject, body)
+
+    def start(self) -> None:
+        """Wipe what has ended by time."""
+        self.sessions.start()
+        self.app_sessions.start()
+        self.operator_sessions.start()
 
 
 def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) -> KeyService:
@@ -72,7 +87,14 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
         room=ports.audit_room,
     )
     return KeyService(
-        loader, sessions, asks.sessions, slots, wrapping, _creator(ports, loader), _rewrapper(ports)
+        loader=loader,
+        sessions=sessions,
+        app_sessions=asks.sessions,
+        operator_sessions=operator_sessions(ports.host, ports.session_keys, slots.lend),
+        slots=slots,
+        wrapping=wrapping,
+        creator=_creator(ports, loader),
+        rewrapper=_rewrapper(ports),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.admin_endpoint import AdminEndpoint
 
+from kcm_core.api.sealed_admin import SealedAdminRequests
 from kcm_core.assembly.admin import admin_requests
 from kcm_core.assembly.key_service import KeyService, key_service
 from kcm_core.assembly.kill_switch import KillSwitchParts, kill_switch, replica
@@ -22,6 +23,7 @@ class Parts:
     keys: KeyService
     registry: RegistryParts
     admin: AdminEndpoint
+    sealed_admin: SealedAdminRequests
 
 
 def assemble(ports: Ports, switch: KillSwitch | None = None) -> Parts:
@@ -33,4 +35,6 @@ def assemble(ports: Ports, switch: KillSwitch | None = None) -> Parts:
     kill = kill_switch(ports, switch)
     keys = key_service(ports, kill.monitor, switch.registered)
     registry = registry_parts(ports, switch)
-    return Parts(kill, keys, registry, admin_requests(ports, kill, keys, registry))
+    admin = admin_requests(ports, kill, keys, registry)
+    sealed = SealedAdminRequests(ports.host, keys.operator_sessions, admin)
+    return Parts(kill, keys, registry, admin, sealed)
