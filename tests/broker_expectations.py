@@ -61,7 +61,7 @@ EXPECTED = {
         _INBOX.core.core-1.>
         kcm.v1.eu.core.core-1.*
         kcm.v1.eu.core.core-1.*.*.*
-        kcm.v1.eu.admin.*.* core-eu
+        kcm.v1.eu.admin.hold.put core-eu
         kcm.v1.eu.admin.*.*.core-1
         kcm.v1.eu.registry.question
         {MONITORED.replace("NAME", "kcm-core")}
@@ -156,8 +156,10 @@ EXPECTED = {
     ("embedded", "control"): ("kcm.v1.ctl.receipt.eu.*", "kcm.v1.ctl.hold.>"),
     ("operator", "region"): (
         """
-        kcm.v1.eu.admin.*.*
+        kcm.v1.eu.admin.hold.put
         kcm.v1.eu.admin.*.*.*
+        kcm.v1.eu.core.*.key
+        kcm.v1.eu.core.*.open-operator
         kcm.v1.eu.auditor.*
         $SRV.PING
         $SRV.PING.>
@@ -257,7 +259,6 @@ BROADER = {
     "core": {
         "kcm.v1.eu.core.core-1.>",
         "kcm.v1.eu.core.core-1.*.*.>",
-        "kcm.v1.eu.admin.*.> core-eu",
         "kcm.v1.ctl.pull.eu.> core-eu",
     },
     "gateway": {
@@ -268,5 +269,5 @@ BROADER = {
     },
     "auditor": {"kcm.v1.eu.auditor.> auditor"},
 }
-"""Subscriptions that the server allows by an entry with `*` at its end, besides `$SRV`. Only the
-third one of a Core has subjects of other instances under it."""
+"""Subscriptions that the server allows by an entry with `*` at its end, besides `$SRV`. None has
+subjects of other instances under it."""

@@ -12,7 +12,6 @@ from kcm._internal.core_calls import OPEN_S
 from kcm._internal.kills import Kills
 from kcm._internal.retry import AGAIN_S
 from kcm_devsystem import processes, system
-from kcm_devsystem.brokers import Account
 from kcm_devsystem.errors import ProcessDiedError
 from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.streams import put

@@ -10,14 +10,20 @@ from kcm_broker.role_users import USERS, inbox, user_rights
 from kcm_schemas import data_subjects, subjects
 from kcm_schemas.codes import KcmError
 
-from tests.broker_rights_match import covers
+from tests import broker_expectations
+
+
+def covers(entries, subject):
+    patterns = (entry.partition(" ")[0] for entry in entries)
+    return any(broker_expectations.covers(pattern, subject) for pattern in patterns)
+
 
 CORE = data_subjects.core("eu", "core-1", "unwrap", "acme", "crm")
 GATEWAY = data_subjects.gateway_at("eu", "gateway-1", "decrypt", "acme", "crm")
 CARRIED = data_subjects.gateway_at("eu", "gateway-1", "session", "core-1", "key")
 HOLD = subjects.control_hold("eu", "tenant", bytes(16))
 KEYS = "$KV.kcm-keys.root.acme"
-ADMIN = subjects.admin("eu", "hold", "put")
+ADMIN = subjects.admin_at("eu", "link", "put", "core-1")
 DELETE = "$JS.API.STREAM.DELETE.KCM_CONTROL"
 MAY = {
     "app": {GATEWAY, CARRIED},

@@ -14,8 +14,7 @@ Everything that a role does not need is absent, and there are no denials to forg
   followed by named push consumers, whose filter is a part of the subject.
 - The server takes ``>`` for a token when it compares a subscription with an entry: a client that
   may subscribe ``a.*`` may also subscribe ``a.>``. So no subject of one instance begins with what
-  an entry of another one has before its last ``*``. One exception is left: ``admin.*.*`` lets a
-  Core also read what operators send to another Core (``admin_at``).
+  an entry of another one has before its last ``*``.
 
 ``subscribe`` entries of the form ``SUBJECT QUEUE`` allow that queue group only.
 """
@@ -103,7 +102,7 @@ def _core(region: str, instance: str) -> Rights:
             own_inbox(Role.CORE, instance),
             data_subjects.core_sessions(region, instance),
             data_subjects.core_all(region, instance),
-            f"{subjects.admin_all(region)} core-{region}",
+            f"{subjects.admin(region, 'hold', 'put')} core-{region}",
             subjects.admin_all_at(region, instance),
             subjects.registry_question(region),
             *server.monitored("kcm-core"),
@@ -151,10 +150,10 @@ def _reads(region: str) -> tuple[str, ...]:
     )
 
 
-def _core_sessions(region: str, *carried: str) -> tuple[str, ...]:
-    """What begins a session with any Core; ``carried`` is what a Gateway carries for others."""
+def _core_sessions(region: str, *more: str, own: bool = True) -> tuple[str, ...]:
+    """What begins a session with any Core; ``own``: that of an instance."""
     core = subjects.in_region(region, "core")
-    return tuple(f"{core}.*.{verb}" for verb in ("key", "open", *carried))
+    return tuple(f"{core}.*.{verb}" for verb in ("key", *(("open",) if own else ()), *more))
 
 
 def _gateway(region: str, instance: str) -> Rights:
@@ -241,8 +240,9 @@ def _embedded(region: str, _instance: str) -> Rights:
 def _operator(region: str, _instance: str) -> Rights:
     return Rights(
         publish=(
-            subjects.admin_all(region),
-            _all(subjects.admin_all(region), 1),
+            subjects.admin(region, "hold", "put"),
+            _all(subjects.in_region(region, "admin"), 3),
+            *_core_sessions(region, data_subjects.OPEN_OPERATOR, own=False),
             subjects.auditor_all(region),
             *server.monitoring(),
         ),

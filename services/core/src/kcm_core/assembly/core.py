@@ -96,7 +96,7 @@ class Core:
         await self._server.add("sessions", sessions, self._keys.begin, "")
         keys = data_subjects.core_all(region, self._me.name)
         await self._server.add("keys", keys, self._keys.wrapping.handle, "")
-        everywhere = subjects.admin_all(region)
+        everywhere = subjects.admin(region, "hold", "put")  # all else is sealed for one Core
         await self._server.add("admin", everywhere, admin, queue, urgent=True)
         own = subjects.admin_all_at(region, self._me.name)
         await self._server.add("admin-here", own, self._sealed_admin.handle, "", urgent=True)
