@@ -62,6 +62,7 @@ def test_it_does_the_main_job_on_ones_own_file(tmp_path):
     assert (told["records"], told["round_trips_ok"]) == (300, 300)
     assert told["without_grant"] == "forbidden"
     assert told["stolen_gateway"] == "forbidden"
+    assert told["past_the_gateway"] == "refused"
     assert told["wrong_region"] == "wrong_region"
     assert told["root_keys"] == "softkey"
     assert told["kill"]["complete"]

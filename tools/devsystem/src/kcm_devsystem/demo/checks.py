@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import nats
 from kcm import Client, Code, KcmError
 from kcm_gateway.embedded import EmbeddedGateway
 from kcm_runtime.clock import SystemClock
+from kcm_runtime.config import BusAddress
+from kcm_runtime.nats.login import Login
 
 KILLED: Final = "acme"
 OTHER: Final = "globex"
@@ -64,6 +67,24 @@ async def refused_gateway(config: Path, record: bytes) -> str:
     return Code.OK.value
 
 
+async def refused_by_broker(address: BusAddress, subject: str) -> str:
+    """Return ``refused`` if a broker forbids this user to publish a subject, else ``published``."""
+    said: list[str] = []
+
+    async def on_error(error: Exception) -> None:
+        said.append(str(error).lower())
+
+    login = Login(address).options()
+    client = await nats.connect(list(address.urls), error_cb=on_error, **login)
+    try:
+        await client.publish(subject, b"")
+        await client.flush()  # the broker reports a violation before it answers this
+    finally:
+        await client.close()
+    violated = any("permissions violation for publish" in one for one in said)
+    return "refused" if violated else "published"
+
+
 def audit(directory: Path, config: Path) -> dict[str, Any]:
     """Verify the journal offline, with the Auditor's program."""
     done = subprocess.run(
@@ -98,6 +119,7 @@ def passed(result: dict[str, Any]) -> bool:
             file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
             result["without_grant"] == "forbidden",
             result["stolen_gateway"] == "forbidden",
+            result["past_the_gateway"] == "refused",
             result["wrong_region"] == "wrong_region",
             kill["complete"] and kill["instances"] > 0,
             after["killed_tenant"] == "tenant_killed",

@@ -21,6 +21,7 @@ from kcm._internal import app_entries, statements
 from kcm._internal.kills import Kills
 from kcm.cli.signals import orderly, undisturbed
 from kcm_runtime.clock import SystemClock
+from kcm_schemas import data_subjects
 from kcm_schemas.app import App
 from kcm_schemas.roster import Role
 from kcm_schemas.text import counted
@@ -36,6 +37,7 @@ from kcm_devsystem.demo.checks import (
     audit,
     passed,
     refused,
+    refused_by_broker,
     refused_gateway,
     refused_plaintext,
     served,
@@ -147,6 +149,7 @@ class _Scenario:
             result["file"] = await self._file()
             result["wrong_region"] = await refused(abroad, sealed[0])
             self._tell(f"a record of {HOME}, offered to {ABROAD}: {result['wrong_region']}")
+            result["past_the_gateway"] = await self._past_the_gateway()
             result["stolen_gateway"] = await self._stolen_gateway(sealed[0])
             streams = [
                 Stream(client, tenant, SERVICE, self._clock)
@@ -210,6 +213,14 @@ class _Scenario:
         result["records"], result["round_trips_ok"] = len(self._rows), same
         self._tell(f"decrypted {same} of {rows} correctly")
         return sealed
+
+    async def _past_the_gateway(self) -> str:
+        """Ask a Core as an application, past the Gateways."""
+        core = next(one.name for one in self._setup.members if one.role is Role.CORE)
+        subject = data_subjects.core(HOME, core, "unwrap", KILLED, SERVICE)
+        refusal = await refused_by_broker(self._context.app_address(HOME), subject)
+        self._tell(f"an application asks a Core itself: {refusal} by the broker")
+        return refusal
 
     async def _stolen_gateway(self, record: bytes) -> str:
         """Be a Gateway of the region, and decrypt without an application that asks."""
