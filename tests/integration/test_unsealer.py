@@ -10,6 +10,7 @@ from kcm_core.providers.softkey import provider as softkey
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.unsealer.client import CALLS_IN_FLIGHT_MAX, Unsealer
 from kcm_core.unsealer.fork_server import ForkServer
+from kcm_core.unsealer.kinds import Kind
 from kcm_core.unsealer.server import CHILDREN_MAX
 
 from tests.integration.unsealing import (
@@ -311,7 +312,7 @@ async def test_it_starts_by_itself_at_the_first_call(uri):
 
 
 async def test_a_server_that_cannot_be_started_is_unreachable():
-    server = ForkServer({}, python="/nonexistent/python")
+    server = ForkServer({}, Kind("softkey"), python="/nonexistent/python")
     error = await failure(server.send([b"request"], 2))
     assert (error.state, error.cls) == (L1State.UNREACHABLE, "FileNotFoundError")
     assert server.pid is None

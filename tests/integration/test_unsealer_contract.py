@@ -10,7 +10,7 @@ from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.port import UnsealerPort
 
 from tests.fakes.unsealer import FakeUnsealer
-from tests.integration.unsealing import SharedServer, failure, flip
+from tests.integration.unsealing import SharedServers, failure, flip
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -26,7 +26,7 @@ class Real:
     def __init__(self, directory, server):
         softkey.create(directory)
         self.directory, self.uri = directory, f"softkey:{directory}"
-        self.unsealer = Unsealer({}, server=server)
+        self.unsealer = Unsealer({}, servers=server)
 
     def flip(self, state):
         flip(self.directory, state)
@@ -51,7 +51,7 @@ class Fake:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def server():
-    made = SharedServer({"KCM_DEVELOPMENT": "1"})
+    made = SharedServers({"KCM_DEVELOPMENT": "1"})
     yield made
     await made.end()
 

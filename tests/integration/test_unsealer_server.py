@@ -32,7 +32,7 @@ class Harness:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
+                [sys.executable, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno()), "softkey"],
                 pass_fds=[theirs.fileno()],
                 env={"KCM_DEVELOPMENT": "1"},
             )

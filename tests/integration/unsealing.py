@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from kcm_core.providers.state import L1Error, L1State
-from kcm_core.unsealer.fork_server import ForkServer
+from kcm_core.unsealer.servers import Servers, fork_servers
 
 PATIENCE_S = 60.0
 """Seconds after which a condition that has not come true is a failure; nothing is slept away."""
 
 
-class SharedServer(ForkServer):
-    """A fork server that outlives the unsealers that use it: the SDK is imported once."""
+class SharedServers(Servers):
+    """Fork servers that outlive the unsealers that use them: the SDK is imported once."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        own = fork_servers(environment)
+        super().__init__(own.make, own.first)
 
     async def close(self) -> None:
-        """Leave it to the next unsealer."""
+        """Leave them to the next unsealer."""
 
     async def end(self) -> None:
-        """Close it."""
+        """Close them."""
         await super().close()
 
 

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 from kcm_core.providers.state import L1State
 from kcm_core.unsealer.client import Unsealer
-from kcm_core.unsealer.fork_server import ForkServer
+from kcm_core.unsealer.servers import Servers
 
-from tests.integration.unsealing import SharedServer
+from tests.integration.unsealing import SharedServers
 from tests.l1.stand import Stand, Trouble
 from tests.l1.stands import USED
 
@@ -60,13 +60,13 @@ def stand(shared: Stand) -> Iterator[Stand]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def servers(stands: Callable[[str], Stand]) -> AsyncIterator[Callable[[str], ForkServer]]:
+async def servers(stands: Callable[[str], Stand]) -> AsyncIterator[Callable[[str], Servers]]:
     """Make the fork server of a stand once for a module."""
-    running: dict[str, SharedServer] = {}
+    running: dict[str, SharedServers] = {}
 
-    def made(name: str) -> ForkServer:
+    def made(name: str) -> Servers:
         if name not in running:
-            running[name] = SharedServer(stands(name).environment)
+            running[name] = SharedServers(stands(name).environment)
         return running[name]
 
     yield made
@@ -75,9 +75,9 @@ async def servers(stands: Callable[[str], Stand]) -> AsyncIterator[Callable[[str
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def unsealer(stand: Stand, servers: Callable[[str], ForkServer]) -> AsyncIterator[Unsealer]:
+async def unsealer(stand: Stand, servers: Callable[[str], Servers]) -> AsyncIterator[Unsealer]:
     """An unsealer without a past: no key is in a pause, and no PIN was wrong."""
-    made = Unsealer(stand.environment, server=servers(stand.name))
+    made = Unsealer(stand.environment, servers=servers(stand.name))
     await made.start()
     yield made
     await made.close()

@@ -23,6 +23,7 @@ from kcm_schemas.roster import Role
 from kcm_core.assembly import Core
 from kcm_core.config import CoreConfig
 from kcm_core.unsealer.client import Unsealer
+from kcm_core.unsealer.confinement.grants import keeping_out
 
 
 class _Process:
@@ -31,10 +32,10 @@ class _Process:
     def __init__(self, config: CoreConfig, clock: Clock) -> None:
         randomness = SystemKeyRandomness()
         me = load_instance(config, Role.CORE, randomness)
-        development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
-        log = {"KCM_LOG_FORMAT": config.log.format}
-        self._unsealer = Unsealer({**config.unsealer_environment, **development, **log})
-        self._core = Core(config, me, self._unsealer, clock, randomness)
+        self._unsealer = Unsealer(_environment(config))
+        self._core = Core(
+            config, me, self._unsealer, clock, randomness, lambda: self._unsealer.isolation
+        )
 
     async def start(self) -> None:
         await self._unsealer.start()
@@ -43,6 +44,12 @@ class _Process:
     async def close(self) -> None:
         await self._core.close()
         await self._unsealer.close()
+
+
+def _environment(config: CoreConfig) -> dict[str, str]:
+    development = {"KCM_DEVELOPMENT": "1"} if config.development else {}
+    log = {"KCM_LOG_FORMAT": config.log.format}
+    return {**config.unsealer_environment, **development, **log, **keeping_out(config.own_paths)}
 
 
 if __name__ == "__main__":

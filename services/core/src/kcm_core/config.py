@@ -52,3 +52,15 @@ class CoreConfig(ReplicaConfig):
     audit: AuditTrimming = AuditTrimming()
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""
+
+    @property
+    def own_paths(self) -> tuple[Path, ...]:
+        """The files and directories of the Core alone: nothing of the unsealer may use them."""
+        return (
+            self.identity,
+            self.secrets.seal_key,
+            self.state_dir,
+            self.key_store,
+            self.region_bus.password_file,
+            self.control_bus.password_file,
+        )

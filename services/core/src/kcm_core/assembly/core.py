@@ -6,6 +6,7 @@ a kill was placed knows of the kill before it unseals anything.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from kcm_keymem.random import KeyRandomness
@@ -29,6 +30,7 @@ from kcm_core.config import CoreConfig
 from kcm_core.root_keys.hints.supervisor import Listeners
 from kcm_core.trimming import TrimFiles, Trimmer
 from kcm_core.trimming.policy import Policy
+from kcm_core.unsealer.isolation import Isolation
 from kcm_core.unsealer.port import UnsealerPort
 
 
@@ -42,9 +44,11 @@ class Core:
         unsealer: UnsealerPort,
         clock: Clock,
         randomness: KeyRandomness,
+        isolation: Callable[[], Isolation],
     ) -> None:
         outside = production(config, me, unsealer, clock, randomness)
         self._me: Final = me
+        self._isolation: Final = isolation
         self._ports: Final = outside.ports
         self._audit: Final = outside.audit
         self._region_bus: Final = outside.region_bus
@@ -70,7 +74,7 @@ class Core:
             service_id=me.incarnation.hex(),
             version=VERSION,
             metadata={"instance": me.name, "region": me.region},
-            state=as_metadata,
+            state=lambda: as_metadata() | isolation().as_metadata(),
         )
 
     async def start(self) -> None:
@@ -102,6 +106,7 @@ class Core:
         await self._server.add("admin-here", own, self._sealed_admin.handle, "", urgent=True)
         await self._server.announce()
         log_secure_memory()
+        self._isolation().log()
 
     def _judge_again(self, names: frozenset[str]) -> None:
         """Stop serving if this Core may not act any more; unload keys that may verify no more.

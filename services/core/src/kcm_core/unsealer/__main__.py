@@ -1,8 +1,9 @@
-"""``python -m kcm_core.unsealer FD``: the fork server, which only the Core starts.
+"""``python -m kcm_core.unsealer FD SCHEME AUTHORITY``: a fork server, which only the Core starts.
 
-``FD`` is the inherited end of a SEQPACKET socket pair. The environment contains only what the Core
-passed: ``KCM_DEVELOPMENT=1`` allows softkeys, and ``KCM_LOG_FORMAT`` is the format of the log.
-Libraries read ``SOFTHSM2_CONF`` and the variables of the cloud SDKs.
+``FD`` is the inherited end of a SEQPACKET socket, and the rest is the kind of root keys. The
+environment contains only what the Core passed: ``KCM_DEVELOPMENT=1`` allows softkeys, and
+``KCM_LOG_FORMAT`` is the format of the log. Libraries read ``SOFTHSM2_CONF`` and the variables of
+the cloud SDKs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from kcm_runtime.garbage_collection import collect_seldom
 from kcm_runtime.hardening import make_undumpable
 from kcm_runtime.logs import LineFormatter
 
+from kcm_core.unsealer.confinement.confine import Confinement
+from kcm_core.unsealer.kinds import Kind
 from kcm_core.unsealer.server import Server
 
 
@@ -27,10 +30,17 @@ def main() -> int:
     make_undumpable()  # a child whose HSM module crashes leaves no core file
     # SIGINT is for the Core, which closes the socket when it has finished.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with socket.socket(fileno=int(sys.argv[1])) as core:
+    descriptor, *kind = sys.argv[1:]
+    with socket.socket(fileno=int(descriptor)) as core:
         core.set_inheritable(False)
-        Server(core, development=os.environ.get("KCM_DEVELOPMENT") == "1").run()
+        _serve(core, Kind(*kind))
     return 0
+
+
+def _serve(core: socket.socket, kind: Kind) -> None:
+    confinement = Confinement(kind, os.environ)  # before a provider's library is imported
+    development = os.environ.get("KCM_DEVELOPMENT") == "1"
+    Server(core, kind, confinement, development=development).run()
 
 
 def log_our_own() -> None:

@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from kcm_core.providers.requirements import Facts, unpacked
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import L1UriError, parse, scheme
-from kcm_core.unsealer.fork_server import ForkServer
 from kcm_core.unsealer.frames import (
     DEADLINE_MAX_MS,
     Ask,
@@ -28,10 +27,13 @@ from kcm_core.unsealer.frames import (
     Operation,
     request_parts,
 )
+from kcm_core.unsealer.isolation import Isolation
 from kcm_core.unsealer.key_gate import Turns
+from kcm_core.unsealer.kinds import kind_of
 from kcm_core.unsealer.pin_lockout import PinLockout
 from kcm_core.unsealer.pipe_reader import Frame, read_frame
 from kcm_core.unsealer.port import Probe, UnsealResult, Wrapped
+from kcm_core.unsealer.servers import ServerHandle, Servers, fork_servers
 
 CALLS_IN_FLIGHT_MAX: Final = 16
 """Calls at once, as many as the server has children; further ones wait, within their deadlines."""
@@ -46,21 +48,22 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Unsealer:
-    """Implements `UnsealerPort` with a fork server, which it closes at its end.
+    """Implements `UnsealerPort` with fork servers, which it closes at its end.
 
-    ``environment`` is the whole environment of the server and of the SDKs in its children:
-    ``KCM_DEVELOPMENT=1`` to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials. ``server``
-    replaces the server of its own.
+    ``environment`` is all that the servers and the SDKs in their children get, each one the part of
+    its provider: ``KCM_DEVELOPMENT=1`` to allow softkeys, ``SOFTHSM2_CONF``, a cloud's credentials.
+    ``servers`` replaces servers of its own.
     """
 
     def __init__(
         self,
         environment: Mapping[str, str],
         *,
-        server: ForkServer | None = None,
+        servers: Servers | None = None,
         ping_deadline_s: float = PING_DEADLINE_S,
     ) -> None:
-        self._server = ForkServer(environment) if server is None else server
+        self._servers = fork_servers(environment) if servers is None else servers
+        self._lacks = ""
         self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
         self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
@@ -69,18 +72,24 @@ class Unsealer:
 
     @property
     def server_pid(self) -> int | None:
-        """The fork server's process id, for status and tests."""
-        return self._server.pid
+        """The process id of the fork server that was used last, for status and tests."""
+        return self._servers.pid
+
+    @property
+    def isolation(self) -> Isolation:
+        """How the servers are separated from this process."""
+        return self._servers.isolation(self._lacks)
 
     async def start(self) -> None:
-        """Start the server and wait until it answers; raises `L1Error` if it does not."""
-        await self._ping(START_DEADLINE_S)
+        """Start a server and wait until it answers; raises `L1Error` if it does not."""
+        server = await self._servers.of(self._servers.first)
+        self._lacks = await self._ping(server, START_DEADLINE_S)
 
     async def close(self) -> None:
-        """End the server and its children; calls in progress end as ``unreachable``."""
+        """End the servers and their children; calls in progress end as ``unreachable``."""
         self._checks.close()
         await self._checks.join()
-        await self._server.close()
+        await self._servers.close()
 
     async def wrap(
         self,
@@ -148,7 +157,8 @@ class Unsealer:
             uri = parse(ask.uri)
             probe = operation is Operation.PROBE
             async with self._turns.take(ask.uri, probe=probe), self._logins.attempt(uri):
-                return await self._within_deadline(operation, ask, payload, out)
+                server = await self._servers.of(kind_of(uri))
+                return await self._within_deadline(server, operation, ask, payload, out)
         except L1UriError as error:
             raise L1Error(L1State.UNREACHABLE, str(error), cls="L1UriError") from None
         except L1Error as error:
@@ -158,19 +168,25 @@ class Unsealer:
             raise
 
     async def _within_deadline(
-        self, operation: Operation, ask: Ask, payload: memoryview, out: memoryview | None
+        self,
+        server: ServerHandle,
+        operation: Operation,
+        ask: Ask,
+        payload: memoryview,
+        out: memoryview | None,
     ) -> Frame:
         ends = asyncio.get_running_loop().time() + ask.deadline_ms / 1000
         try:
             async with asyncio.timeout_at(ends), self._slots:
-                return await self._exchange(operation, ask, payload, out, ends)
+                return await self._exchange(server, operation, ask, payload, out, ends)
         except TimeoutError:
-            self._suspect()
+            self._suspect(server)
             hint = "no answer within the deadline"
             raise L1Error(L1State.UNREACHABLE, hint, cls="TimeoutError") from None
 
     async def _exchange(
         self,
+        server: ServerHandle,
         operation: Operation,
         ask: Ask,
         payload: memoryview,
@@ -189,39 +205,40 @@ class Unsealer:
         read_end, write_end = _pipe()
         try:
             try:
-                await self._server.send([header, payload, meta], write_end)
+                await server.send([header, payload, meta], write_end)
             finally:
                 os.close(write_end)  # the child's copy is then the last: its end is the answer's
             frame = await read_frame(read_end, out)
         finally:
             os.close(read_end)
-        self._server.answered()
+        server.answered()
         if frame.state is not L1State.ENABLED:
             raise L1Error(frame.state, frame.told.detail, cls=frame.told.cls)
         return frame
 
-    def _suspect(self) -> None:
+    def _suspect(self, server: ServerHandle) -> None:
         """Check in the background whether the server itself has stopped answering."""
         if not self._checks.closed and not self._checks:
-            self._checks.spawn(self._kill_unless_alive())
+            self._checks.spawn(self._kill_unless_alive(server))
 
-    async def _kill_unless_alive(self) -> None:
+    async def _kill_unless_alive(self, server: ServerHandle) -> None:
         try:
-            await self._ping(self._ping_deadline_s)
+            await self._ping(server, self._ping_deadline_s)
         except L1Error:
-            _log.error(
-                "the unsealer's server (pid %s) does not answer: killing it", self.server_pid
-            )
-            self._server.kill()
+            _log.error("the unsealer's server (pid %s) does not answer: killing it", server.pid)
+            server.kill()
 
-    async def _ping(self, deadline_s: float) -> None:
+    async def _ping(self, server: ServerHandle, deadline_s: float) -> str:
+        """Return what the server says that its confinement lacks."""
         ends = asyncio.get_running_loop().time() + deadline_s
         ask = _ask("", b"", deadline_s)
         try:
             async with asyncio.timeout_at(ends):
-                await self._exchange(Operation.PING, ask, memoryview(b""), None, ends)
+                payload = memoryview(b"")
+                frame = await self._exchange(server, Operation.PING, ask, payload, None, ends)
         except TimeoutError:
             raise L1Error(L1State.UNREACHABLE, "the unsealer does not answer") from None
+        return frame.told.detail
 
 
 def _ask(

@@ -1,7 +1,8 @@
 """The Core's handle on the fork server: starts it, sends to it, restarts it after it ended.
 
 It is started with ``exec``: a fresh interpreter, an explicit environment, and one descriptor. A
-fork of the Core itself would copy everything that the Core ever held in memory.
+fork of the Core itself would copy everything that the Core ever held in memory. It calls the keys
+of one kind, and has only the variables of that provider.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Final
 from kcm_runtime.backoff import Backoff
 
 from kcm_core.providers.state import L1Error, L1State
+from kcm_core.unsealer.confinement.environment import environment_for
+from kcm_core.unsealer.kinds import Kind
 
 BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
@@ -43,9 +46,12 @@ class _Running:
 class ForkServer:
     """One fork server at a time, in one event loop."""
 
-    def __init__(self, environment: Mapping[str, str], *, python: str = sys.executable) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], kind: Kind, *, python: str = sys.executable
+    ) -> None:
+        self._kind = kind
         self._python = python
-        self._environment = MappingProxyType(dict(environment))
+        self._environment = MappingProxyType(environment_for(kind.scheme, environment))
         self._running: _Running | None = None
         self._sending = asyncio.Lock()
         self._backoff = Backoff(BACKOFF_MIN_S, BACKOFF_MAX_S)
@@ -122,16 +128,7 @@ class ForkServer:
             ours.setblocking(False)
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             try:
-                process = subprocess.Popen(
-                    # -I: neither PYTHON* variables nor the working directory select code.
-                    [self._python, "-I", "-m", "kcm_core.unsealer", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    cwd="/",
-                    start_new_session=True,
-                )
+                process = start_server(self._python, theirs, self._kind, self._environment)
             except BaseException:
                 ours.close()
                 raise
@@ -160,6 +157,22 @@ class ForkServer:
         running.process.wait()
         self._retire(running)
         running.ended.set()
+
+
+def start_server(
+    python: str, core: socket.socket, kind: Kind, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a server of this kind at its end of a socket; raises ``OSError``."""
+    return subprocess.Popen(
+        # -I: neither PYTHON* variables nor the working directory select code.
+        [python, "-I", "-m", "kcm_core.unsealer", str(core.fileno()), kind.scheme, kind.authority],
+        pass_fds=[core.fileno()],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
 
 
 async def _writable(sock: socket.socket) -> None:

@@ -1,10 +1,14 @@
 """The fork server: receives a request with the write end of a pipe, forks a child, reaps it.
 
-It holds no keys and communicates only with the Core. It is single-threaded, so it may fork at any
-time; libraries are imported before the fork (once, warm) and used only after it. It survives a
-malformed request (answered), a child that crashes (its pipe closes: the Core reads
-``unreachable``), a child that ignores its timer (killed), and more requests than children (they
-wait in the socket). When the Core's end closes, it kills the remaining children and ends.
+It holds no keys, communicates only with the Core, and serves one kind of root keys. It is
+single-threaded, so it may fork at any time; libraries are imported before the fork (once, warm) and
+used only after it. It survives a malformed request (answered), a child that crashes (its pipe
+closes: the Core reads ``unreachable``), a child that ignores its timer (killed), and more requests
+than children (they wait in the socket). When the Core's end closes, it kills the remaining children
+and ends.
+
+It also ends when a file was replaced to which its confinement belongs, for example the file that
+names the resolvers: the Core starts another one. Its children finish without it.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kcm_core.providers.catalog import warm
-from kcm_core.providers.state import L1Error, L1State
+from kcm_core.providers.state import L1Error, L1State, safe_text
 from kcm_core.providers.uri import L1UriError, parse
 from kcm_core.unsealer import worker
+from kcm_core.unsealer.confinement.confine import Confinement
 from kcm_core.unsealer.frames import (
     REQUEST_MAX,
     FrameError,
@@ -31,12 +36,16 @@ from kcm_core.unsealer.frames import (
     Told,
     read_request,
 )
+from kcm_core.unsealer.kinds import Kind, kind_of
 
 CHILDREN_MAX: Final = 16
 """Children at once: they mostly wait for a network, and each costs a few MiB."""
 
 KILL_GRACE_S: Final = 0.25
 """Seconds that a child may exceed its deadline before the server kills it."""
+
+LOOK_EVERY_S: Final = 2.0
+"""Seconds between two looks whether a file was replaced."""
 
 _ENDED: Final = select.POLLHUP | select.POLLRDHUP | select.POLLERR
 _FDS_MAX: Final = 1
@@ -52,20 +61,28 @@ class _Child:
 class Server:
     """Serves one Core over one socket; ``run`` returns when the Core has closed its end."""
 
-    def __init__(self, core: socket.socket, *, development: bool) -> None:
+    def __init__(
+        self, core: socket.socket, kind: Kind, confinement: Confinement, *, development: bool
+    ) -> None:
         self._core = core
+        self._kind = kind
+        self._confinement = confinement
         self._development = development
         self._children: dict[int, _Child] = {}
         self._buffer = bytearray(REQUEST_MAX + 1)
         self._poll = select.poll()
+        self._look_at = 0.0
+        self._stale = False
+        self._left = False
 
     def run(self) -> None:
-        """Serve until the Core's end of the socket closes."""
+        """Serve until the Core's end of the socket closes, or the confinement is stale."""
         try:
             while self._step():
-                pass
+                if self._left:
+                    return
         finally:
-            for pidfd in list(self._children):
+            for pidfd in [] if self._left else list(self._children):
                 self._kill(pidfd)
                 self._reap(pidfd)
 
@@ -74,7 +91,10 @@ class Server:
         # Without room, the socket is still polled for its end.
         self._poll.register(self._core, select.POLLRDHUP | (select.POLLIN if room else 0))
         alive = True
-        for descriptor, event in self._poll.poll(self._patience_ms()):
+        events = self._poll.poll(self._patience_ms())
+        if self._is_stale() and all(descriptor != self._core.fileno() for descriptor, _ in events):
+            self._left = True
+        for descriptor, event in events:
             if descriptor != self._core.fileno():
                 self._reap(descriptor)
             elif event & _ENDED:
@@ -86,11 +106,19 @@ class Server:
                 self._kill(pidfd)
         return alive
 
+    def _is_stale(self) -> bool:
+        if self._confinement.ages and time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            self._stale = self._confinement.stale
+        return self._stale
+
     def _patience_ms(self) -> int | None:
-        if not self._children:
+        times = [running.kill_at for running in self._children.values()]
+        if self._confinement.ages:
+            times.append(self._look_at)
+        if not times:
             return None
-        next_kill = min(running.kill_at for running in self._children.values())
-        return max(1, round((next_kill - time.monotonic()) * 1000) + 1)
+        return max(1, round((min(times) - time.monotonic()) * 1000) + 1)
 
     def _receive(self) -> bool:
         try:
@@ -115,8 +143,11 @@ class Server:
             request = read_request(packet)
             asked = request.ask.uri
             if request.operation is Operation.PING:
-                return worker.write(pipe, worker.Answer(L1State.ENABLED, Told()))
+                told = Told(detail=safe_text("; ".join(self._confinement.lacks)))
+                return worker.write(pipe, worker.Answer(L1State.ENABLED, told))
             uri = parse(request.ask.uri)
+            if kind_of(uri) != self._kind:
+                raise FrameError("the provider")
             warm(uri, development=self._development)
         except FrameError as error:
             return _refuse(pipe, L1Error(L1State.INVALID, f"malformed: {error}", cls="FrameError"))
@@ -129,7 +160,7 @@ class Server:
         except OSError as error:
             return _refuse(pipe, worker.unknown(error, asked))
         if pid == 0:
-            worker.run(request, uri, pipe, development=self._development)
+            worker.run(request, uri, pipe, self._confinement, development=self._development)
         return self._watch(pid, request)
 
     def _watch(self, pid: int, request: Request) -> None:

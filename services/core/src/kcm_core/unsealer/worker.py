@@ -23,6 +23,7 @@ from kcm_core.providers.port import L1Provider
 from kcm_core.providers.requirements import packed
 from kcm_core.providers.state import L1Error, L1State, safe_text
 from kcm_core.providers.uri import EXTRAS, L1Uri, scheme
+from kcm_core.unsealer.confinement.confine import Confinement
 from kcm_core.unsealer.frames import (
     BLOB_MAX,
     MECHANISM_MAX,
@@ -48,7 +49,9 @@ class Answer:
     payload: bytes | bytearray = b""
 
 
-def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoReturn:
+def run(
+    request: Request, uri: L1Uri, pipe: int, confinement: Confinement, *, development: bool
+) -> NoReturn:
     """Run in a freshly forked process: answer into ``pipe``, then end the process in any case."""
     gc.disable()  # it ends soon, and a collection would copy every shared page
     try:
@@ -56,7 +59,10 @@ def run(request: Request, uri: L1Uri, pipe: int, *, development: bool) -> NoRetu
         # The provider decides the length of its answer, which must not exhaust the machine.
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_MAX, MEMORY_MAX))
         _keep_only(pipe)
+        confinement.enter_child(uri)
         write(pipe, answer(request, uri, development=development))
+    except OSError as error:
+        write(pipe, failure(unknown(error, request.ask.uri)))
     finally:
         # No exit handler, no destructor, no traceback with a plaintext in its frames.
         os._exit(0)
