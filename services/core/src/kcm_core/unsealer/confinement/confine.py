@@ -72,18 +72,18 @@ class Confinement:
             kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
             capabilities.drop_all()
         except OSError as error:
-            self._lacks.append(f"privileges: {os.strerror(error.errno)}")
+            self._lacks.append(f"privileges: {_reason(error)}")
         self._lacks += landlock.lacks(self._abi)
         try:
             if self._abi:
                 landlock.restrict(self._abi, self._of_server())
         except OSError as error:
             self._abi = 0
-            self._lacks.append(f"Landlock: {os.strerror(error.errno)}")
+            self._lacks.append(f"Landlock: {_reason(error)}")
         try:
             seccomp.install(may_execute=self._kind.scheme in _EXECUTE)
         except OSError as error:
-            self._lacks.append(f"seccomp: {os.strerror(error.errno)}")
+            self._lacks.append(f"seccomp: {_reason(error)}")
         except seccomp.Unsupported:
             self._lacks.append("no seccomp for this processor")
 
@@ -101,6 +101,10 @@ class Confinement:
 
     def _permitted(self, needed: list[Grant]) -> list[Grant]:
         return grants.permitted(needed, grants.kept_out(self._environment))
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

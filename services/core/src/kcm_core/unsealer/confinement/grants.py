@@ -64,15 +64,15 @@ def of_provider(scheme: str, environment: Mapping[str, str]) -> list[Grant]:
     """Return what every call of a provider needs."""
     libraries = {sys.prefix, sys.base_prefix, *(one for one in sys.path if one.startswith("/"))}
     own = (os.path.expanduser(path) for path in _OF_PROVIDER[scheme])  # noqa: PTH111 - no error
-    named = (
+    named = [
         value
         for name, value in environment.items()
         if name not in _NO_FILES and name != modules.VARIABLE and value.startswith("/")
-    )
+    ]
     more = _listed(environment.get(READ_VARIABLE, ""))
     writable = list(_listed(environment.get(WRITE_VARIABLE, "")))
     if scheme == "pkcs11":
-        named = iter([*named, *_beside_modules(environment)])
+        named += _beside_modules(environment)
         writable += _token_directories(environment.get(_SOFTHSM, ""))
     return [
         *(Grant(path, READ) for path in (*_SYSTEM, *sorted(libraries), *own, *named, *more)),

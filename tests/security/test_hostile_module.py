@@ -1,0 +1,86 @@
+"""A hostile PKCS#11 module in a child of the unsealer gets nothing that is not its own.
+
+Every attempt is made twice: in a confined unsealer, where it must be refused, and in one whose
+confinement is switched off, where it must succeed. So a refusal is due to the confinement.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+from kcm_core.unsealer.client import Unsealer
+from kcm_core.unsealer.confinement.confine import SWITCH
+from kcm_core.unsealer.confinement.grants import keeping_out
+
+from tests.security.hostile.rig import Hostile, Prey
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    return Hostile.build(tmp_path_factory.mktemp("hostile") / "module")
+
+
+@pytest.fixture
+def prey(tmp_path):
+    return Prey(tmp_path)
+
+
+@asynccontextmanager
+async def running(environment):
+    unsealer = Unsealer(environment)
+    await unsealer.start()
+    try:
+        yield unsealer
+    finally:
+        await unsealer.close()
+
+
+async def made(hostile, prey, **more):
+    environment = {**hostile.environment, **keeping_out(prey.own_paths), **more}
+    async with running(environment) as unsealer:
+        with prey.attempts() as attempts:
+            return await hostile.results(unsealer, prey.pin, prey.mark, attempts)
+
+
+async def test_every_attempt_is_refused(hostile, prey):
+    results = await made(hostile, prey)
+    assert [name for name, result in results.items() if result != "refused"] == []
+
+
+async def test_without_the_confinement_every_attempt_succeeds(hostile, prey):
+    results = await made(hostile, prey, **{SWITCH: "off"})
+    assert [name for name, result in results.items() if result != "got"] == []
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+@pytest.mark.parametrize(
+    ("variable", "result"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "refused"),
+        ("AZURE_CLIENT_SECRET", "refused"),
+        ("GOOGLE_APPLICATION_CREDENTIALS", "refused"),
+        ("HTTPS_PROXY", "refused"),
+        ("VENDOR_PASSWORD", "got"),  # its own
+    ],
+)
+async def test_a_module_has_the_variables_of_its_own_alone(hostile, prey, variable, result, switch):
+    attempts = {"the variable": "variable", "a descriptor": "descriptor"}
+    environment = {**hostile.environment, variable: prey.mark, SWITCH: switch}
+    async with running(environment) as unsealer:
+        results = await hostile.results(unsealer, prey.pin, prey.mark, attempts)
+    assert results == {"the variable": result, "a descriptor": "refused"}
+
+
+@pytest.mark.parametrize("what", ["the seal key", "the Core's identity"])
+async def test_no_link_opens_the_cores_files_to_a_module(hostile, prey, what):
+    """An operator names the file of the PIN in a link, and might name a file of the Core."""
+    with prey.attempts() as attempts:
+        wanted = {what: attempts[what]}
+        stolen = prey.directory / attempts[what].removeprefix("read ")
+        environment = {**hostile.environment, **keeping_out(prey.own_paths)}
+        async with running(environment) as unsealer:
+            assert await hostile.results(unsealer, stolen, prey.mark, wanted) == {what: "refused"}
+        # Where the Core keeps nothing, the file that a link names is open: it is the module's PIN.
+        async with running(hostile.environment) as unsealer:
+            assert await hostile.results(unsealer, stolen, prey.mark, wanted) == {what: "got"}
