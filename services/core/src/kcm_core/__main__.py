@@ -12,18 +12,25 @@ if __name__ == "__main__":
 
 # ruff: noqa: E402 - nothing else may be imported before the import guard is installed
 
+import logging
 import sys
 
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
 from kcm_runtime.instance import load_instance
 from kcm_runtime.process import run
 from kcm_schemas.roster import Role
 
 from kcm_core.assembly import Core
 from kcm_core.config import CoreConfig
+from kcm_core.providers.state import L1Error
 from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.confinement.grants import keeping_out
+from kcm_core.unsealer.peer import Unfit, other_user
+from kcm_core.unsealer.socket_server import Address, SocketServers
+
+log = logging.getLogger("kcm_core")
 
 
 class _Process:
@@ -32,18 +39,36 @@ class _Process:
     def __init__(self, config: CoreConfig, clock: Clock) -> None:
         randomness = SystemKeyRandomness()
         me = load_instance(config, Role.CORE, randomness)
-        self._unsealer = Unsealer(_environment(config))
+        self._unsealer = _unsealer(config)
+        self._is_own = config.unsealer is None
         self._core = Core(
             config, me, self._unsealer, clock, randomness, lambda: self._unsealer.isolation
         )
 
     async def start(self) -> None:
-        await self._unsealer.start()
+        try:
+            await self._unsealer.start()
+        except L1Error as error:
+            if self._is_own:
+                raise
+            # Kills need no root key: this Core serves them until the unsealer is there.
+            log.warning("the unsealer is not reached at the start: %s", error.detail)
         await self._core.start()
 
     async def close(self) -> None:
         await self._core.close()
         await self._unsealer.close()
+
+
+def _unsealer(config: CoreConfig) -> Unsealer:
+    there = config.unsealer
+    if there is None:
+        return Unsealer(_environment(config))
+    try:
+        uid = other_user(there.user, there.uid, "the unsealer's user")
+    except Unfit as error:
+        raise ConfigError(f"unsealer: {error}") from None
+    return Unsealer({}, servers=SocketServers(Address(there.socket, uid)))
 
 
 def _environment(config: CoreConfig) -> dict[str, str]:

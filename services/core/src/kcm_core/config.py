@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.replica.config import ReplicaConfig
 from kcm_runtime.config import Section
-from pydantic import Field
+from pydantic import Field, model_validator
 
 ANSWER_LEASE_MS: Final = 10_000
 L1_DEADLINE_S: Final = 10.0
@@ -35,6 +35,23 @@ class AuditTrimming(Section):
     """The same while the stream is 90 % full."""
 
 
+class UnsealerSocket(Section):
+    """An unsealer that runs under another user, started by the service manager.
+
+    ``user`` or ``uid`` is that user; an unsealer of any other user is not used.
+    """
+
+    socket: Path
+    user: str | None = None
+    uid: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_user(self) -> Self:
+        if (self.user is None) == (self.uid is None):
+            raise ValueError("name the unsealer's user, by `user` or by `uid`")
+        return self
+
+
 class CoreConfig(ReplicaConfig):
     """The part of a Core's configuration that other instances do not have."""
 
@@ -52,6 +69,17 @@ class CoreConfig(ReplicaConfig):
     audit: AuditTrimming = AuditTrimming()
     unsealer_environment: Annotated[dict[str, str], Field(default_factory=dict)]
     """Environment of the unsealer's processes, e.g. ``SOFTHSM2_CONF``. Nothing is inherited."""
+    unsealer: UnsealerSocket | None = None
+    """An unsealer with a user of its own. Without it, the Core starts one as its own user."""
+
+    @model_validator(mode="after")
+    def _one_unsealer(self) -> Self:
+        if self.unsealer is not None and self.unsealer_environment and not self.hints:
+            raise ValueError(
+                "unsealer_environment is for an unsealer that the Core starts: put these variables"
+                " into the unit of the unsealer"
+            )
+        return self
 
     @property
     def own_paths(self) -> tuple[Path, ...]:

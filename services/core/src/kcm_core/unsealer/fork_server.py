@@ -30,7 +30,7 @@ BACKOFF_MAX_S: Final = 5.0
 CLOSE_PATIENCE_S: Final = 2.0
 """Seconds that a server has to end by itself when its socket closes, before it is killed."""
 
-_SEND_BUFFER: Final = 512 * 1024
+SEND_BUFFER: Final = 512 * 1024
 """Bytes requested for the socket: the largest requests of all slots together. If the kernel grants
 less, sending waits."""
 
@@ -80,7 +80,7 @@ class ForkServer:
                 try:
                     socket.send_fds(running.socket, parts, [pipe])
                 except BlockingIOError:
-                    await _writable(running.socket)
+                    await writable(running.socket)
                 except OSError:
                     self._retire(running)
                 else:
@@ -126,7 +126,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             ours.setblocking(False)
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
             try:
                 process = start_server(self._python, theirs, self._kind, self._environment)
             except BaseException:
@@ -175,7 +175,8 @@ def start_server(
     )
 
 
-async def _writable(sock: socket.socket) -> None:
+async def writable(sock: socket.socket) -> None:
+    """Wait for room in a socket."""
     loop = asyncio.get_running_loop()
     room: asyncio.Future[None] = loop.create_future()
     loop.add_writer(sock, _set, room)
