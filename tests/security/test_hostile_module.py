@@ -1,11 +1,13 @@
 """A hostile PKCS#11 module in a child of the unsealer gets nothing that is not its own.
 
 Every attempt is made twice: in a confined unsealer, where it must be refused, and in one whose
-confinement is switched off, where it must succeed. So a refusal is due to the confinement.
+confinement is switched off, where it must succeed. So a refusal is due to the confinement. Under a
+user of its own, the unsealer is refused the Core's things without it, too.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,12 +15,17 @@ from kcm_core.unsealer.client import Unsealer
 from kcm_core.unsealer.confinement.confine import SWITCH
 from kcm_core.unsealer.confinement.grants import keeping_out
 
-from tests.security.hostile.rig import Hostile, Prey
+from tests.integration.other_user import UID, open_directory, other_user
+from tests.security.hostile.rig import OF_THE_CORE, Hostile, Prey
+
+ROOT = os.geteuid() == 0
+"""Only root starts a process of another user."""
 
 
 @pytest.fixture(scope="module")
-def hostile(tmp_path_factory):
-    return Hostile.build(tmp_path_factory.mktemp("hostile") / "module")
+def hostile():
+    with open_directory() as directory:
+        yield Hostile.build(directory / "module")
 
 
 @pytest.fixture
@@ -84,3 +91,24 @@ async def test_no_link_opens_the_cores_files_to_a_module(hostile, prey, what):
         # Where the Core keeps nothing, the file that a link names is open: it is the module's PIN.
         async with running(hostile.environment) as unsealer:
             assert await hostile.results(unsealer, stolen, prey.mark, wanted) == {what: "got"}
+
+
+if ROOT:
+
+    @pytest.mark.parametrize("switch", ["on", "off"])
+    async def test_under_its_own_user_a_module_gets_nothing_of_the_core(hostile, switch):
+        with open_directory() as directory:
+            prey = Prey(directory)
+            prey.give_to(UID)
+            with other_user(directory, {**hostile.environment, SWITCH: switch}) as running:
+                unsealer = running.unsealer()
+                with prey.attempts() as attempts:
+                    results = await hostile.results(unsealer, prey.pin, prey.mark, attempts)
+                await unsealer.close()
+        got = {name for name, result in results.items() if result != "refused"}
+        if switch == "on":
+            assert got == set()
+        else:
+            assert got.isdisjoint(OF_THE_CORE)
+            assert "the PIN of another tenant" in got  # the unsealer's own, as is the next
+            assert "the credentials of another provider" in got

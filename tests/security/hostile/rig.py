@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import subprocess
 import sys
@@ -26,6 +27,23 @@ FILES: Final = {
     "a wrapped key of the second store": "keystore/tenant",
 }
 """What is to be read, by the path of its file."""
+
+OF_THE_UNSEALER: Final = ("the credentials of another provider", "the PIN of another tenant")
+"""What an unsealer with a user of its own has, and the Core has not."""
+
+OF_THE_CORE: Final = frozenset(FILES) - frozenset(OF_THE_UNSEALER) | {
+    "the Core's memory through /proc",
+    "the Core's memory by process_vm_readv",
+    "a change of the Core's memory",
+    "the Core's environment",
+    "tracing of the Core",
+    "a descriptor of the Core",
+    "a signal to the Core",
+    "the Core's limits",
+    "a file in the Core's state",
+    "a file in the second store",
+}
+"""What a user of its own keeps from the unsealer, without any confinement."""
 
 
 @dataclass(slots=True)
@@ -53,6 +71,11 @@ class Prey:
     def own_paths(self) -> list[Path]:
         """What the Core lists as its own."""
         return [self.directory / name for name in ("secrets", "state", "keystore")]
+
+    def give_to(self, uid: int) -> None:
+        """Let an unsealer of another user own what is the unsealer's."""
+        for path in (self.pin, *(self.directory / FILES[name] for name in OF_THE_UNSEALER)):
+            os.chown(path, uid, uid)
 
     @contextmanager
     def attempts(self) -> Iterator[dict[str, str]]:

@@ -1,11 +1,13 @@
 """The files that a provider's processes may use.
 
 All may read programs, libraries and what names and certificates are looked up with. A provider may
-read the files that its own variables name; those that a URI names are for its calls alone.
+read the files, not directories, that its own variables name; those that a URI names are for its
+calls alone.
 ``KCM_L1_READ`` and ``KCM_L1_WRITE`` list more, separated by colons, for example the directory of a
 vendor's tools, or the device of an HSM.
 
-Nothing is allowed that is, contains or is in a path to keep out of: the files of the Core.
+Nothing is allowed that is, contains or is in a path to keep out of: the files of the Core. The root
+directory is never allowed.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ _OF_PROVIDER: Final = {
 }
 """Where a provider's library looks without a variable."""
 
-_NO_FILES: Final = frozenset({"HOME", "PATH", KEEP_OUT_VARIABLE, READ_VARIABLE, WRITE_VARIABLE})
+_DIRECTORIES: Final = frozenset({"CLOUDSDK_CONFIG", "SSL_CERT_DIR"})
+"""Variables that name a directory to read; of others, a directory says nothing (``PWD``)."""
 
 _SOFTHSM: Final = "SOFTHSM2_CONF"
 _SOFTHSM_TOKENS: Final = "directories.tokendir"
@@ -64,11 +67,7 @@ def of_provider(scheme: str, environment: Mapping[str, str]) -> list[Grant]:
     """Return what every call of a provider needs."""
     libraries = {sys.prefix, sys.base_prefix, *(one for one in sys.path if one.startswith("/"))}
     own = (os.path.expanduser(path) for path in _OF_PROVIDER[scheme])  # noqa: PTH111 - no error
-    named = [
-        value
-        for name, value in environment.items()
-        if name not in _NO_FILES and name != modules.VARIABLE and value.startswith("/")
-    ]
+    named = [value for name, value in environment.items() if _is_file(name, value)]
     more = _listed(environment.get(READ_VARIABLE, ""))
     writable = list(_listed(environment.get(WRITE_VARIABLE, "")))
     if scheme == "pkcs11":
@@ -99,6 +98,11 @@ def of_authority(path: str) -> list[Grant]:
     return [Grant(path, READ)]
 
 
+def _is_file(name: str, value: str) -> bool:
+    """Whether a variable names a file, which need not exist yet."""
+    return value.startswith("/") and (name in _DIRECTORIES or not os.path.isdir(value))  # noqa: PTH112 - no error
+
+
 def permitted(grants: Iterable[Grant], keep_out: Iterable[str]) -> list[Grant]:
     """Return the grants without those that would reach a path to keep out of."""
     closed = [Path(os.path.realpath(path)) for path in keep_out if path]
@@ -116,7 +120,8 @@ def kept_out(environment: Mapping[str, str]) -> list[str]:
 
 
 def _reaches(place: Path, closed: Iterable[Path]) -> bool:
-    return any(place.is_relative_to(one) or one.is_relative_to(place) for one in closed)
+    is_root = place == Path("/")
+    return is_root or any(place.is_relative_to(one) or one.is_relative_to(place) for one in closed)
 
 
 def _listed(paths: str) -> Iterator[str]:

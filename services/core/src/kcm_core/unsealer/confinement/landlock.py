@@ -11,7 +11,6 @@ import ctypes
 import os
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Final
@@ -135,13 +134,15 @@ def _handled(version: int) -> Access:
 
 
 def _allow(ruleset: int, grant: Grant, handled: Access) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    try:
         place = os.open(grant.path, os.O_PATH | os.O_CLOEXEC)
-        try:
-            rights = grant.access & handled
-            if not stat.S_ISDIR(os.fstat(place).st_mode):
-                rights &= _OF_A_FILE
-            rule = _Beneath(rights, place)
-            kernel.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
-        finally:
-            os.close(place)
+    except OSError:
+        return  # it does not exist, or is closed to this user anyway
+    try:
+        rights = grant.access & handled
+        if not stat.S_ISDIR(os.fstat(place).st_mode):
+            rights &= _OF_A_FILE
+        rule = _Beneath(rights, place)
+        kernel.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+    finally:
+        os.close(place)
