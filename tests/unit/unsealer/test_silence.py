@@ -21,7 +21,9 @@ def test_a_child_prints_nothing():
         import logging, os, warnings
         from kcm_core.providers.state import L1Error, L1State
         from kcm_core.unsealer import worker
+        from kcm_core.unsealer.confinement.confine import Confinement
         from kcm_core.unsealer.frames import Ask, Operation, Request
+        from kcm_core.unsealer.kinds import Kind
         from kcm_core.providers.uri import SoftkeyUri
 
         def talkative(uri, *, development):
@@ -37,7 +39,8 @@ def test_a_child_prints_nothing():
         if os.fork() == 0:
             ask = Ask(uri="softkey:///x", context=b"", deadline_ms=30000)
             request = Request(Operation.UNWRAP, ask, memoryview(bytearray(b"blob")))
-            worker.run(request, SoftkeyUri("/x"), write, development=True)
+            confined = Confinement(Kind("softkey"), {})
+            worker.run(request, SoftkeyUri("/x"), write, confined, development=True)
         os.close(write)
         answer = b""
         while more := os.read(read, 65536):

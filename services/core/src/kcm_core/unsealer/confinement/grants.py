@@ -12,6 +12,7 @@ directory is never allowed.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -105,18 +106,18 @@ def _is_file(name: str, value: str) -> bool:
 
 def permitted(grants: Iterable[Grant], keep_out: Iterable[str]) -> list[Grant]:
     """Return the grants without those that would reach a path to keep out of."""
-    closed = [Path(os.path.realpath(path)) for path in keep_out if path]
+    closed = [Path(os.path.realpath(path)) for path in keep_out]
     return [one for one in grants if not _reaches(Path(os.path.realpath(one.path)), closed)]
 
 
 def keeping_out(paths: Iterable[Path]) -> dict[str, str]:
     """Return the variable that lists the Core's own files."""
-    return {KEEP_OUT_VARIABLE: "\n".join(os.path.realpath(path) for path in paths)}
+    return {KEEP_OUT_VARIABLE: json.dumps([os.path.realpath(path) for path in paths])}
 
 
 def kept_out(environment: Mapping[str, str]) -> list[str]:
     """Return the paths that ``keeping_out`` listed."""
-    return environment.get(KEEP_OUT_VARIABLE, "").split("\n")
+    return [str(path) for path in json.loads(environment.get(KEEP_OUT_VARIABLE, "[]"))]
 
 
 def _reaches(place: Path, closed: Iterable[Path]) -> bool:
