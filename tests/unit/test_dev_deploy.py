@@ -238,7 +238,12 @@ def unit(name: str) -> dict[str, list[str]]:
     return settings
 
 
-@pytest.mark.parametrize("name", ["core", "gateway", "auditor"])
+STARTS = {
+    "unsealer": "/opt/kcm-unsealer/bin/python -I -m kcm_core.unsealer.listen --core-user kcm-core"
+}
+
+
+@pytest.mark.parametrize("name", ["core", "gateway", "auditor", "unsealer"])
 def test_every_unit_is_hardened(name):
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     parser.read(DEPLOY / "systemd" / f"kcm-{name}@.service")
@@ -247,7 +252,8 @@ def test_every_unit_is_hardened(name):
     settings = unit(name)
     assert settings["Restart"] == ["always"]
     assert settings["User"] == [f"kcm-{name}"]
-    assert f"-m kcm_{name} --config /etc/kcm/{name}/%i.toml" in settings["ExecStart"][0]
+    starts = STARTS.get(name, f"-m kcm_{name} --config /etc/kcm/{name}/%i.toml")
+    assert starts in settings["ExecStart"][0]
     for key, value in {
         "NoNewPrivileges": "yes",
         "ProtectSystem": "strict",
@@ -263,7 +269,7 @@ def test_every_unit_is_hardened(name):
         assert settings[key] == [value], key
     assert settings["SystemCallFilter"][0] == "@system-service"
     assert "@debug" in settings["SystemCallFilter"][1]
-    if name != "auditor":  # no group of systemd's has it
+    if name in {"core", "gateway"}:  # no group of systemd's has it
         assert "memfd_secret" in settings["SystemCallFilter"][2].split()
 
 
@@ -275,6 +281,27 @@ def test_only_the_core_is_given_the_seal_key_and_it_never_swaps():
     assert "seal-key" in credentials["core"]
     assert "seal-key" not in credentials["gateway"] | credentials["auditor"]
     assert unit("core")["MemorySwapMax"] == unit("gateway")["MemorySwapMax"] == ["0"]
+
+
+def test_an_unsealer_is_given_nothing_of_its_core():
+    settings = unit("unsealer")
+    assert "LoadCredentialEncrypted" not in settings  # a drop-in names the provider's
+    assert "StateDirectory" not in settings
+    assert "kcm-keys" not in str(settings)
+    for name in ("unsealer", "core"):  # without them the confinement is degraded
+        allowed = " ".join(unit(name)["SystemCallFilter"][2:]).split()
+        assert {"prctl", "seccomp", "landlock_restrict_self"} <= set(allowed)
+
+
+def test_the_socket_of_an_unsealer_is_for_its_core_alone():
+    parser = configparser.ConfigParser(strict=True, interpolation=None, delimiters=("=",))
+    parser.read(DEPLOY / "systemd" / "kcm-unsealer@.socket")
+    found = parser["Socket"]
+    assert found["ListenSequentialPacket"] == "/run/kcm-unsealer/%i.sock"
+    assert (found["SocketUser"], found["SocketGroup"]) == ("kcm-unsealer", "kcm-core")
+    assert (found["SocketMode"], found["DirectoryMode"]) == ("0660", "0755")
+    core = (DEPLOY / "systemd" / "kcm-core@.service").read_text()
+    assert "Wants=network-online.target kcm-unsealer@%i.socket\n" in core
 
 
 @pytest.mark.parametrize("name", ["core", "gateway"])

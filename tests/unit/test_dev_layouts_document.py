@@ -39,13 +39,19 @@ def test_the_ceremony_makes_what_its_table_names(tmp_path, monkeypatch, capsys):
 
 
 def test_the_configurations_are_taken():
-    provision, core, unsealer, timing, log = (tomllib.loads(text) for text in blocks("toml"))
+    provision, core, unsealer, timing, user, log = (tomllib.loads(text) for text in blocks("toml"))
     assert ProvisionConfig.model_validate(provision).replicas == 3
     core["root_public"] = "0" * 64
     config = CoreConfig.model_validate(core)
     assert not config.development
     environment = CoreConfig.model_validate(core | unsealer).unsealer_environment
     assert {"KCM_L1_MODULES", "KCM_L1_ENDPOINTS", "HTTPS_PROXY"} <= set(environment)
+    socket = CoreConfig.model_validate(core | user).unsealer
+    assert socket is not None
+    unit = (ROOT / "deploy" / "systemd" / "kcm-unsealer@.socket").read_text()
+    where = str(socket.socket).replace(core["instance"], "%i")
+    assert f"ListenSequentialPacket={where}\n" in unit
+    assert f"SocketUser={socket.user}\n" in unit
     assert CoreConfig.model_validate(core | log).log.format == "json"
     assert CoreConfig.model_validate(core | timing).timing == Timing()
     assert set(timing["timing"]) == {field.name for field in fields(Timing)} - UNSAID

@@ -58,7 +58,8 @@ def check_file(path: Path, owners: frozenset[int]) -> None:
             sticky = stat.S_ISDIR(info.st_mode) and info.st_mode & stat.S_ISVTX
             if loose and not sticky and not stat.S_ISLNK(info.st_mode):
                 raise Unfit(f"other users may write to {step}")
+        kind = steps[-1].lstat().st_mode
     except OSError as error:
         raise Unfit(f"{path}: {os.strerror(error.errno or 0)}") from None
-    if not stat.S_ISSOCK(info.st_mode):
+    if not stat.S_ISSOCK(kind):
         raise Unfit(f"{path} is no socket")

@@ -1,4 +1,4 @@
-"""No capability, whoever starts the process: root without capabilities owns files, and no more."""
+"""No capability, under any user: root without capabilities owns files, and has no other right."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ class _Header(ctypes.Structure):
 
 
 def drop_all() -> None:
-    """Drop every capability, from the bounding set too; raises ``OSError``."""
+    """Drop every capability, from the bounding set too; raises ``OSError``.
+
+    A process without any makes no call for it, which a service manager may have forbidden.
+    """
+    held = (ctypes.c_uint32 * _WORDS)()
+    kernel.capget(_Header(_VERSION_3, 0), held)
+    if not any(held):
+        return
     kernel.prctl(kernel.PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
     try:
         for number in range(LAST + 1):

@@ -32,6 +32,12 @@ def syscall(number: int, *arguments: object) -> int:
     return result
 
 
+def capget(header: ctypes.Structure, data: ctypes.Array[ctypes.c_uint32]) -> None:
+    """Read the capabilities of this thread; raises ``OSError``."""
+    if _libc.capget(ctypes.byref(header), data) != 0:
+        raise _failed("capget")
+
+
 def capset(header: ctypes.Structure, data: ctypes.Array[ctypes.c_uint32]) -> None:
     """Set the capabilities of this thread; raises ``OSError``."""
     if _libc.capset(ctypes.byref(header), data) != 0:
