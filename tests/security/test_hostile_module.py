@@ -93,6 +93,16 @@ async def test_no_link_opens_the_cores_files_to_a_module(hostile, prey, what):
             assert await hostile.results(unsealer, stolen, prey.mark, wanted) == {what: "got"}
 
 
+async def test_a_link_that_a_module_planted_opens_nothing(hostile, prey):
+    planted = hostile.exchange / "planted"
+    planted.symlink_to(prey.directory / "secrets")
+    try:
+        results = await made(hostile, prey, KCM_L1_READ=str(planted))
+    finally:
+        planted.unlink()
+    assert set(results.values()) == {"refused"}
+
+
 if ROOT:
 
     @pytest.mark.parametrize("switch", ["on", "off"])

@@ -102,6 +102,16 @@ static int connects_abstract(const char *name) {
 static int listens(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int done = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+               listen(fd, 1) == 0;
+    if (fd >= 0) close(fd);
+    return done;
+}
+
+static int takes_port(const char *number) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    address.sin_port = htons((uint16_t)atoi(number));
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
     int done = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
     if (fd >= 0) close(fd);
     return done;
@@ -180,6 +190,7 @@ static int attempt(const char *verb, const char *one, const char *two) {
     if (!strcmp(verb, "limits")) return changes_limits(one);
     if (!strcmp(verb, "abstract")) return connects_abstract(one);
     if (!strcmp(verb, "listen")) return listens();
+    if (!strcmp(verb, "port")) return takes_port(one);
     if (!strcmp(verb, "write")) return writes(one);
     if (!strcmp(verb, "run")) return runs_program();
     if (!strcmp(verb, "namespace")) return own_user_namespace();

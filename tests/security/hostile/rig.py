@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -103,11 +104,20 @@ class Prey:
                 "a file in the Core's state": f"write {self.directory / 'state'}",
                 "a file in the second store": f"write {self.directory / 'keystore'}",
                 "a listening port": "listen",
+                "a port of its choice": f"port {free_port()}",
                 "another program": "run",
                 "a namespace of its own": "namespace",
                 "tracing of the fork server": "ptrace-parent",
                 "a signal to the fork server": "kill-parent",
             }
+
+
+def free_port() -> int:
+    """A port at which no process listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from kcm_core.unsealer.confinement.grants import (
     kept_out,
     of_provider,
     of_uri,
-    permitted,
+    reaches,
 )
 from kcm_core.unsealer.confinement.landlock import READ, WRITE, Access, Grant, lacks
 from kcm_core.unsealer.kinds import SCHEMES, BadHello, Kind, hello, kind_in, kind_of
@@ -125,23 +124,23 @@ def test_what_a_uri_names_is_readable(uri, path):
     assert of_uri(parse(uri)) == [Grant(path, READ)]
 
 
-def test_nothing_reaches_the_cores_files(tmp_path):
-    (tmp_path / "core").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "core")
-    core = [tmp_path / "core", tmp_path / "run" / "seal:key\n"]
-    closed = [
-        tmp_path, tmp_path / "core", tmp_path / "core" / "deep", tmp_path / "link" / "file",
-        tmp_path / "run", tmp_path / "run" / "seal:key\n", Path("/"),
-    ]  # fmt: skip
-    open_ones = [tmp_path / "core2", tmp_path / "run" / "other"]
-    grants = [Grant(str(path), READ) for path in (*closed, *open_ones)]
-    listed = kept_out(keeping_out(core))
-    assert permitted(grants, listed) == [Grant(str(path), READ) for path in open_ones]
-    assert [one.path for one in permitted(grants, [])] == [os.fspath(p) for p in grants_of(grants)]
+@pytest.mark.parametrize("place", ["/", "/a", "/a/core", "/a/core/deep/file", "/r/seal:key\n"])
+def test_what_reaches_the_cores_files_is_refused(place):
+    assert reaches(place, ["/a/core", "/r/seal:key\n"])
 
 
-def grants_of(grants):
-    return [one.path for one in grants if one.path != "/"]
+@pytest.mark.parametrize("place", ["/a/core2", "/a/cor", "/r/seal", "/r/seal:key\n2", "/b", "/a/x"])
+def test_what_is_beside_the_cores_files_is_allowed(place):
+    assert not reaches(place, ["/a/core", "/r/seal:key\n"])
+
+
+def test_the_cores_files_are_listed_by_their_true_paths(tmp_path):
+    (tmp_path / "true").mkdir()
+    (tmp_path / "link").symlink_to("true")
+    listed = kept_out(keeping_out([tmp_path / "link" / "key", Path("/x:y\n")]))
+    assert listed == [str(tmp_path / "true" / "key"), "/x:y\n"]
+    assert kept_out({}) == []
+    assert reaches("/", [])
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Confinement:
         self._kind: Final = kind
         self._environment: Final = dict(environment)
         self._on: Final = environment.get(SWITCH) != "off"
+        self._keep_out: Final = grants.kept_out(environment)
         self._abi = landlock.abi() if self._on else 0
         self._seen: dict[str, tuple[int, int] | None] = {}
         self._lacks: list[str] = [] if self._on else [SWITCHED_OFF]
@@ -65,7 +66,7 @@ class Confinement:
         if not self._abi:
             return
         needed = [] if self._kind.scheme in _IMPORT else [*self._of_provider(), *grants.of_uri(uri)]
-        landlock.restrict(self._abi, self._permitted(needed) if needed else None)
+        landlock.restrict(self._abi, needed or None, self._is_kept_out)
 
     def _enter(self) -> None:
         try:
@@ -76,7 +77,7 @@ class Confinement:
         self._lacks += landlock.lacks(self._abi)
         try:
             if self._abi:
-                landlock.restrict(self._abi, self._of_server())
+                landlock.restrict(self._abi, self._of_server(), self._is_kept_out)
         except OSError as error:
             self._abi = 0
             self._lacks.append(f"Landlock: {_reason(error)}")
@@ -92,15 +93,15 @@ class Confinement:
         if self._kind.scheme not in _IMPORT:
             return None
         authority = grants.of_authority(self._kind.authority) if self._kind.authority else []
-        allowed = self._permitted([*self._of_provider(), *authority])
+        allowed = [*self._of_provider(), *authority]
         self._seen = {one.path: _identity(one.path) for one in allowed}
         return allowed
 
     def _of_provider(self) -> list[Grant]:
         return grants.of_provider(self._kind.scheme, self._environment)
 
-    def _permitted(self, needed: list[Grant]) -> list[Grant]:
-        return grants.permitted(needed, grants.kept_out(self._environment))
+    def _is_kept_out(self, place: str) -> bool:
+        return grants.reaches(place, self._keep_out)
 
 
 def _reason(error: OSError) -> str:

@@ -104,10 +104,12 @@ def _is_file(name: str, value: str) -> bool:
     return value.startswith("/") and (name in _DIRECTORIES or not os.path.isdir(value))  # noqa: PTH112 - no error
 
 
-def permitted(grants: Iterable[Grant], keep_out: Iterable[str]) -> list[Grant]:
-    """Return the grants without those that would reach a path to keep out of."""
-    closed = [Path(os.path.realpath(path)) for path in keep_out]
-    return [one for one in grants if not _reaches(Path(os.path.realpath(one.path)), closed)]
+def reaches(place: str, keep_out: Iterable[str]) -> bool:
+    """Whether a grant for a path would reach a path of the Core. Both are without links."""
+    inside, root = place.rstrip("/") + "/", place == "/"
+    return root or any(
+        place == one or place.startswith(f"{one}/") or one.startswith(inside) for one in keep_out
+    )
 
 
 def keeping_out(paths: Iterable[Path]) -> dict[str, str]:
@@ -118,11 +120,6 @@ def keeping_out(paths: Iterable[Path]) -> dict[str, str]:
 def kept_out(environment: Mapping[str, str]) -> list[str]:
     """Return the paths that ``keeping_out`` listed."""
     return [str(path) for path in json.loads(environment.get(KEEP_OUT_VARIABLE, "[]"))]
-
-
-def _reaches(place: Path, closed: Iterable[Path]) -> bool:
-    is_root = place == Path("/")
-    return is_root or any(place.is_relative_to(one) or one.is_relative_to(place) for one in closed)
 
 
 def _listed(paths: str) -> Iterator[str]:

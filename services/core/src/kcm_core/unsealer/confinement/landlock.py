@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Final
@@ -22,6 +22,7 @@ _ADD_RULE: Final = 445
 _RESTRICT_SELF: Final = 446
 _GET_VERSION: Final = 1
 _RULE_PATH_BENEATH: Final = 1
+_RULE_NET_PORT: Final = 2
 
 _BIND_TCP: Final = 1
 _SCOPE_ALL: Final = 3
@@ -75,6 +76,10 @@ class _Beneath(ctypes.Structure):
     _fields_ = (("allowed", ctypes.c_uint64), ("parent", ctypes.c_int32))
 
 
+class _Port(ctypes.Structure):
+    _fields_ = (("allowed", ctypes.c_uint64), ("port", ctypes.c_uint64))
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A file, or a directory with everything below it, and what is allowed there."""
@@ -103,11 +108,12 @@ def lacks(version: int) -> tuple[str, ...]:
     return tuple(found)
 
 
-def restrict(version: int, grants: Iterable[Grant] | None) -> None:
+def restrict(version: int, grants: Iterable[Grant] | None, refused: Callable[[str], bool]) -> None:
     """Confine this process; raises ``OSError``. Without ``grants``, files are not restricted.
 
     ``version`` is at least 1, and the process has no new privileges. A path that does not exist
-    allows nothing. Listening at TCP ports is denied, connecting is not.
+    allows nothing, and neither does one whose file is at a path that is ``refused``. TCP ports of
+    the process's choice are denied; connecting is not.
     """
     handled = _handled(version) if grants is not None else Access(0)
     network = _BIND_TCP if version >= NETWORK_ABI else 0
@@ -119,7 +125,11 @@ def restrict(version: int, grants: Iterable[Grant] | None) -> None:
     ruleset = kernel.syscall(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
     try:
         for grant in grants or ():
-            _allow(ruleset, grant, handled)
+            _allow(ruleset, grant, handled, refused)
+        if network:
+            # Libraries try whether there is IPv6 by a port of the kernel's choice.
+            rule = _Port(_BIND_TCP, 0)
+            kernel.syscall(_ADD_RULE, ruleset, _RULE_NET_PORT, ctypes.byref(rule), 0)
         kernel.syscall(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
@@ -133,12 +143,15 @@ def _handled(version: int) -> Access:
     return _ALL & ~missing
 
 
-def _allow(ruleset: int, grant: Grant, handled: Access) -> None:
+def _allow(ruleset: int, grant: Grant, handled: Access, refused: Callable[[str], bool]) -> None:
     try:
         place = os.open(grant.path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return  # it does not exist, or is closed to this user anyway
     try:
+        # The opened file is judged, and not the path: a link may be changed in between.
+        if refused(os.readlink(f"/proc/self/fd/{place}")):  # noqa: PTH115 - at every call
+            return
         rights = grant.access & handled
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_A_FILE

@@ -42,6 +42,8 @@ DENIED: Final = (
     "process_mrelease",
     "move_pages",
     "migrate_pages",
+    # Other processes and machines come to it.
+    "listen",
     # Large parts of the kernel that no library here needs.
     "bpf",
     "userfaultfd",
@@ -108,6 +110,7 @@ _X86_64: Final = {
     "clone": 56,
     "clone3": 435,
     "socket": 41,
+    "listen": 50,
     "prlimit64": 302,
     "execve": 59,
     "execveat": 322,
@@ -180,6 +183,7 @@ _AARCH64: Final = {
     "clone": 220,
     "clone3": 435,
     "socket": 198,
+    "listen": 201,
     "prlimit64": 261,
     "execve": 221,
     "execveat": 281,
