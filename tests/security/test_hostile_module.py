@@ -16,7 +16,7 @@ from kcm_core.unsealer.confinement.confine import SWITCH
 from kcm_core.unsealer.confinement.grants import keeping_out
 
 from tests.integration.other_user import UID, open_directory, other_user
-from tests.security.hostile.rig import OF_THE_CORE, Hostile, Prey
+from tests.security.hostile.rig import OF_THE_CORE, OF_THE_UNSEALER, Hostile, Prey
 
 ROOT = os.geteuid() == 0
 """Only root starts a process of another user."""
@@ -91,6 +91,16 @@ async def test_no_link_opens_the_cores_files_to_a_module(hostile, prey, what):
         # Where the Core keeps nothing, the file that a link names is open: it is the module's PIN.
         async with running(hostile.environment) as unsealer:
             assert await hostile.results(unsealer, stolen, prey.mark, wanted) == {what: "got"}
+
+
+@pytest.mark.parametrize("directory", ["pins", "credentials"])
+async def test_no_link_opens_a_directory_to_a_module(hostile, prey, directory):
+    what = {"pins": "the PIN of another tenant", "credentials": OF_THE_UNSEALER[0]}[directory]
+    with prey.attempts() as attempts:
+        wanted = {what: attempts[what]}
+        async with running(hostile.environment) as unsealer:
+            pin = prey.directory / directory
+            assert await hostile.results(unsealer, pin, prey.mark, wanted) == {what: "refused"}
 
 
 async def test_a_link_that_a_module_planted_opens_nothing(hostile, prey):

@@ -113,15 +113,21 @@ def test_a_modules_own_directory_is_readable(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("uri", "path"),
+    ("uri", "grant"),
     [
-        ("softkey:/a", "/a"),
-        ("pkcs11:token=t;object=o?module-path=/m&pin-source=file:/pin", "/pin"),
-        ("azurekv:v.example/k?ca=file:/ca.pem", "/ca.pem"),
+        ("softkey:/a", Grant("/a", READ)),
+        (
+            "pkcs11:token=t;object=o?module-path=/m&pin-source=file:/pin",
+            Grant("/pin", Access.READ_FILE, file=True),
+        ),
+        (
+            "azurekv:v.example/k?ca=file:/ca.pem",
+            Grant("/ca.pem", Access.READ_FILE, file=True),
+        ),
     ],
 )
-def test_what_a_uri_names_is_readable(uri, path):
-    assert of_uri(parse(uri)) == [Grant(path, READ)]
+def test_what_a_uri_names_is_readable(uri, grant):
+    assert of_uri(parse(uri)) == [grant]
 
 
 @pytest.mark.parametrize("place", ["/", "/a", "/a/core", "/a/core/deep/file", "/r/seal:key\n"])

@@ -2,9 +2,8 @@
 
 All may read programs, libraries and what names and certificates are looked up with. A provider may
 read the files, not directories, that its own variables name; those that a URI names are for its
-calls alone.
-``KCM_L1_READ`` and ``KCM_L1_WRITE`` list more, separated by colons, for example the directory of a
-vendor's tools, or the device of an HSM.
+calls alone. ``KCM_L1_READ`` and ``KCM_L1_WRITE`` list more, separated by colons, for example the
+directory of a vendor's tools, or the device of an HSM.
 
 Nothing is allowed that is, contains or is in a path to keep out of: the files of the Core. The root
 directory is never allowed.
@@ -82,12 +81,15 @@ def of_provider(scheme: str, environment: Mapping[str, str]) -> list[Grant]:
 
 
 def of_uri(uri: L1Uri) -> list[Grant]:
-    """Return what the calls with one URI need besides."""
+    """Return what the calls with one URI need besides.
+
+    An operator names these paths. Of a directory, a provider would get what belongs to others.
+    """
     match uri:
         case AwsKmsUri() | AzureKvUri() | GcpKmsUri():
             return [] if uri.ca is None else of_authority(uri.ca)
         case Pkcs11Uri():
-            return [] if uri.pin_source is None else [Grant(uri.pin_source, READ)]
+            return [] if uri.pin_source is None else [_file(uri.pin_source)]
         case SoftkeyUri():
             return [Grant(uri.directory, READ)]
         case _:
@@ -96,7 +98,11 @@ def of_uri(uri: L1Uri) -> list[Grant]:
 
 def of_authority(path: str) -> list[Grant]:
     """Return what the calls to a private endpoint need: the certificate of its authority."""
-    return [Grant(path, READ)]
+    return [_file(path)]
+
+
+def _file(path: str) -> Grant:
+    return Grant(path, Access.READ_FILE, file=True)
 
 
 def _is_file(name: str, value: str) -> bool:

@@ -82,10 +82,14 @@ class _Port(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A file, or a directory with everything below it, and what is allowed there."""
+    """A file, or a directory with everything below it, and what is allowed there.
+
+    ``file`` allows nothing if the path is a directory.
+    """
 
     path: str
     access: Access
+    file: bool = False
 
 
 def abi() -> int:
@@ -155,6 +159,8 @@ def _allow(ruleset: int, grant: Grant, handled: Access, refused: Callable[[str],
         rights = grant.access & handled
         if not stat.S_ISDIR(os.fstat(place).st_mode):
             rights &= _OF_A_FILE
+        elif grant.file:
+            return
         rule = _Beneath(rights, place)
         kernel.syscall(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
     finally:
