@@ -31,6 +31,11 @@ class Machine:
             self.program("nft", "exit 0", where="usr/sbin")
         if "iproute2" in packages:
             self.program("ip", "exit 0", where="usr/sbin")
+        if "gcc" in packages:
+            self.program("cc", "exit 0")
+            headers = self.root / "usr" / "include"
+            headers.mkdir(parents=True)
+            (headers / "stdio.h").touch()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -60,6 +65,8 @@ def _apt(machine: Machine, *, installs: bool, code: int = 0) -> None:
         machine.root / "usr" / "lib" / "softhsm" / "libsofthsm2.so",
         machine.root / "usr" / "sbin" / "nft",
         machine.root / "usr" / "sbin" / "ip",
+        machine.root / "bin" / "cc",
+        machine.root / "usr" / "include" / "stdio.h",
     ]
     makes = []
     for path in places:
@@ -74,14 +81,14 @@ def _apt(machine: Machine, *, installs: bool, code: int = 0) -> None:
 
 
 def test_nothing_is_said_or_run_where_everything_is_there(machine):
-    machine.has("softhsm2", "nftables", "iproute2")
+    machine.has("softhsm2", "nftables", "iproute2", "gcc")
     _apt(machine, installs=False)
     done = machine.run()
     assert (done.returncode, done.stdout, done.stderr, machine.calls) == (0, "", "", [])
 
 
 def test_root_of_a_debian_installs_exactly_what_is_missing(machine):
-    machine.has("nftables", "iproute2")
+    machine.has("nftables", "iproute2", "gcc")
     _apt(machine, installs=True)
     done = machine.run()
     assert done.returncode == 0, done.stderr
@@ -106,8 +113,8 @@ def test_without_sudo_others_are_told_what_root_has_to_run(machine, arguments):
     done = machine.run(*arguments)
     assert (done.returncode, machine.calls) == (1, [])
     assert done.stderr == (
-        "tests/tools: missing: softhsm2 nftables iproute2. As root, run:"
-        " apt-get update && apt-get install softhsm2 nftables iproute2\n"
+        "tests/tools: missing: softhsm2 nftables iproute2 gcc libc6-dev. As root, run:"
+        " apt-get update && apt-get install softhsm2 nftables iproute2 gcc libc6-dev\n"
     )
 
 
@@ -118,7 +125,7 @@ def test_others_install_through_sudo_when_they_ask_for_it(machine):
     done = machine.run("install")
     assert done.returncode == 0, done.stderr
     assert machine.calls[0] == "sudo"
-    assert machine.calls[1].endswith("softhsm2 nftables iproute2")
+    assert machine.calls[1].endswith("softhsm2 nftables iproute2 gcc libc6-dev")
 
 
 def test_a_failed_installation_is_a_failure(machine):
