@@ -47,6 +47,32 @@ def test_a_confined_process_has_no_privileges():
         assert int(told["CapBnd"], 16) == 0
 
 
+OLDER = """
+import sys
+from kcm_core.unsealer.confinement import landlock
+from kcm_core.unsealer.confinement.confine import Confinement
+from kcm_core.unsealer.kinds import Kind
+version, outside = int(sys.argv[1]), sys.argv[2]
+landlock.abi = lambda: version
+confinement = Confinement(Kind("awskms"), {"HOME": "/nonexistent"})
+try:
+    read = open(outside).read()
+except PermissionError:
+    read = "denied"
+print(read, *confinement.lacks, sep="; ")
+"""
+
+
+@pytest.mark.parametrize("version", range(landlock.abi() + 1))
+def test_an_older_kernel_restricts_what_it_can(version, tmp_path):
+    (tmp_path / "outside").write_text("read")
+    command = [sys.executable, "-c", OLDER, str(version), str(tmp_path / "outside")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    read = "denied" if version else "read"
+    assert done.stdout.strip() == "; ".join((read, *landlock.lacks(version)))
+
+
 def test_a_switched_off_confinement_is_named():
     told = status({SWITCH: "off"})
     assert told["lacks"] == ["confinement is switched off"]

@@ -146,6 +146,13 @@ def test_a_bad_uri_is_answered_without_a_child(server):
     assert (state, told.cls) == (L1State.UNREACHABLE, "L1UriError")
 
 
+def test_a_request_for_another_provider_is_refused_without_a_child(server):
+    uri = "pkcs11:token=t;object=o?module-path=/usr/lib/softhsm/libsofthsm2.so"
+    state, told, _ = server.ask(packet(Operation.WRAP, b"x", uri=uri))
+    assert (state, told.cls) == (L1State.INVALID, "FrameError")
+    assert not children(server.process.pid)
+
+
 async def test_a_child_ends_itself_at_its_deadline(server, tmp_path):
     softkey.create(tmp_path / "key")
     with hanging(tmp_path / "key"):
