@@ -89,6 +89,6 @@ class CoreConfig(ReplicaConfig):
             self.secrets.seal_key,
             self.state_dir,
             self.key_store,
-            self.region_bus.password_file,
-            self.control_bus.password_file,
+            self.region_bus.login_file,
+            self.control_bus.login_file,
         )
