@@ -12,6 +12,8 @@ import sys
 import pytest
 from kcm_core.providers.softkey import provider as softkey
 from kcm_core.providers.state import L1Error, L1State
+from kcm_core.unsealer.confinement import landlock
+from kcm_core.unsealer.confinement.confine import SWITCH, SWITCHED_OFF
 from kcm_core.unsealer.kinds import Kind, hello
 from kcm_core.unsealer.peer import Unfit, check_file
 from kcm_core.unsealer.peer import other_user as another
@@ -76,6 +78,16 @@ if ROOT:
             unsealer = running.unsealer()
             await used(unsealer, hsm.uri("root"))
             await unsealer.close()
+
+    @pytest.mark.parametrize("switch", ["on", "off"])
+    async def test_what_its_confinement_lacks_is_in_its_log(directory, uri, switch):
+        with other_user(directory, {"KCM_DEVELOPMENT": "1", SWITCH: switch}) as running:
+            unsealer = running.unsealer()
+            await used(unsealer, uri)
+            await unsealer.close()
+        lacks = landlock.lacks(landlock.abi()) if switch == "on" else (SWITCHED_OFF,)
+        assert ("the confinement lacks" in running.log) == bool(lacks)
+        assert "; ".join(lacks) in running.log
 
     async def test_it_waits_for_an_unsealer_that_the_service_manager_starts(directory, uri):
         running = OtherUser(directory, {"KCM_DEVELOPMENT": "1"})

@@ -39,6 +39,9 @@ def main() -> int:
 
 def _serve(core: socket.socket, kind: Kind) -> None:
     confinement = Confinement(kind, os.environ)  # before a provider's library is imported
+    if confinement.lacks:
+        log = logging.getLogger("kcm_core.unsealer")
+        log.warning("%s: the confinement lacks: %s", kind.scheme, "; ".join(confinement.lacks))
     development = os.environ.get("KCM_DEVELOPMENT") == "1"
     Server(core, kind, confinement, development=development).run()
 
