@@ -38,11 +38,21 @@ def entry(context: ClientContext, places: Sequence[str]) -> App:
 
 async def allow_everything(context: ClientContext, directory: Path, *, plain: bool) -> None:
     """Let the context's application, and with ``plain`` any client, ask for every tenant."""
-    approver = load_identity(APPROVER, str(Trust(directory).key(APPROVER)), SYSTEM)
     wanted = [entry(context, ["*/*"])]
     if plain:
         without_key = _entry(context, PLAIN, _PLAIN_KEY, ["*/*"])
         wanted.append(without_key.model_copy(update={"plain": True}))
+    await _put(context, directory, wanted)
+
+
+async def allow(context: ClientContext, directory: Path, name: str, public: bytes) -> None:
+    """Let one more application, with this public key, ask for every tenant."""
+    await _put(context, directory, [_entry(context, name, public, ["*/*"])])
+
+
+async def _put(context: ClientContext, directory: Path, wanted: Sequence[App]) -> None:
+    """Store entries that two operators sign."""
+    approver = load_identity(APPROVER, str(Trust(directory).key(APPROVER)), SYSTEM)
     async with Admin.open(context) as admin:
         for one in wanted:
             signed = approver.countersign(admin.identity.sign(Kind.APP, one))

@@ -1,0 +1,1 @@
+"""What one application notices of the flood of another one."""
