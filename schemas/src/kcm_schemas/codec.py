@@ -15,6 +15,7 @@ msgpack ships no types; this module is the one typed wrapper.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
@@ -111,6 +112,34 @@ def unpack(
     # Raised outside the handler, so that the library's exception, which carries input, is not its
     # context.
     raise KcmError(Code.MALFORMED, "the message is not msgpack, or not of this shape")
+
+
+START: Final = 128
+"""Bytes of a message that ``start_of`` reads: enough for a caller, a session and a counter."""
+
+_LISTS: Final = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
+"""First bytes of an encoded list."""
+
+
+def start_of(body: bytes) -> dict[str, Any]:
+    """Return the first fields of an encoded message, up to a list, of which it has the length.
+
+    They are read from ``START`` bytes, and not checked: they may only decide on an order.
+    """
+    found: dict[str, Any] = {}
+    head = body[:START]
+    unpacker = msgpack.Unpacker(
+        raw=False, max_array_len=limits.RECORDS_MAX, max_map_len=limits.FIELDS_MAX
+    )
+    with suppress(Exception):  # msgpack raises many classes; the head may end anywhere
+        unpacker.feed(head)
+        for _ in range(unpacker.read_map_header()):
+            name = unpacker.unpack()
+            if head[unpacker.tell()] in _LISTS:
+                found[name] = unpacker.read_array_header()
+                break
+            found[name] = unpacker.unpack()
+    return found
 
 
 _UNCHECKED_MAX: Final = 24

@@ -23,7 +23,7 @@ from kcm_runtime.error_text import describe
 from kcm_runtime.host import Host
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, limits
-from kcm_schemas.codec import decode, encode
+from kcm_schemas.codec import decode, encode, start_of
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.session import OPENED, SealedReply, Ticket
 from kcm_sealing.hpke import KeyClosed
@@ -179,6 +179,19 @@ class Sessions(Generic[E]):
         if known is None or not self.live(known):
             raise KcmError(Code.UNKNOWN_SESSION)
         return known
+
+    def lane(self, body: bytes) -> tuple[str | None, bytes | None]:
+        """Return caller and id of the session that a sealed message states, if there is one.
+
+        Only the caller, this instance and the broker know the id. The lane of all other messages is
+        ``(None, None)``, so that a caller's name alone gets no message into that caller's lane.
+        """
+        start = start_of(body)
+        caller, session_id = start.get("caller"), start.get("session_id")
+        if isinstance(caller, str) and isinstance(session_id, bytes):
+            if (caller, session_id) in self._open:
+                return caller, session_id
+        return None, None
 
     def acting(self, session: OpenSession) -> E:
         """Return the entry of a session's caller, by what is in force now.

@@ -22,11 +22,13 @@ from kcm_killswitch.model.timing import ANSWER_MAX_S
 from kcm_killswitch.replica.applications import Applications, check_granted
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
+from kcm_runtime.fair_queue import NEVER
 from kcm_runtime.host import Host
+from kcm_runtime.nats.work_slots import work
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.audit import EventType
-from kcm_schemas.codec import decode, encode
+from kcm_schemas.codec import decode, encode, start_of
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
 from kcm_schemas.data_subjects import DataSubject
@@ -118,6 +120,7 @@ class DataApi:
             # Any client of the broker can send these: they are counted, and have no event each.
             self._keyless.record(error)
             raise
+        await self._turn(None, asked, body)
         return await self._serve(asked, body, lambda: self._check_plain(asked))
 
     async def handle_sealed(self, subject: str, body: bytes) -> bytes:
@@ -129,6 +132,7 @@ class DataApi:
             if asked.operation == data_subjects.CARRIED:
                 reply = await self._carry(opened, asked)
             else:
+                await self._turn(opened.caller, asked, opened.plain)
                 reply = await self._serve(
                     asked, opened.plain, lambda: self._check(opened, asked), opened
                 )
@@ -142,10 +146,25 @@ class DataApi:
         core, verb = asked.tenant, asked.service
         if verb not in ("key", data_subjects.OPEN_APP) or len(opened.plain) > CARRIED_MAX:
             raise KcmError(Code.MALFORMED, "a Gateway carries key and open-app to a Core")
+        await work((opened.caller, None), records=1, ends_ms=NEVER)
         try:
             return await self._carrier(core, verb, opened.plain)
         except KcmError as error:  # it is about the Core, not about this Gateway
             return encode(Failure(v=1, error=error.code, detail=error.detail))
+
+    async def _turn(self, caller: str | None, asked: DataSubject, plain: bytes) -> None:
+        """Wait for a turn, by application and tenant; raises ``busy``.
+
+        All plain applications count as one, and so do all tenants that are not known here.
+        """
+        tenant = asked.tenant if self._applications.has_tenant(asked.tenant) else None
+        start = start_of(plain)
+        records, ends_ms = start.get("plaintexts", start.get("records")), start.get("deadline_ms")
+        await work(
+            (caller, tenant),
+            records=records if isinstance(records, int) else 1,
+            ends_ms=ends_ms if isinstance(ends_ms, int) else NEVER,
+        )
 
     def close(self) -> None:
         """Record the refusals that are only counted so far."""

@@ -25,6 +25,7 @@ from kcm_keymem.random import KeyRandomness
 from kcm_killswitch.model.admission import Admission, Permit
 from kcm_killswitch.model.control_lease import FOREVER
 from kcm_runtime.host import Host
+from kcm_runtime.nats.work_slots import next_turn
 from kcm_runtime.ownership import Owner
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
@@ -227,6 +228,11 @@ class Gateway:
         self._check_open()
         return self._admission.recheck(permit, self._clock.elapsed())
 
+    async def _next_turn(self, permit: Permit) -> None:
+        """Let others have their turns after an answer of a Core; raises as ``_recheck`` does."""
+        await next_turn()
+        self._recheck(permit)
+
     async def _encrypt(
         self,
         permit: Permit,
@@ -240,14 +246,17 @@ class Gateway:
         tenant, plaintexts, ends = permit.tenant, every[part], all_ends[part]
         pool = self._pool(tenant, service)
         groups = _batches(plaintexts) if dek_scope == "batch" else []
+        count = len(groups) if groups else len(plaintexts)
+        waits = pool.available < count
         try:
-            count = len(groups) if groups else len(plaintexts)
             segments = await pool.take(permit, count, lease_until)
         except BaseException:
             if pool.idle:
                 self._forget(tenant, service, pool)
             raise
         try:
+            if waits:
+                await self._next_turn(permit)
             until = min([segment.lease.until for segment in segments], default=FOREVER)
             envelope = self._envelope_of(self._region, tenant, service)
             todo = iter(groups)
@@ -278,6 +287,8 @@ class Gateway:
         codes = [Code.OK] * len(records)
         groups = envelope.sort(records, codes)
         with await self._lookup.open(permit, service, list(groups), lease_until, asks) as opened:
+            if opened.waited:
+                await self._next_turn(permit)
             named = list(groups.values())
             for at, code in opened.refused.items():
                 for position in named[at]:

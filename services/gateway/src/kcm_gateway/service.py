@@ -84,10 +84,11 @@ class GatewayService:
         sessions = data_subjects.gateway_sessions(region, me)
         await self._service.add("sessions", sessions, self._sessions.handle, "")
         sealed = data_subjects.gateway_all_at(region, me)
-        await self._service.add("sealed", sealed, self._api.handle_sealed, "")
+        handle, lane = self._api.handle_sealed, self._sessions.lane
+        await self._service.add("sealed", sealed, handle, "", lane=lane)
         for operation in sorted(EVENTS):
             plain = data_subjects.gateway_all(region, operation)
-            await self._service.add(operation, plain, self._api.handle, queue)
+            await self._service.add(operation, plain, self._api.handle, queue, lane=lambda _: ())
         roster = data_subjects.gateway_roster(region)
         await self._service.add("roster", roster, self._roster, queue)
         await self._service.announce()

@@ -70,6 +70,10 @@ class Applications:
         So a refusal is sealed, and its application learns the cause.
         """
 
+    def has_tenant(self, tenant: str) -> bool:
+        """Whether the registry of this region has a tenant."""
+        return self._registry.tenant(tenant) is not None
+
     def left_s(self, caller: str) -> float:
         """Return for how many seconds an application's entry may be relied on.
 

@@ -1,9 +1,10 @@
 """Serving requests: bounded, answered in an inbox, and visible to the standard ``nats`` tool.
 
 The client library calls a subscription's callback for one message at a time, so each request gets a
-task at once; above ``IN_FLIGHT_MAX`` the answer is ``busy``. Each endpoint is counted separately.
-Work begins in turns, one for each poll of the network, so that a flood of data requests cannot
-delay a kill. Every exception becomes a code: no part of a request or of a traceback leaves the
+task at once. Work begins in turns, one for each poll of the network, so that a flood of data
+requests cannot delay a kill. An endpoint with a *lane* shares turns and room fairly between those
+who ask (``kcm_runtime.nats.work_slots``); of another one ``IN_FLIGHT_MAX`` requests are in progress.
+What has no room is answered ``busy``. Every exception becomes a code: no part of a request or of a traceback leaves the
 process.
 
 The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is implemented here, because the library's
@@ -29,7 +30,8 @@ from kcm_runtime.error_text import describe
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Delivery
-from kcm_runtime.nats.work_slots import Turns
+from kcm_runtime.fair_queue import Key
+from kcm_runtime.nats.work_slots import Place, Turns, begin
 from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -37,8 +39,14 @@ log = logging.getLogger(__name__)
 Handler = Callable[[str, bytes], Awaitable[bytes]]
 """Takes subject and body, returns the reply's body or raises ``KcmError``."""
 
+Lane = Callable[[bytes], Key]
+"""Returns the lane of a message by what it states in clear; it is called for every message."""
+
 IN_FLIGHT_MAX: Final = 256
-"""Requests of one endpoint in progress; further ones are answered ``busy``."""
+"""Requests in progress of one endpoint without a lane; further ones are answered ``busy``."""
+
+_FULL: Final = f"{IN_FLIGHT_MAX} requests of this kind are in progress; try again soon"
+_STOPPING: Final = "the instance stops; ask another one"
 
 DRAIN_S: Final = 10.0
 """Seconds that requests in progress have to finish when the component stops."""
@@ -50,6 +58,7 @@ class _Endpoint:
     subject: str
     queue: str
     urgent: bool
+    lane: Lane | None = None
     requests: int = 0
     errors: int = 0
     last_error: str = ""
@@ -69,25 +78,41 @@ class RequestServer:
     metadata: dict[str, str]
     state: Callable[[], Mapping[str, str]] = dict
     """Metadata that may change: it is read for each answer of the service protocol."""
-    turns: Turns = field(default_factory=Turns)
+    _turns: Turns = field(init=False)
     """All work for a request, also later parts of it, takes a turn first."""
     _endpoints: list[_Endpoint] = field(default_factory=list)
     _stopping: bool = False
 
+    def __post_init__(self) -> None:
+        """Begin to count."""
+        self._turns = Turns(self.clock.unix_ms)
+
     async def add(
-        self, name: str, subject: str, handler: Handler, queue: str, *, urgent: bool = False
+        self,
+        name: str,
+        subject: str,
+        handler: Handler,
+        queue: str,
+        *,
+        urgent: bool = False,
+        lane: Lane | None = None,
     ) -> None:
-        """Serve a subject in a queue group; ``urgent`` work begins before all other work."""
-        endpoint = _Endpoint(name, subject, queue, urgent)
+        """Serve a subject in a queue group; ``urgent`` work begins before all other work.
+
+        The handler of an endpoint with a ``lane`` calls ``work_slots.work`` when it knows who asks.
+        """
+        endpoint = _Endpoint(name, subject, queue, urgent, lane)
         self._endpoints.append(endpoint)
 
         async def receive(message: Delivery) -> None:
             if not subjects.is_inbox(message.reply):
                 return
-            if len(endpoint.tasks) >= IN_FLIGHT_MAX or self._stopping:
-                await self._answer(message, endpoint, _failure(KcmError(Code.BUSY)), Code.BUSY)
+            try:
+                place = self._enter(endpoint, message.data)
+            except KcmError as error:
+                await self._answer(message, endpoint, _failure(error), error.code)
                 return
-            endpoint.tasks.spawn(self._serve(message, endpoint, handler))
+            endpoint.tasks.spawn(self._serve(message, endpoint, handler, place))
 
         await self.connection.subscribe(subject, receive, queue)
 
@@ -104,8 +129,35 @@ class RequestServer:
         await asyncio.gather(*(endpoint.tasks.join(DRAIN_S) for endpoint in self._endpoints))
         self._stopping = True
 
-    async def _serve(self, message: Delivery, endpoint: _Endpoint, handler: Handler) -> None:
-        await self.turns.take(urgent=endpoint.urgent)
+    def _enter(self, endpoint: _Endpoint, body: bytes) -> Place | None:
+        """Return the place of a message, none for an urgent one; raises ``busy``."""
+        if self._stopping:
+            raise KcmError(Code.BUSY, _STOPPING)
+        if endpoint.lane is None and len(endpoint.tasks) >= IN_FLIGHT_MAX:
+            raise KcmError(Code.BUSY, _FULL)
+        if endpoint.urgent:
+            return None
+        lane = endpoint.lane(body) if endpoint.lane else ()
+        return self._turns.enter((endpoint.name, *lane), len(body))
+
+    async def _serve(
+        self, message: Delivery, endpoint: _Endpoint, handler: Handler, place: Place | None
+    ) -> None:
+        try:
+            if place is None:
+                await self._turns.take(urgent=True)
+            else:
+                await place.turn()
+                if endpoint.lane is None:
+                    place.leave()
+                else:
+                    begin(place)
+            await self._work(message, endpoint, handler)
+        finally:
+            if place is not None:
+                place.leave()
+
+    async def _work(self, message: Delivery, endpoint: _Endpoint, handler: Handler) -> None:
         started = self.clock.elapsed()
         code = Code.OK
         try:

@@ -24,6 +24,7 @@ from kcm_killswitch.model.admission import Admission
 from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.audit.rejection_log import RejectionLog
 from kcm_runtime.host import Host
+from kcm_runtime.nats.work_slots import contended, work
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.audit import EventType
@@ -123,6 +124,7 @@ class WrapApi:
         call = Call(asked, request, clear, session, caller)
         try:
             _check_granted(asked, caller)
+            await self._turn(call)
             return await self._serve_known(call)
         except Purged:
             refusal = self._admission.refusal(asked.tenant)
@@ -133,6 +135,17 @@ class WrapApi:
                 self._tell(call, Code.INTERNAL, call.request.count)
             raise
         return self._refused(call, refusal)
+
+    async def _turn(self, call: Call) -> None:
+        """Wait for a turn, by the caller and the tenant; raises ``busy``.
+
+        A request waits in its caller's name only if the caller sealed it.
+        """
+        if contended():
+            self._check_seal(call)
+        request = call.request
+        key = (request.caller, call.asked.tenant)
+        await work(key, records=request.count, ends_ms=request.deadline_ms)
 
     def _refused(self, call: Call, refusal: KcmError) -> bytes:
         """Record a refusal once, and return it sealed; raises for a request that is not sealed.
@@ -209,9 +222,9 @@ class WrapApi:
         if ring is None:
             raise KcmError(Code.TENANT_UNAVAILABLE)
         self._check_session(call)
-        work = self._wrap if asked.operation == "wrap" else self._unwrap
+        perform = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))
-        sealed = work(call, ring, key, lease_ms)
+        sealed = perform(call, ring, key, lease_ms)
         self._admission.recheck(permit, self._clock.elapsed())
         self._sessions.used(call.session)
         self._tell(call, Code.OK, 0)

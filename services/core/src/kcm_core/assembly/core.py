@@ -99,7 +99,8 @@ class Core:
         sessions = data_subjects.core_sessions(region, self._me.name)
         await self._server.add("sessions", sessions, self._keys.begin, "")
         keys = data_subjects.core_all(region, self._me.name)
-        await self._server.add("keys", keys, self._keys.wrapping.handle, "")
+        lane = self._keys.sessions.lane
+        await self._server.add("keys", keys, self._keys.wrapping.handle, "", lane=lane)
         everywhere = subjects.admin(region, "hold", "put")  # all else is sealed for one Core
         await self._server.add("admin", everywhere, admin, queue, urgent=True)
         own = subjects.admin_all_at(region, self._me.name)

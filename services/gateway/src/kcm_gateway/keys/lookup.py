@@ -48,6 +48,8 @@ class OpenKeys:
         self._until = float("inf")
         self.refused: Final[dict[int, Code]] = {}
         """The positions without a key, and why."""
+        self.waited = False
+        """Whether some of the keys came from a Core."""
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +197,7 @@ class KeyLookup:
         opened: OpenKeys,
         part: AskPart | None,
     ) -> None:
-        tenant = permit.tenant
+        tenant, opened.waited = permit.tenant, True
         version = version_of(wanted[positions[0]])
         if version == 0:  # in a request to a Core it means the current version
             for position in positions:
