@@ -15,7 +15,7 @@ from benchmarks.kill.living import running
 from benchmarks.kill.parts import measure_all, run
 from benchmarks.kill.sample import Figure
 
-FULL = Extent(rounds=4, calls=50)
+FULL = Extent(rounds=4, calls=40)
 QUICK = Extent(rounds=1, calls=10)
 
 

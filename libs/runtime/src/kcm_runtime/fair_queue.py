@@ -209,9 +209,9 @@ class FairQueue(Generic[T]):
 
     def _check_room(self, key: Key, size: int) -> None:
         lane: _Lane[T] | None = self._whole
-        requests, held = 0, size
-        for part in (None, *key):
-            lane = lane if part is None or lane is None else lane.lanes.get(part)
+        requests, held = self._whole.requests, size + self._whole.size
+        for part in key:
+            lane = lane.lanes.get(part)
             if lane is None:
                 break
             requests += lane.requests

@@ -138,7 +138,7 @@ class RequestServer:
         if endpoint.urgent:
             return None
         lane = endpoint.lane(body) if endpoint.lane else ()
-        return self._turns.enter((endpoint.name, *lane), len(body))
+        return Place(self._turns, (endpoint.name, *lane), len(body))
 
     async def _serve(
         self, message: Delivery, endpoint: _Endpoint, handler: Handler, place: Place | None
