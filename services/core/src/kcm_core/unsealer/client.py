@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from kcm_core.providers.requirements import Facts, unpacked
 from kcm_core.providers.state import L1Error, L1State
 from kcm_core.providers.uri import L1UriError, parse, scheme
+from kcm_core.unsealer.child_slots import ChildSlots
 from kcm_core.unsealer.frames import (
     DEADLINE_MAX_MS,
     Ask,
@@ -64,7 +65,7 @@ class Unsealer:
     ) -> None:
         self._servers = fork_servers(environment) if servers is None else servers
         self._lacks = ""
-        self._slots = asyncio.Semaphore(CALLS_IN_FLIGHT_MAX)
+        self._slots = ChildSlots(CALLS_IN_FLIGHT_MAX)
         self._logins = PinLockout()
         self._turns = Turns(time.monotonic)
         self._ping_deadline_s = ping_deadline_s
@@ -176,8 +177,9 @@ class Unsealer:
         out: memoryview | None,
     ) -> Frame:
         ends = asyncio.get_running_loop().time() + ask.deadline_ms / 1000
+        silent = self._turns.silent(ask.uri)
         try:
-            async with asyncio.timeout_at(ends), self._slots:
+            async with asyncio.timeout_at(ends), self._slots.take(ask.uri, silent=silent):
                 return await self._exchange(server, operation, ask, payload, out, ends)
         except TimeoutError:
             self._suspect(server)

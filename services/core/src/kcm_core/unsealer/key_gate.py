@@ -87,6 +87,11 @@ class Turns:
             if not line.waiting:
                 line.done = 0
 
+    def silent(self, uri: str) -> bool:
+        """Whether the last call to a key had no answer."""
+        line = self._lines.get(uri)
+        return line is not None and bool(line.silent)
+
     @asynccontextmanager
     async def _learning(self, line: _Line) -> AsyncIterator[None]:
         try:
