@@ -95,7 +95,9 @@ async def _beside(calls: Calls, flooder: Helper, name: str, extent: Extent) -> l
     return [
         *spread(PART, f"{name}, quiet", quiet),
         *spread(PART, f"{name}, beside the flood", flood),
-        Figure(PART, f"{name}, refusals of the quiet application, the last round", calls.refused, ""),
+        Figure(
+            PART, f"{name}, refusals of the quiet application, the last round", calls.refused, ""
+        ),
         Figure(PART, f"{name}, answers to the flood, the last round", sent["answers"], ""),
         Figure(PART, f"{name}, p50 beside the flood over p50 in quiet", middle, "times"),
         Figure(PART, f"{name}, p99 beside the flood over p99 in quiet", ratio, "times", TARGET),

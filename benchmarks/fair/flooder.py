@@ -71,9 +71,13 @@ class Flood:
             "large": (encrypt(tenant, self._large), BATCHES_AT_ONCE),
             "singles": (encrypt(tenant, [one]), SINGLES_AT_ONCE),
             "unread": (self._unread, BATCHES_AT_ONCE),
-            "unknown": (lambda: encrypt(f"no-{os.urandom(4).hex()}", [one])(), SINGLES_AT_ONCE),
+            "unknown": (self._unknown, SINGLES_AT_ONCE),
             "hanging": (encrypt(self._hanging, [one]), SINGLES_AT_ONCE),
         }
+
+    async def _unknown(self) -> None:
+        """Ask for a tenant that does not exist, each time another one."""
+        await self._client.encrypt(f"no-{os.urandom(4).hex()}", SERVICE, [self._many[0]])
 
     async def _unread(self) -> None:
         """Send a request, and soon wait for its answer no more."""

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from kcm_gateway import pieces as pieces_module
-from kcm_gateway.pieces import TIMES_MAX, Piece, work_through
+from kcm_gateway.pieces import PIECE, PIECE_BYTES, TIMES_MAX, Piece, parts_of, work_through
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_schemas.codes import RETRYABLE, Code, KcmError
 
@@ -37,7 +37,9 @@ class Job:
 
     async def run(self, pieces):
         count = 2 * pieces
-        found, left = await work_through(count, self.work, self.recheck, self.clock.elapsed)
+        found, left = await work_through(
+            parts_of([b""] * count), self.work, self.recheck, self.clock.elapsed
+        )
         return [int(piece.values[0]) for piece in found], left
 
 
@@ -137,3 +139,17 @@ async def test_a_call_without_records_is_asked_whether_it_may(monkeypatch):
     job.killed_at = 0
     with pytest.raises(KcmError):
         await job.run(0)
+
+
+def test_a_piece_is_bounded_by_its_records_and_by_its_bytes():
+    assert parts_of([]) == []
+    assert parts_of([b"x"] * (PIECE + 1)) == [slice(0, PIECE), slice(PIECE, PIECE + 1)]
+    half = bytes(PIECE_BYTES // 2)
+    assert parts_of([half] * 3) == [slice(0, 2), slice(2, 3)]
+    assert parts_of([half, half, b"x"]) == [slice(0, 2), slice(2, 3)]
+
+
+def test_a_record_that_is_larger_than_a_piece_is_one():
+    large = bytes(PIECE_BYTES + 1)
+    assert parts_of([b"x", large, b"x"]) == [slice(0, 1), slice(1, 2), slice(2, 3)]
+    assert parts_of([large]) == [slice(0, 1)]

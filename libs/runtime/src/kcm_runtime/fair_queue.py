@@ -208,12 +208,12 @@ class FairQueue(Generic[T]):
                 del one.above.lanes[one.part]
 
     def _check_room(self, key: Key, size: int) -> None:
-        lane: _Lane[T] | None = self._whole
-        requests, held = self._whole.requests, size + self._whole.size
+        lane = self._whole
+        requests, held = lane.requests, size + lane.size
         for part in key:
-            lane = lane.lanes.get(part)
-            if lane is None:
+            if part not in lane.lanes:
                 break
+            lane = lane.lanes[part]
             requests += lane.requests
             held += lane.size
         if requests >= self._bounds.requests:

@@ -188,9 +188,9 @@ class Sessions(Generic[E]):
         """
         start = start_of(body)
         caller, session_id = start.get("caller"), start.get("session_id")
-        if isinstance(caller, str) and isinstance(session_id, bytes):
-            if (caller, session_id) in self._open:
-                return caller, session_id
+        stated = isinstance(caller, str) and isinstance(session_id, bytes)
+        if stated and (caller, session_id) in self._open:
+            return caller, session_id
         return None, None
 
     def acting(self, session: OpenSession) -> E:

@@ -45,7 +45,7 @@ from kcm_gateway.keys.lookup import KeyLookup
 from kcm_gateway.keys.pool import KeyPool
 from kcm_gateway.keys.release import DeferredRelease
 from kcm_gateway.keys.unwrap_batcher import UnwrapBatcher
-from kcm_gateway.pieces import Piece, Work, work_through
+from kcm_gateway.pieces import Piece, Work, parts_of, work_through
 
 BATCH_KEY_BYTES_MAX: Final = 1 << 32
 """Bytes under one shared data key: far below AES-GCM's bound, so that one key exposes little."""
@@ -126,7 +126,7 @@ class Gateway:
         ends = _aad_ends(contexts, len(plaintexts))
         permit = await self._admit(tenant, service)
         work = partial(self._encrypt, permit, service, plaintexts, ends, dek_scope)
-        pieces, left = await self._pieces(permit, len(plaintexts), work)
+        pieces, left = await self._pieces(permit, plaintexts, work)
         return Batch(_joined([piece.values for piece in pieces]), [], left)
 
     async def decrypt(
@@ -147,7 +147,7 @@ class Gateway:
         ends = _aad_ends(contexts, len(records))
         permit = await self._admit(tenant, service)
         work = partial(self._decrypt, permit, service, records, ends, asks)
-        pieces, left = await self._pieces(permit, len(records), work)
+        pieces, left = await self._pieces(permit, records, work)
         codes = _joined([piece.codes for piece in pieces])
         ok = codes.count(Code.OK) == len(codes)
         return Batch(_joined([piece.values for piece in pieces]), [] if ok else codes, left)
@@ -188,11 +188,13 @@ class Gateway:
         self._clearing.finish()
         self._core.close()
 
-    async def _pieces(self, permit: Permit, count: int, work: Work) -> tuple[list[Piece], float]:
+    async def _pieces(
+        self, permit: Permit, every: Sequence[bytes], work: Work
+    ) -> tuple[list[Piece], float]:
         """Return all pieces, and their answer lease in seconds."""
         try:
             return await work_through(
-                count, work, partial(self._recheck, permit), self._clock.elapsed
+                parts_of(every), work, partial(self._recheck, permit), self._clock.elapsed
             )
         except Purged:
             if self._closed:

@@ -3,9 +3,9 @@
 The client library calls a subscription's callback for one message at a time, so each request gets a
 task at once. Work begins in turns, one for each poll of the network, so that a flood of data
 requests cannot delay a kill. An endpoint with a *lane* shares turns and room fairly between those
-who ask (``kcm_runtime.nats.work_slots``); of another one ``IN_FLIGHT_MAX`` requests are in progress.
-What has no room is answered ``busy``. Every exception becomes a code: no part of a request or of a traceback leaves the
-process.
+who ask (``kcm_runtime.nats.work_slots``); another one has at most ``IN_FLIGHT_MAX`` requests in
+progress. What has no room is answered ``busy``. Each endpoint is counted. Every exception
+becomes a code: no part of a request or of a traceback leaves the process.
 
 The service protocol (``$SRV.PING``, ``INFO``, ``STATS``) is implemented here, because the library's
 version sends ``repr(exception)`` to callers.
@@ -27,10 +27,10 @@ from kcm_schemas.data import Failure
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
+from kcm_runtime.fair_queue import Key
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.ports import Delivery
-from kcm_runtime.fair_queue import Key
 from kcm_runtime.nats.work_slots import Place, Turns, begin
 from kcm_runtime.tasks import TaskSet
 

@@ -10,7 +10,7 @@ Urgent work is first. All other requests have a place in one of two fair queues
 
 - the *door*, for what is not authenticated yet. The lanes are of what a message states in clear, so
   a turn here is for authentication alone, which is cheap.
-- *work*, for what is authenticated. A handler asks for it with ``work``, and names the one who asks.
+- *work*, for what is authenticated. A handler asks for it with ``work``, and names its caller.
 
 Each round has one turn of both, so forged messages delay no work by more than they cost, and use
 only the room of the door. After an expensive turn, the network is polled several times before the
@@ -49,6 +49,9 @@ POLL_COST: Final = 2 * QUANTUM
 """Cost of a turn for which the network is polled once more before the next turn."""
 
 
+_CLOCK: Final = SystemClock()
+
+
 def cost_of(records: int, size: int) -> int:
     """Return the cost of a request with so many records and bytes."""
     return REQUEST_COST + records * RECORD_COST + size
@@ -59,7 +62,7 @@ class Turns:
 
     def __init__(
         self,
-        now_ms: Callable[[], float] = SystemClock().unix_ms,
+        now_ms: Callable[[], float] = _CLOCK.unix_ms,
         *,
         door: Bounds = DOOR,
         work: Bounds = WORK,
