@@ -3,7 +3,7 @@
 A key is a path, for example application and tenant. At each level of it the *lanes* take turns, so
 that a lane's share depends on the number of lanes that wait, and not on what each of them asks. A
 turn is worth ``QUANTUM`` of cost (deficit round robin: what a lane uses too much, it lacks in its
-next turns). A lane that just came is first, but every second turn is for the others: so a single
+next turns). A lane that just came is first, but such lanes get no more than the others: so a single
 request does not wait for a whole round, and no lane is passed over without an end.
 
 *Room.* Each request counts once for the whole queue and once for each lane of its path, from its
@@ -30,6 +30,10 @@ from kcm_schemas.codes import Code, KcmError
 
 QUANTUM: Final = 64 * 1024
 """Cost of one turn: that of a small request (``kcm_runtime.nats.work_slots``)."""
+
+FIRST: Final = 3 * QUANTUM
+"""What a lane that just came may cost until it is one of the others: two turns of a small request,
+before and after an answer that it waits for."""
 
 NEVER: Final = float("inf")
 """The end of a request that has none."""
@@ -73,15 +77,15 @@ class _Lane(Generic[T]):
     """Lanes that just came, and have a turn."""
     ring: OrderedDict[_Lane[T], None] = field(default_factory=OrderedDict)
     """The other lanes that have something to do."""
-    came_last: bool = False
-    """Whether the last turn was of a lane that just came."""
+    ahead: int = 0
+    """What the lanes that just came were granted more than the others, while both waited."""
     new: OrderedDict[Ticket[T], None] = field(default_factory=OrderedDict)
     more: OrderedDict[Ticket[T], None] = field(default_factory=OrderedDict)
     """Requests that run already, and wait for another turn."""
     requests: int = 0
     size: int = 0
     running: int = 0
-    credit: int = QUANTUM
+    credit: int = FIRST
     is_fresh: bool = True
 
     def path(self) -> list[_Lane[T]]:
@@ -100,10 +104,8 @@ class _Lane(Generic[T]):
 
     def front(self) -> _Lane[T]:
         """Return the lane below that has the turn."""
-        if self.fresh and not (self.ring and self.came_last):
-            self.came_last = True
+        if self.fresh and (not self.ring or self.ahead <= 0):
             return next(iter(self.fresh))
-        self.came_last = False
         while len(self.ring) > 1:
             first = next(iter(self.ring))
             if first.credit > 0:
@@ -164,10 +166,11 @@ class FairQueue(Generic[T]):
         self.waiting += 1
         self._settle(ticket.lane)
 
-    def take(self, now: float) -> tuple[Ticket[T] | None, list[Ticket[T]]]:
+    def take(self, now: float, cost_max: float = NEVER) -> tuple[Ticket[T] | None, list[Ticket[T]]]:
         """Return the request that has the next turn, if any, and those that ended meanwhile.
 
-        The first one runs until ``leave``; the others are gone, and cost nothing.
+        The first one runs until ``leave``; the others are gone, and cost nothing. A request that
+        costs more than ``cost_max`` is not returned; it keeps its place.
         """
         late: list[Ticket[T]] = []
         while self._whole.ready(self._bounds.running):
@@ -180,6 +183,8 @@ class FairQueue(Generic[T]):
                 self.leave(ticket)
                 late.append(ticket)
                 continue
+            if ticket.cost > cost_max:
+                break
             del queue[ticket]
             self.waiting -= 1
             lane.running += not ticket.running
@@ -228,6 +233,10 @@ class FairQueue(Generic[T]):
             if above is None:
                 return
             one.credit -= cost
+            if above.fresh and above.ring:
+                above.ahead += cost if one.is_fresh else -cost
+            else:
+                above.ahead = 0
             if one.is_fresh and one.credit <= 0:
                 one.is_fresh = False
                 above.fresh.pop(one, None)

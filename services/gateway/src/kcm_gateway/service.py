@@ -11,6 +11,7 @@ from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.replica.applications import Applications
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
+from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects
@@ -55,8 +56,12 @@ class GatewayService:
             sealed=self._sealed,
             carry=self._member.engine.carry,
         )
+        # Answers of Cores must not wait in one socket with the requests of a flood.
+        self._requests: Final = Connection(
+            config.region_bus, me.name, self._member.region_bus.stores
+        )
         self._service: Final = RequestServer(
-            self._member.region_bus,
+            self._requests,
             clock,
             name="kcm-gateway",
             service_id=me.incarnation.hex(),
@@ -77,6 +82,7 @@ class GatewayService:
     async def start(self) -> None:
         """Connect, catch up, serve."""
         await self._member.start()
+        await self._requests.start()
         log_secure_memory()
         self._sessions.start()
         region, me = self._me.region, self._me.name
@@ -103,6 +109,7 @@ class GatewayService:
             self._sealed.close()
             self._api.close()
             self._slots.close()
+            await self._requests.close()
             await self._member.close()
 
     async def _roster(self, _subject: str, _body: bytes) -> bytes:

@@ -72,7 +72,8 @@ class _Wanted:
 class Connection:
     """A connection that is restored, with its subscriptions, until it is closed."""
 
-    def __init__(self, address: BusAddress, name: str) -> None:
+    def __init__(self, address: BusAddress, name: str, stores: Stores | None = None) -> None:
+        """``stores`` is that of another connection to the same account, which writes to streams."""
         self._address: Final = address
         self._name: Final = name
         self._login: Final = Login(address)
@@ -84,7 +85,7 @@ class Connection:
         self._leaving: Final = TaskSet()
         self._times = 0
         self._on_reconnect: list[Callable[[], None]] = []
-        self.stores: Final = Stores()
+        self.stores: Final = Stores() if stores is None else stores
         """Whether the broker stores what is written over this connection."""
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()

@@ -30,7 +30,7 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.fair_queue import QUANTUM, Bounds, FairQueue, Key, Ticket
+from kcm_runtime.fair_queue import NEVER, QUANTUM, Bounds, FairQueue, Key, Ticket
 
 DOOR: Final = Bounds(requests=2048, size=64 * 1024 * 1024, running=2048)
 """Messages that wait for authentication. One session has room for a quarter of them."""
@@ -45,9 +45,11 @@ REQUEST_COST: Final = QUANTUM
 RECORD_COST: Final = 1024
 """Cost of one record or key, which takes about 2 µs; a byte costs 1."""
 
-POLL_COST: Final = 2 * QUANTUM
-"""Cost of a turn for which the network is polled once more before the next turn."""
+CHEAP: Final = 2 * QUANTUM
+"""The most that a turn may cost without polls after it: that of a small request."""
 
+POLL_COST: Final = QUANTUM
+"""Cost of an expensive turn for which the network is polled once before the next such turn."""
 
 _CLOCK: Final = SystemClock()
 
@@ -74,7 +76,9 @@ class Turns:
         self._urgent: Final[deque[asyncio.Future[None]]] = deque()
         self._scheduled = False
         self._polls = 0
-        """Rounds before the next turn for work."""
+        """Rounds before the next expensive turn."""
+        self._at_door = False
+        """Whether the last expensive turn was at the door."""
         self._free = False
         """Whether this round had no turn for work."""
 
@@ -95,7 +99,8 @@ class Turns:
     def pass_by(self) -> None:
         """Grant the only turn that is asked for at once, if this round has none yet."""
         if self.work.waiting == 1 and not self._urgent and (self._free or not self._scheduled):
-            self._grant_work()
+            self._free = False
+            self._grant(self.work, 0)
         self.schedule()
 
     def schedule(self) -> None:
@@ -113,28 +118,25 @@ class Turns:
                 turn.set_result(None)
                 self.schedule()
                 return
-        polls = self._polls
-        granted = self._grant(self.door) is not None
-        if polls:
-            self._polls -= 1
-        elif not self._grant_work():
-            self._free = granted
-        if polls or granted or self._polls:
+        again, self._polls = self._polls > 0, max(self._polls - 1, 0)
+        # After an expensive turn at the door, the next one is for work, and the reverse.
+        first, second = (self.work, self.door) if self._at_door else (self.door, self.work)
+        granted = [queue for queue in (first, second) if self._grant(queue, self._polls)]
+        self._free = granted == [self.door]
+        if again or granted or self._polls:
             self.schedule()
 
-    def _grant_work(self) -> bool:
-        ticket = self._grant(self.work)
-        self._free = False
-        self._polls = 0 if ticket is None else 1 + ticket.cost // POLL_COST
-        return ticket is not None
-
-    def _grant(self, queue: FairQueue[Place]) -> Ticket[Place] | None:
-        ticket, late = queue.take(self._now_ms())
+    def _grant(self, queue: FairQueue[Place], polls: int) -> bool:
+        ticket, late = queue.take(self._now_ms(), CHEAP if polls else NEVER)
         for one in late:
             one.item.grant(in_time=False)
-        if ticket is not None:
-            ticket.item.grant(in_time=True)
-        return ticket
+        if ticket is None:
+            return False
+        ticket.item.grant(in_time=True)
+        if ticket.cost > CHEAP:
+            self._polls = ticket.cost // POLL_COST
+            self._at_door = queue is self.door
+        return True
 
 
 class Place:
