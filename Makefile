@@ -11,7 +11,7 @@ WORKERS ?= 5
 # What the tests start is compiled once, and not at every start of a process.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 
-.PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-kill bench-scale bench-l1 bench-peers lock clean
+.PHONY: help setup tools check format test test-containers simulate simulate-variants conformance demo chaos bench bench-fair bench-kill bench-scale bench-l1 bench-peers lock clean
 .PHONY: test-fast memscan fuzz dist docs release-check
 
 help:            ## this text
@@ -102,6 +102,9 @@ chaos: setup     ## the kill switch under mixed faults: make chaos [SECONDS=600]
 
 bench: setup     ## speed beside a baseline in the same run [QUICK=1: each case once, says nothing of speed]
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+
+bench-fair: setup ## what one application notices of the floods of another one [QUICK=1]
+	$(BIN)/python -m benchmarks.fair $(if $(QUICK),--quick)
 
 bench-kill: setup ## how fast the kill switch is, and what it costs
 	$(BIN)/python -m benchmarks.kill

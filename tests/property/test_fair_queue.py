@@ -188,24 +188,21 @@ class Random(RuleBasedStateMachine):
         left=st.sampled_from([1.0, 5.0, 1e9]),
     )
     def comes(self, app, tenant, cost, size, left):
-        held = [*self.waiting, *self.running]
-        counts = [
-            sum(key(one) for one in held)
-            for key in (
-                lambda one: True,
-                lambda one: one.lane.above.part == app,
-                lambda one: (one.lane.above.part, one.lane.part) == (app, tenant),
-            )
-        ]
+        held = {id(one): one for one in [*self.waiting, *self.running]}.values()
+        of_app = [one for one in held if one.lane.above.part == app]
+        of_key = [one for one in of_app if one.lane.part == tenant]
+        counted = [*held, *of_app, *of_key]
+        room = len(counted) < self.bounds.requests
+        room &= size + sum(one.size for one in counted) <= self.bounds.size
         self.number += 1
         try:
             ticket = self.queue.put(
                 (app, tenant), self.number, cost=cost, size=size, ends=self.now + left
             )
         except KcmError:
-            assert sum(counts) >= self.bounds.requests or size
+            assert not room
             return
-        assert sum(counts) < self.bounds.requests
+        assert room
         self.waiting.append(ticket)
 
     @rule(by=st.sampled_from([0.0, 1.0, 3.0]))

@@ -27,14 +27,12 @@ from kcm_killswitch.model.control_lease import FOREVER
 from kcm_runtime.host import Host
 from kcm_runtime.nats.work_slots import next_turn
 from kcm_runtime.ownership import Owner
-from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.labels import record_aad_end
 from kcm_schemas.names import is_name
 from kcm_schemas.results import Results
-from kcm_schemas.text import counted
 
 from kcm_gateway.config import EngineSettings
+from kcm_gateway.contexts import aad_ends
 from kcm_gateway.core_client import CoreClient
 from kcm_gateway.engine_status import EngineStatus
 from kcm_gateway.envelope import EnvelopeOf, cached_envelope
@@ -123,7 +121,7 @@ class Gateway:
         Raises ``KcmError`` for the whole batch: ``malformed``, ``tenant_killed``,
         ``unknown_tenant``, ``unknown_service``, ``tenant_unavailable``, ``unavailable`` …
         """
-        ends = _aad_ends(contexts, len(plaintexts))
+        ends = aad_ends(contexts, len(plaintexts))
         permit = await self._admit(tenant, service)
         work = partial(self._encrypt, permit, service, plaintexts, ends, dek_scope)
         pieces, left = await self._pieces(permit, plaintexts, work)
@@ -144,7 +142,7 @@ class Gateway:
         The codes are ``malformed``, ``wrong_region``, ``forbidden`` (another tenant's or service's
         record), ``key_destroyed`` and ``tampered``. Raises ``KcmError`` for the whole batch.
         """
-        ends = _aad_ends(contexts, len(records))
+        ends = aad_ends(contexts, len(records))
         permit = await self._admit(tenant, service)
         work = partial(self._decrypt, permit, service, records, ends, asks)
         pieces, left = await self._pieces(permit, records, work)
@@ -327,27 +325,6 @@ class Gateway:
 def _joined(lists: list[list[T]]) -> list[T]:
     """Return one list; a single one is not copied."""
     return lists[0] if len(lists) == 1 else [one for part in lists for one in part]
-
-
-def _aad_ends(contexts: Sequence[bytes] | bytes | None, count: int) -> Sequence[bytes]:
-    """Return the end of each record's associated data; raises ``malformed`` or ``too_large``."""
-    if contexts is None or isinstance(contexts, bytes):
-        return _ends([contexts or b""]) * count
-    if len(contexts) != count:
-        raise KcmError(
-            Code.MALFORMED,
-            f"{counted(len(contexts), 'context')} for {counted(count, 'record')}: give bytes for "
-            "all, or one for each",
-        )
-    return _ends(contexts)
-
-
-def _ends(contexts: Sequence[bytes]) -> list[bytes]:
-    if any(len(one) > limits.APP_CONTEXT_MAX for one in contexts):
-        raise KcmError(
-            Code.TOO_LARGE, f"an application context has at most {limits.APP_CONTEXT_MAX} bytes"
-        )
-    return [record_aad_end(one) for one in contexts]
 
 
 def _batches(plaintexts: Sequence[bytes]) -> list[range]:

@@ -15,8 +15,8 @@ Urgent work is first. All other requests have a place in one of two fair queues
 Each round has one turn of both, so forged messages delay no work by more than they cost, and use
 only the room of the door. After an expensive turn, the network is polled several times before the
 next one: otherwise a small request would wait in the socket until large ones before it are read, a
-piece in each round. A handler whose request waited for another instance takes a turn before it goes
-on (``next_turn``): many answers may arrive in one round.
+piece in each round. A handler whose request waited for another instance takes a turn before its next work
+(``next_turn``): many answers may arrive in one round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.fair_queue import NEVER, QUANTUM, Bounds, FairQueue, Key, Ticket
+from kcm_runtime.fair_queue import NEVER, QUANTUM, Bounds, FairQueue, Key
 
 DOOR: Final = Bounds(requests=2048, size=64 * 1024 * 1024, running=2048)
 """Messages that wait for authentication. One session has room for a quarter of them."""
