@@ -15,7 +15,7 @@ Urgent work is first. All other requests have a place in one of two fair queues
 Each round has one turn of both, so forged messages delay no work by more than they cost, and use
 only the room of the door. After an expensive turn, the network is polled several times before the
 next one: otherwise a small request would wait in the socket until large ones before it are read, a
-piece in each round. A handler whose request waited for another instance takes a turn before its next work
+piece in each round. A handler whose request waited for another instance takes another turn
 (``next_turn``): many answers may arrive in one round.
 """
 
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
+from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_runtime.clock import SystemClock
@@ -55,8 +56,8 @@ _CLOCK: Final = SystemClock()
 
 
 def cost_of(records: int, size: int) -> int:
-    """Return the cost of a request with so many records and bytes."""
-    return REQUEST_COST + records * RECORD_COST + size
+    """Return the cost of a request with so many records, which are only stated, and bytes."""
+    return REQUEST_COST + min(max(records, 0), limits.RECORDS_MAX) * RECORD_COST + size
 
 
 class Turns:
