@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,13 @@ class Flood:
         self._many: Final = [os.urandom(1024) for _ in range(BATCH)]
         self._large: Final = [os.urandom(65_536) for _ in range(LARGE)]
         self._records: list[bytes] = []
-        self.answers = 0
+        self._answers = 0
+        self._began = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers in a second, since the flood began."""
+        return self._answers / max(time.monotonic() - self._began, 1e-3)
 
     async def prepare(self) -> None:
         """Encrypt what is decrypted again and again."""
@@ -45,7 +52,7 @@ class Flood:
 
     def start(self, name: str) -> None:
         """Begin a flood."""
-        self.answers = 0
+        self._answers, self._began = 0, time.monotonic()
         call, at_once = self._calls()[name]
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._again(call)) for _ in range(at_once)]
@@ -91,7 +98,7 @@ class Flood:
                 await call()
             except KcmError:
                 await asyncio.sleep(0.05)
-            self.answers += 1
+            self._answers += 1
 
 
 async def serve() -> None:
@@ -109,7 +116,7 @@ async def serve() -> None:
                 await flood.stop()
             else:
                 flood.start(line["do"])
-            say(done=line["do"], answers=flood.answers)
+            say(done=line["do"], rate=flood.rate)
         await flood.stop()
 
 
