@@ -87,20 +87,18 @@ class _Lane(Generic[T]):
     running: int = 0
     credit: int = FIRST
     is_fresh: bool = True
+    path: tuple[_Lane[T], ...] = ()
+    """This lane and those above it, the whole last."""
 
-    def path(self) -> list[_Lane[T]]:
-        """Return this lane and those above it, the whole last."""
-        lane: _Lane[T] | None = self
-        found = []
-        while lane is not None:
-            found.append(lane)
-            lane = lane.above
-        return found
+    def __post_init__(self) -> None:
+        """Note the path."""
+        self.path = (self, *(self.above.path if self.above else ()))
 
     def ready(self, running_max: int) -> bool:
         """Whether it has something to do now."""
-        mine = self.more or (self.new and self.running < running_max)
-        return bool(self.fresh or self.ring or mine)
+        if self.fresh or self.ring or self.more:
+            return True
+        return bool(self.new) and self.running < running_max
 
     def front(self) -> _Lane[T]:
         """Return the lane below that has the turn."""
@@ -151,7 +149,7 @@ class FairQueue(Generic[T]):
                 below = lane.lanes[part] = _Lane(part, lane)
             lane = below
         ticket = Ticket(lane, item, cost, size, ends)
-        for one in lane.path():
+        for one in lane.path:
             one.requests += 1
             one.size += size
         lane.new[ticket] = None
@@ -203,7 +201,7 @@ class FairQueue(Generic[T]):
             self.waiting -= 1
             (lane.more if ticket.running else lane.new).pop(ticket)
         lane.running -= ticket.running
-        path = lane.path()
+        path = lane.path
         for one in path:
             one.requests -= 1
             one.size -= ticket.size
@@ -228,7 +226,7 @@ class FairQueue(Generic[T]):
 
     def _charge(self, lane: _Lane[T], cost: int) -> None:
         """Take the cost of a turn from the lane and those above it."""
-        for one in lane.path():
+        for one in lane.path:
             above = one.above
             if above is None:
                 return
@@ -246,7 +244,7 @@ class FairQueue(Generic[T]):
 
     def _settle(self, lane: _Lane[T]) -> None:
         """Add the lane, and those above it, where there is something to do, and remove it else."""
-        for one in lane.path():
+        for one in lane.path:
             above = one.above
             if above is None:
                 return
