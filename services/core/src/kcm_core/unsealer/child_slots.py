@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from kcm_runtime.fair_queue import QUANTUM, Bounds, FairQueue
+from kcm_runtime.fair_queue import FIRST, Bounds, FairQueue
 from kcm_schemas.codes import KcmError
 
 from kcm_core.providers.state import L1Error, L1State
@@ -50,7 +50,7 @@ class ChildSlots:
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
-            ticket = self._queue.put(_SILENT if silent else (uri,), turn, cost=QUANTUM)
+            ticket = self._queue.put(_SILENT if silent else (uri,), turn, cost=FIRST)
         except KcmError:
             raise L1Error(L1State.UNREACHABLE, "too many calls to keys wait") from None
         self._grant()
