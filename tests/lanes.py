@@ -47,6 +47,7 @@ PROCESSES: Final = (
     "tests/unit/test_bus_versions.py",
     "tests/unit/test_keymem_slots.py::test_a_forked_child_cannot_use_it",
     "tests/unit/test_cli_endings.py",
+    "tests/unit/unsealer/test_listen.py",
     "tests/unit/test_cli_main.py::test_no_help_loads_what_only_work_needs",
     "tests/unit/test_cli_main.py::test_the_command_is_what_the_package_installs",
     "tests/unit/test_cli_links.py::test_nothing_is_linked_when_nothing_is_granted",

@@ -39,6 +39,9 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         apps[request.region][entry.app] = entry
         return Empty()
 
+    stolen: set[str] = set()
+    desk.stolen = stolen  # type: ignore[attr-defined]
+
     def accepted(entry: App, region: str) -> bytes:
         """The entry as a Core of the region stores it."""
         statement = desk.signer.sign(Kind.APP, entry)  # type: ignore[attr-defined]
@@ -52,13 +55,16 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         if entry is None:
             raise KcmError(Code.UNKNOWN_APP)
         raw = accepted(entry, request.region)
-        return AppView(app=name, region=request.region, entry=raw, forked=False)
+        return AppView(
+            app=name, region=request.region, entry=raw, forked=False, held=name in stolen
+        )
 
     def page(request: AdminRequest, operator: str) -> Message:
         rows = [
             AppRow(
                 **{name: getattr(one, name) for name in AppRow.model_fields if hasattr(one, name)}
-                | {"grants": len(one.grants), "region": request.region, "forked": False}
+                | {"grants": len(one.grants), "region": request.region}
+                | {"forked": False, "held": one.app in stolen}
             )
             for _, one in sorted(apps[request.region].items())
         ]
@@ -280,3 +286,12 @@ def test_a_region_that_does_not_reply_does_not_keep_the_others_from_a_revocation
     assert code not in (Exit.OK, Exit.FAULT)
     assert held(desk, "us").revoked
     assert not held(desk, "eu").revoked
+
+
+def test_an_application_whose_key_is_held_is_shown_as_held(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    desk.stolen.add("shop")  # type: ignore[attr-defined]
+    _, out, _ = desk.run("app", "list")
+    assert json.loads(out)[0]["state"] == "held"
+    _, out, _ = desk.run("app", "show", "shop")
+    assert (json.loads(out)["state"], json.loads(out)["held"]) == ("held", True)

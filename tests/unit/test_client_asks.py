@@ -183,3 +183,20 @@ def decoded(body):
     from kcm_schemas.codec import decode
 
     return dict(decode(SealedRequest, body))
+
+
+async def test_a_gateway_that_lies_about_what_cores_know_is_left_for_another_one(
+    core, gateway, bus
+):
+    records, *_ = await sealed_records(core)
+    other = Served("gw-eu-2", clock=core.world.clock)
+    other.registry.put(app("shop", "acme/crm"))
+    other.cores[core.me.name] = core
+    bus.gateways["gw-eu-2"] = other
+    sdk = channel(bus)
+    for _ in range(4):
+        liar = gateway if bus.works()[-1:] != ["gw-eu-2"] else other
+        liar.engine.error = KcmError(Code.UNKNOWN_ASK)
+        assert (await ask(sdk, gateway, records)).plaintexts
+        liar.engine.error = None
+        core.world.clock.now += 5

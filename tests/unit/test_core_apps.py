@@ -1,14 +1,17 @@
 """Operators' requests about applications at a Core."""
 
 import pytest
+from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry_objects import object_digest
 from kcm_schemas.admin.apps import AppListQuery, AppPage, AppQuery, AppView
 from kcm_schemas.app import AppGrant
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code
+from kcm_schemas.names import key_target
 
 from tests.unit.admin_requests import ask, page, put, request, said
 from tests.unit.core_rig import VERIFIER
+from tests.unit.trust_rig import hold
 from tests.unit.trust_table import APP
 
 
@@ -108,3 +111,22 @@ async def test_the_largest_entry_is_accepted(world):
     ]
     regions = [f"{number:063}" for number in range(32)]
     assert await put(core, app("a" * 63, grants=grants, regions=regions)) is Code.OK
+
+
+async def test_a_held_key_is_shown_and_no_application_gets_it(world):
+    core, entry = world.core(), app()
+    assert await put(core, entry) is Code.OK
+    stolen = entry.public_key
+    target = key_target("shop", stolen)
+    core.revocations.learn(HoldState(hold(scope="app", target=target), b"r"))
+    assert decode(AppView, await page(core, AppQuery(app="shop"), "app", "show")).held
+    listed = decode(AppPage, await page(core, AppListQuery(after="", limit=2), "app", "list"))
+    assert listed.apps[0].held
+    entry = following(entry, plain=True)
+    assert await put(core, entry) is Code.OK  # its key stays held
+    entry = following(entry, public_key=bytes((9,)) * 32)
+    assert await put(core, entry) is Code.OK
+    code, text = await said(core, following(entry, public_key=stolen))
+    assert code is Code.CONFLICT
+    assert "a hold keeps the public key out" in text
+    assert not decode(AppView, await page(core, AppQuery(app="shop"), "app", "show")).held

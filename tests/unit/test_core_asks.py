@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from kcm._internal.core_asks import TICKET_S, TICKETS, AsksEnded
+from kcm_gateway.keys.asks import AppAsks
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas import limits
 from kcm_schemas.app import AppGrant
-from kcm_schemas.asks import TAG_SIZE
+from kcm_schemas.asks import TAG_SIZE, Ask
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data_subjects import DataSubject
 from kcm_schemas.names import key_target
 from kcm_schemas.registry import Service
+from kcm_sessions.peer_sessions import REOPEN_S
 
 from tests.unit.app_rig import app, following
 from tests.unit.ask_rig import KEY, Application, each, service_gateways, unwrap
@@ -127,7 +131,7 @@ async def test_a_tag_ends_with_the_deadline_of_its_application(core, shop, gatew
     core.world.clock.now += 1.9
     assert (await unwrap(gateway, keys[1], part)).bad == {}
     core.world.clock.now += 0.2 + limits.SKEW_MS / 1000
-    assert set((await unwrap(gateway, keys[1], part)).bad.values()) == {Code.FORBIDDEN}
+    assert set((await unwrap(gateway, keys[1], part)).bad.values()) == {Code.UNKNOWN_ASK}
     far = await shop.part(keys[1], within_s=limits.DEADLINE_MAX_MS / 1000 + 60)
     assert set((await unwrap(gateway, keys[1], far)).bad.values()) == {Code.FORBIDDEN}
 
@@ -205,8 +209,8 @@ async def test_one_bad_ask_does_not_harm_the_others_of_a_request(core, shop, gat
     assert (done.bad, done.keys[:KEY]) == ({0: Code.FORBIDDEN}, bytes(KEY))
     assert done.keys[KEY:] == plain[KEY:]
     assert sorted(unwraps(core)) == [
+        ("", Code.FORBIDDEN, 1, 1),
         ("app shop", Code.OK, 2, 0),
-        ("app till", Code.FORBIDDEN, 1, 1),
     ]
 
 
@@ -263,7 +267,10 @@ async def test_an_embedded_gateway_asks_for_itself_within_its_own_grants(world):
 async def test_for_a_plain_application_the_core_relies_on_the_gateway(core, gateway, keys):
     core.registry.put(app("till", "acme/crm", plain=True))
     assert (await unwrap(gateway, keys[1])).keys == keys[0]
-    assert unwraps(core) == [("app plain", Code.OK, 3, 0)]
+    core.registry.put(app("plain", "acme/crm"))
+    named = await Application(core, name="plain").part(keys[1])
+    await unwrap(gateway, keys[1], named)
+    assert unwraps(core) == [("plain", Code.OK, 3, 0), ("app plain", Code.OK, 3, 0)]
     core.registry.put(following(core.registry.app("till"), plain=True, revoked=True))
     assert set((await unwrap(gateway, keys[1])).bad.values()) == {Code.FORBIDDEN}
 
@@ -287,3 +294,29 @@ async def test_a_gateway_that_lies_in_what_it_carries_gets_no_session(core, shop
         core.world.clock.now += 60
     shop.bend = lambda *told: told[3]
     assert await shop.asks.sessions()
+
+
+async def test_a_gateway_puts_no_name_of_its_choice_into_the_audit(core, gateway):
+    _, blobs = await gateway.wrap("acme", "crm", "record", fresh(1024))
+    asks = [
+        Ask(core="core-eu", session_id=bytes(16), deadline_ms=9, tags=bytes(32)) for _ in range(2)
+    ]
+    parts = [AppAsks(f"app{number}", asks[:1]).part(0) for number in range(1024)]
+    done = await unwrap(gateway, blobs, *parts)
+    assert set(done.bad.values()) == {Code.UNKNOWN_ASK}
+    assert unwraps(core) == [("", Code.UNKNOWN_ASK, 1024, 1024)]
+
+
+async def test_a_gateway_that_lies_uses_up_no_tickets(core, shop):
+    for _ in range(100):
+        shop.asks.doubt(await shop.asks.sessions())
+        core.world.clock.now += REOPEN_S
+    opened = shop.carried.count(("core-eu", "open-app"))
+    assert opened <= 1 + TICKETS + 100 * REOPEN_S / TICKET_S
+
+
+async def test_an_application_whose_session_ends_while_it_asks_gets_others(core, shop, keys):
+    sessions = await shop.asks.sessions()
+    shop.asks.doubt(sessions)
+    with pytest.raises(AsksEnded):
+        shop.asks.asks(sessions, "gw-eu", DataSubject("decrypt", "acme", "crm"), [bytes(76)], 5.0)

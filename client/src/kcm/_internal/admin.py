@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from pathlib import Path
 
 from kcm_runtime.ownership import Once
@@ -59,6 +60,15 @@ from kcm._internal.pages import OnPage, Page, follow, just_before, silent
 from kcm._internal.rpc import Environment
 from kcm._internal.transport import Opener, open_nats
 from kcm.errors import UntrustedReply
+
+
+@dataclass(frozen=True, slots=True)
+class AppAt:
+    """An application as a region has it; ``forked`` and ``held`` as in an ``AppView``."""
+
+    entry: App
+    forked: bool
+    held: bool
 
 
 class Admin(AdminChannel):
@@ -201,8 +211,8 @@ class Admin(AdminChannel):
 
         return (await follow(ask, lambda row: row.app, after, limit))[0]
 
-    async def app(self, region: str, name: str) -> tuple[App, bool]:
-        """Return a region's entry of an application, and whether the region has others, too.
+    async def app(self, region: str, name: str) -> AppAt:
+        """Return a region's entry of an application, and what the region says about it.
 
         The operators' signatures are verified: what a Core claims is not signed again as it is.
         """
@@ -213,7 +223,7 @@ class Admin(AdminChannel):
             raise UntrustedReply(f"the entry in the reply is not trusted: {error}") from None
         if not isinstance(entry, App) or (view.app, entry.app) != (name, name):
             raise UntrustedReply("the signed reply is about another application")
-        return entry, view.forked
+        return AppAt(entry, forked=view.forked, held=view.held)
 
     async def holds(self, region: str, after: bytes, *, everything: bool) -> HoldPage:
         """Return one page of a region's holds with ids above ``after``, in order of their ids.

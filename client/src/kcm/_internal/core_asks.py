@@ -22,8 +22,19 @@ from kcm_sessions.session_opener import PeerSession
 
 from kcm._internal.session_memory import SessionMemory
 
+TICKETS: Final = 8
+"""Sessions that are given up, because Gateways say that Cores do not know them, without a pause."""
+
+TICKET_S: Final = 60.0
+"""Seconds until another one may be given up. A Core remembers 8,192 tickets of an application, so
+a Gateway that lies does not use them up."""
+
 Carry = Callable[[str, str, bytes, float], Awaitable[bytes]]
 """Has a Gateway pass on a verb and a body to a Core; takes also a timeout in seconds."""
+
+
+class AsksEnded(Exception):
+    """The sessions ended before a tag was made in one: get others."""
 
 
 class CoreAsks:
@@ -42,6 +53,8 @@ class CoreAsks:
             return await carry(core, verb, body, timeout_s)
 
         self._sessions: Final = PeerSessions(ask, caller, clock, randomness, SessionMemory)
+        self._tickets = float(TICKETS)
+        self._counted = clock.elapsed()
 
     async def sessions(self) -> list[PeerSession]:
         """Return the open sessions with Cores; opens one if there is none; raises ``KcmError``."""
@@ -57,7 +70,7 @@ class CoreAsks:
     ) -> list[Ask]:
         """Return the tags for these data keys: 76 bytes each, in the order of the request.
 
-        They are for one Gateway, and end in ``within_s`` seconds.
+        They are for one Gateway, and end in ``within_s`` seconds. Raises ``AsksEnded``.
         """
         deadline_ms = self._clock.unix_ms() + max(1, int(within_s * 1000))
         lists = [
@@ -78,15 +91,27 @@ class CoreAsks:
             )
             core = session.peer
             found.append(Ask(core=core, session_id=session_id, deadline_ms=deadline_ms, tags=tags))
+        if sessions and not found:
+            raise AsksEnded
         return found
 
     def doubt(self, sessions: Sequence[PeerSession]) -> bool:
         """Give up sessions that a Gateway reports as unknown; whether another try may help.
 
         A Gateway cannot make a flood of tickets: a session with one Core is given up at most every
-        few seconds.
+        few seconds, and after ``TICKETS`` of them only one in ``TICKET_S``.
         """
-        return any([self._sessions.doubt(one) for one in sessions])  # noqa: C419 - each of them
+        now = self._clock.elapsed()
+        self._tickets = min(TICKETS, self._tickets + (now - self._counted) / TICKET_S)
+        self._counted = now
+        helps = False
+        for one in sessions:
+            if one.forgotten:
+                helps = True
+            elif self._tickets >= 1 and self._sessions.doubt(one):
+                self._tickets -= 1
+                helps = True
+        return helps
 
     def close(self) -> None:
         """Wipe the keys of the sessions."""

@@ -27,10 +27,10 @@ from kcm_sealing.memory import SecretRandomness
 from kcm_sessions.caller import Caller
 from kcm_sessions.peer_sessions import PeerSessions
 from kcm_sessions.replies import Replies
-from kcm_sessions.session_opener import Elsewhere
+from kcm_sessions.session_opener import Elsewhere, PeerSession
 from kcm_trust.identity import Identity
 
-from kcm._internal.core_asks import CoreAsks
+from kcm._internal.core_asks import AsksEnded, CoreAsks
 from kcm._internal.known_roster import KnownRoster
 from kcm._internal.session_memory import SessionEnded, SessionMemory
 from kcm._internal.transport import Transport
@@ -44,8 +44,9 @@ _STRANGE: Final = (
 _CODE_WITHIN: Final = 64
 """Bytes of an encoded ``Failure`` in which its code is."""
 
-TRIES_MAX: Final = 2
-"""Times that a request to decrypt is sent: a Core that started again knows no session."""
+TRIES_MAX: Final = 3
+"""Times that a request to decrypt is sent: a Core that started again knows no session. If the next
+try does not help, another Gateway gets the last one: the first may lie."""
 
 
 class SealedChannel:
@@ -95,27 +96,59 @@ class SealedChannel:
     ) -> bytes:
         """Send a request to decrypt, and ask Cores for its data keys: 76 bytes each, in order."""
         asked, until = data_subjects.read_data(subject), self._clock.elapsed() + timeout_s
-        tries = TRIES_MAX
-        while True:
-            tries -= 1
+        doubted, without, before = False, list[str](), b""
+        for last in (False,) * (TRIES_MAX - 1) + (True,):
             try:
                 async with asyncio.timeout(max(0.0, until - self._clock.elapsed())):
                     sessions = await self._cores.sessions() if names else []
             except TimeoutError:
                 raise KcmError(Code.DEADLINE_EXCEEDED) from None
-            left = until - self._clock.elapsed()
-            asks = partial(self._cores.asks, sessions, asked=asked, names=names, within_s=left)
-            answer = await self._request(asked, body, left, asks)
-            again = tries and _no_ask_is_known(answer) and self._cores.doubt(sessions)
-            if not again:
+            left, used = until - self._clock.elapsed(), list[str]()
+            asks = partial(self._asks, used, sessions, asked=asked, names=names, within_s=left)
+            try:
+                answer = await self._request(asked, body, left, asks, without)
+            except AsksEnded:
+                continue
+            except KcmError:
+                if before:
+                    return before
+                raise
+            if last or not _no_ask_is_known(answer):
                 return answer
+            before = answer
+            helps = not doubted and self._cores.doubt(sessions)
+            doubted = True
+            if not helps:  # the Gateway may lie
+                self._sessions.failed(used[-1])
+                without = used[-1:]
+                if not self._sessions.others(without):
+                    return answer
+        raise KcmError(Code.UNKNOWN_ASK)
+
+    def _asks(
+        self,
+        used: list[str],
+        sessions: Sequence[PeerSession],
+        *,
+        gateway: str,
+        asked: DataSubject,
+        names: Sequence[bytes],
+        within_s: float,
+    ) -> list[Ask]:
+        used.append(gateway)
+        return self._cores.asks(sessions, gateway, asked, names, within_s)
 
     async def _carry(self, core: str, verb: str, body: bytes, timeout_s: float) -> bytes:
         """Have a Gateway pass on what begins a session with a Core."""
         return await self._request(DataSubject(CARRIED, core, verb), body, timeout_s, _no_asks)
 
     async def _request(
-        self, asked: DataSubject, body: bytes, timeout_s: float, asks: AsksOf
+        self,
+        asked: DataSubject,
+        body: bytes,
+        timeout_s: float,
+        asks: AsksOf,
+        without: Sequence[str] = (),
     ) -> bytes:
         until = self._clock.elapsed() + timeout_s
         if self._roster.old:
@@ -128,7 +161,7 @@ class SealedChannel:
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
             try:
-                return await self._exchange(refused, asked, body, left, asks)
+                return await self._exchange({*refused, *without}, asked, body, left, asks)
             except Elsewhere as error:
                 if error.code is Code.UNKNOWN_SESSION and error.peer not in forgotten:
                     forgotten.add(error.peer)
@@ -139,7 +172,7 @@ class SealedChannel:
             except _NoGateway as error:
                 reason = str(error)
                 break
-            if not self._sessions.others(refused):
+            if not self._sessions.others({*refused, *without}):
                 break
         return await self._failed(list(refused.values()), reason)
 
@@ -152,7 +185,7 @@ class SealedChannel:
 
     async def _exchange(
         self,
-        without: dict[str, Elsewhere],
+        without: set[str],
         asked: DataSubject,
         body: bytes,
         timeout_s: float,

@@ -58,7 +58,7 @@ def approve(settings: Settings, file: Path, *, dry_run: bool, yes: bool) -> int:
         from kcm.errors import UnknownApp
 
         try:
-            before: App | None = (await admin.app(region, entry.app))[0]
+            before: App | None = (await admin.app(region, entry.app)).entry
         except UnknownApp:
             before = None
         await admin.put(region, "app", signed)

@@ -123,7 +123,7 @@ async def _look(admin: Admin, context: ClientContext, name: str) -> Found:
 
     async def look(region: str) -> None:
         try:
-            found[region] = (await admin.app(region, name))[0]
+            found[region] = (await admin.app(region, name)).entry
         except UnknownApp:
             found[region] = None
         except ServiceError as error:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kcm_schemas.admin.apps import AppRow
     from kcm_schemas.app import App
 
-    from kcm._internal.admin import Admin
+    from kcm._internal.admin import Admin, AppAt
 
 
 @click.command("list")
@@ -38,7 +38,7 @@ def list_apps(settings: Settings, region: str | None) -> None:
     table = [
         (
             row.app,
-            _state(row, now_ms, forked=row.forked),
+            _state(row, now_ms, forked=row.forked, held=row.held),
             row.grants,
             " ".join(row.regions),
             _day(row.not_after_ms),
@@ -47,7 +47,10 @@ def list_apps(settings: Settings, region: str | None) -> None:
         )
         for row in rows
     ]
-    values = [row.model_dump() | {"state": _state(row, now_ms, forked=row.forked)} for row in rows]
+    values = [
+        row.model_dump() | {"state": _state(row, now_ms, forked=row.forked, held=row.held)}
+        for row in rows
+    ]
     emit(settings, values, columns, table)
 
 
@@ -61,17 +64,18 @@ def show_app(settings: Settings, name: str, region: str | None) -> None:
     Example: kcm app show shop -o json
     """
 
-    async def ask(admin: Admin, place: str) -> tuple[App, bool]:
+    async def ask(admin: Admin, place: str) -> AppAt:
         return await admin.app(place, name)
 
-    entry, forked = run_async(ask_region(settings, region, ask, {"app": name}))
+    found = run_async(ask_region(settings, region, ask, {"app": name}))
     now_ms = settings.around.clock.unix_ms()
-    value = entry.model_dump() | {
+    about = {"forked": found.forked, "held": found.held}
+    value = found.entry.model_dump() | {
         "region": settings.context().region(region),
-        "state": _state(entry, now_ms, forked=forked),
-        "forked": forked,
+        "state": _state(found.entry, now_ms, **about),
+        **about,
     }
-    emit(settings, value, columns_of(), rows_of(entry, now_ms, forked=forked))
+    emit(settings, value, columns_of(), rows_of(found.entry, now_ms, **about))
 
 
 def columns_of() -> tuple[str, ...]:
@@ -79,19 +83,23 @@ def columns_of() -> tuple[str, ...]:
     return ("app", "state", "grant", "regions", "until", "public key")
 
 
-def rows_of(entry: App, now_ms: int, *, forked: bool = False) -> list[tuple[str, ...]]:
+def rows_of(
+    entry: App, now_ms: int, *, forked: bool = False, held: bool = False
+) -> list[tuple[str, ...]]:
     """Return a row for each grant of an application."""
     from kcm._internal import app_entries
 
-    state = _state(entry, now_ms, forked=forked)
+    state = _state(entry, now_ms, forked=forked, held=held)
     about = (" ".join(entry.regions), _day(entry.not_after_ms), entry.public_key.hex())
     grants = [app_entries.written(one) for one in entry.grants] or [""]
     return [(entry.app, state, one, *about) for one in grants]
 
 
-def _state(entry: App | AppRow, now_ms: int, *, forked: bool) -> str:
+def _state(entry: App | AppRow, now_ms: int, *, forked: bool, held: bool) -> str:
     if entry.revoked:
         return "revoked"
+    if held:
+        return "held"
     if forked:
         return "forked"
     if now_ms >= entry.not_after_ms:

@@ -101,7 +101,7 @@ async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name
     async def look(region: str) -> None:
         try:
             async with asyncio.timeout(LOOK_S):
-                found[region] = (await admin.app(region, name))[0]
+                found[region] = (await admin.app(region, name)).entry
         except UnknownApp:
             found[region] = None
         except (ServiceError, TimeoutError):

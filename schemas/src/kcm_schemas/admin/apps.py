@@ -18,13 +18,14 @@ class AppView(Message):
     """An application: ``entry`` is the ``RegistryEntry`` that counts, as an operator signed it.
 
     ``forked`` says that several entries have this revision: the application is refused until an
-    operator signs a higher one.
+    operator signs a higher one. ``held`` says that a hold keeps its key out of service.
     """
 
     app: Name
     region: Name
     entry: bytes
     forked: bool
+    held: bool
 
 
 class AppListQuery(Message):
@@ -48,6 +49,7 @@ class AppRow(Message):
     plain: bool
     revoked: bool
     forked: bool
+    held: bool
 
 
 class AppPage(Message):

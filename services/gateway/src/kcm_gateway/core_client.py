@@ -190,6 +190,8 @@ class CoreClient:
 
         Both ends verify it: this Gateway cannot read or replace it. Raises ``KcmError``.
         """
+        if core not in self._sessions.names:
+            raise KcmError(Code.UNAVAILABLE, f"{core} may not act: it is retired or held")
         return await self._ask(data_subjects.core_session(self._region, core, verb), body, OPEN_S)
 
     def close(self) -> None:
@@ -203,9 +205,8 @@ class CoreClient:
         times, since = 0, self._clock.elapsed()
         refused: dict[str, _Refusal] = {}
         forgotten: set[str] = set()
-        cannot = {name for name in self._sessions.names if name not in work.cores}
-        cannot = cannot if work.cores else set()
         while True:
+            cannot = self._without_ask(work)
             try:
                 lease = await self._exchange({*refused, *cannot}, work, out)
             except Elsewhere as error:
@@ -215,15 +216,17 @@ class CoreClient:
                 spent = self._clock.elapsed() - since
                 refused[error.peer] = _Refusal(error.code, error.detail, error.away)
                 # What hung for long leaves no time for another Core, unless nothing was sent.
+                cannot = self._without_ask(work)  # the roster may have changed meanwhile
                 in_time = not error.sent or spent < self._timeout_s / 2
                 if in_time and self._sessions.others({*refused, *cannot}):
                     continue
-                if cannot and all(one.away for one in refused.values()):
-                    raise KcmError(Code.UNKNOWN_ASK) from None  # another Core may be reached
                 wait = away.next_s()
                 late = spent + wait >= min(AWAY_S, self._timeout_s)
                 late = late or times >= _AWAY_TIMES_MAX
-                if late or not all(one.away for one in refused.values()):
+                all_away = all(one.away for one in refused.values())
+                if late and all_away and cannot:
+                    raise KcmError(Code.UNKNOWN_ASK) from None  # another Core may be reached
+                if late or not all_away:
                     raise _reason(refused.values()) from None
                 refused.clear()
                 times += 1
@@ -237,9 +240,20 @@ class CoreClient:
                     raise _refusal(lease, now)
                 short = True
 
+    def _without_ask(self, work: _Work) -> set[str]:
+        """Return the Cores for which applications did not ask; raises ``unknown_ask`` for all."""
+        names = set(self._sessions.names)
+        cannot = names.difference(work.cores) if work.cores else set()
+        if cannot == names and work.cores:
+            raise KcmError(Code.UNKNOWN_ASK)  # no Core that may act: retired or held, for example
+        return cannot
+
     async def _exchange(self, without: Collection[str], work: _Work, out: memoryview) -> Lease:
         """Seal, send once, and open the reply into ``out``. The returned lease may have ended."""
         session = await self._sessions.choose(without)
+        if work.cores and session.peer not in work.cores:  # it may act only since a moment
+            error = KcmError(Code.UNAVAILABLE, f"no application asked {session.peer}")
+            raise Elsewhere(session.peer, error, away=True, sent=False)
         sent = self._clock.elapsed()
         draft = CoreRequest(
             v=1,

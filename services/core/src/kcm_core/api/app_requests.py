@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from kcm_killswitch.model.registry import Registry
+from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_schemas.admin.apps import AppListQuery, AppPage, AppQuery, AppRow, AppView
@@ -25,11 +26,17 @@ class AppRequests:
     """Serves ``app put``, ``app show`` and ``app list``."""
 
     def __init__(
-        self, host: Host, registry: Registry, feed: RegistryFollower, puts: RegistryRequests
+        self,
+        host: Host,
+        registry: Registry,
+        revocations: Revocations,
+        feed: RegistryFollower,
+        puts: RegistryRequests,
     ) -> None:
         self._me: Final = host.me
         self._emit: Final = host.emit
         self._registry: Final = registry
+        self._revocations: Final = revocations
         self._feed: Final = feed
         self._puts: Final = puts
 
@@ -42,6 +49,9 @@ class AppRequests:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
         self._check_key(app)
         before = self._registry.known(("app", app.app))
+        same_key = isinstance(before, App) and before.public_key == app.public_key
+        if self._held(app) and not same_key and not app.revoked:
+            raise KcmError(Code.CONFLICT, "a hold keeps the public key out; make another one")
         await self._puts.put(raw, app)
         if before != app:
             self._emit(EventType.APP_PUT, target=f"app {app.app}", detail=_detail(app))
@@ -57,7 +67,13 @@ class AppRequests:
         entry = self._feed.raw(("app", name))
         if found is None or entry is None:
             raise KcmError(Code.UNKNOWN_APP, f"this region has no application {name}")
-        return AppView(app=name, region=self._me.region, entry=entry, forked=self._forked(name))
+        return AppView(
+            app=name,
+            region=self._me.region,
+            entry=entry,
+            forked=self._forked(name),
+            held=isinstance(found, App) and self._held(found),
+        )
 
     async def page(self, request: AdminRequest) -> Message:
         """Answer ``app list``."""
@@ -98,7 +114,11 @@ class AppRequests:
             plain=app.plain,
             revoked=app.revoked,
             forked=self._forked(app.app),
+            held=self._held(app),
         )
+
+    def _held(self, app: App) -> bool:
+        return self._revocations.key_held("app", app.app, app.public_key)
 
     def _forked(self, name: str) -> bool:
         return self._registry.forked(("app", name))

@@ -8,6 +8,7 @@ application has no session: for its grants, this Core relies on the Gateway.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,9 +28,12 @@ from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, OpenSession, Sessions
 
 PLAIN: Final = "plain"
-"""In place of an application's name where a plain application covers a request."""
+"""For whom keys are where a plain application covers a request."""
 
 _CODES: Final = {STATUS_OK: Code.OK, STATUS_UNKNOWN_ASK: Code.UNKNOWN_ASK}
+
+_LATER: Final = {Code.UNKNOWN_SESSION, Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED}
+"""Refusals after which the application may ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +48,16 @@ class Unwrap:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Consecutive keys, from ``start`` to before ``stop``: who asks for them, and their status.
+    """Consecutive keys, from ``start`` to before ``stop``: for whom they are, and their status.
 
-    ``app`` is empty for a Gateway that asks for itself.
+    ``target`` is ``app NAME`` if the tag of that application covers them, and ``plain`` for a plain
+    application. It is empty for a Gateway that asks for itself, and for an ask without such a tag:
+    a Gateway alone puts no application's name into the audit.
     """
 
     start: int
     stop: int
-    app: str
+    target: str
     status: int
 
     @property
@@ -76,38 +82,33 @@ class Asks:
         """Return the verdicts on all keys of a request, in their order; never waits."""
         count = len(unwrap.wrapped) // limits.WRAPPED_SIZE
         done, verdicts = 0, []
-        acting: dict[tuple[str, bytes], OpenSession | int] = {}
         for one in asked:
             stop = min(done + one.count, count)
-            key = (one.app, one.session_id)
-            if key not in acting:
-                acting[key] = self._session(unwrap, one)
-            status = self._status(unwrap, one, acting[key], slice(done, stop))
-            verdicts.append(Verdict(done, stop, one.app, status))
+            verdicts.append(self._verdict(unwrap, one, done, stop))
             done = stop
         if done < count:
             verdicts.append(self._unasked(unwrap, done, count))
         return verdicts
 
-    def _session(self, unwrap: Unwrap, one: Asked) -> OpenSession | int:
-        """Return the session of an application that may ask for this service, or a status."""
+    def _verdict(self, unwrap: Unwrap, one: Asked, start: int, stop: int) -> Verdict:
         try:
             session = self.sessions.find(one.app, one.session_id)
+        except KcmError:
+            return Verdict(start, stop, "", STATUS_UNKNOWN_ASK)
+        if not self._tagged(unwrap, one, session, slice(start, stop)):
+            return Verdict(start, stop, "", STATUS_FORBIDDEN)
+        status = STATUS_OK
+        try:
+            check_deadline(one.deadline_ms, self._clock.unix_ms())
             check_granted(self.sessions.acting(session), unwrap.asked, "decrypt")
             self._applications.left_s(one.app)
         except KcmError as error:
-            unknown = error.code in (Code.UNKNOWN_SESSION, Code.UNAVAILABLE)
-            return STATUS_UNKNOWN_ASK if unknown else STATUS_FORBIDDEN
-        self.sessions.used(session)
-        return session
+            status = STATUS_UNKNOWN_ASK if error.code in _LATER else STATUS_FORBIDDEN
+        else:
+            self.sessions.used(session)
+        return Verdict(start, stop, f"app {one.app}", status)
 
-    def _status(self, unwrap: Unwrap, one: Asked, session: OpenSession | int, part: slice) -> int:
-        if isinstance(session, int):
-            return session
-        try:
-            check_deadline(one.deadline_ms, self._clock.unix_ms())
-        except KcmError:
-            return STATUS_FORBIDDEN
+    def _tagged(self, unwrap: Unwrap, one: Asked, session: OpenSession, part: slice) -> bool:
         size = limits.WRAPPED_SIZE
         message = to_tag(
             one.session_id,
@@ -119,7 +120,7 @@ class Asks:
             unwrap.l3_version,
             keys_digest(unwrap.wrapped[part.start * size : part.stop * size]),
         )
-        return STATUS_OK if session.keys.has_tagged(message, one.tag) else STATUS_FORBIDDEN
+        return session.keys.has_tagged(message, one.tag)
 
     def _unasked(self, unwrap: Unwrap, start: int, stop: int) -> Verdict:
         """Return the verdict on keys for which no application asks with a tag."""
@@ -134,19 +135,19 @@ class Asks:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Keys for which one application asked, with one code: how many, and how many failed."""
+    """Keys for one target, with one code: how many, and how many failed."""
 
-    app: str
+    target: str
     code: Code
     count: int
     failed: int
 
 
 def outcomes(verdicts: Sequence[Verdict], bad: Sequence[int]) -> list[Outcome]:
-    """Return the outcomes of an unwrap; at the positions ``bad`` there is no key."""
+    """Return the outcomes of an unwrap; at the positions ``bad``, in order, there is no key."""
     counts: dict[tuple[str, Code], list[int]] = {}
     for one in verdicts:
-        both = counts.setdefault((one.app, one.code), [0, 0])
+        both = counts.setdefault((one.target, one.code), [0, 0])
         both[0] += one.stop - one.start
-        both[1] += sum(one.start <= position < one.stop for position in bad)
-    return [Outcome(app, code, *both) for (app, code), both in counts.items()]
+        both[1] += bisect_left(bad, one.stop) - bisect_left(bad, one.start)
+    return [Outcome(target, code, *both) for (target, code), both in counts.items()]

@@ -217,6 +217,8 @@ class WrapApi:
             asked.tenant, asked.service, request.l3_version, permit
         )
         # From here on, nothing waits.
+        if not self._room.has_room:  # others may have filled it meanwhile
+            raise KcmError(Code.UNAVAILABLE, self._room.refusal)
         left = self._admission.recheck(permit, self._clock.elapsed())
         ring = self._vault.ring(asked.tenant)
         if ring is None:
@@ -277,7 +279,7 @@ class WrapApi:
         return call.session.keys.seal_reply(digest, reply, nonce)
 
     def _tell(self, call: Call, code: Code, failed: int) -> None:
-        """Record a request: for an unwrap that was done, once for each application that asked."""
+        """Record a request: for an unwrap that was done, once for each target."""
         whole = [Outcome("", code, call.request.count, failed)]
         for one in call.outcomes if code is Code.OK and call.outcomes else whole:
             self._emit(
@@ -285,7 +287,7 @@ class WrapApi:
                 actor=call.request.caller,
                 tenant=call.asked.tenant,
                 service=call.asked.service,
-                target=f"app {one.app}" if one.app else "",
+                target=one.target,
                 code=one.code,
                 count=one.count,
                 failed=one.failed,

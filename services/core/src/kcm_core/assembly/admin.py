@@ -68,7 +68,10 @@ def _serve_registry(
     endpoint.serve("tenant", {"put": registry_requests.put_tenant}, ADMIN)
     endpoint.serve("link", {"put": registry_requests.put_link}, ADMIN)
     endpoint.serve("service", {"put": registry_requests.put_service}, ADMIN)
-    apps = AppRequests(ports.host, ports.replica_state.registry, ports.feed, puts=registry_requests)
+    state = ports.replica_state
+    apps = AppRequests(
+        ports.host, state.registry, state.revocations, ports.feed, puts=registry_requests
+    )
     endpoint.serve("app", {"put": apps.put}, ADMIN | SECURITY)
     endpoint.serve("app", {"show": apps.show, "list": apps.page})
 

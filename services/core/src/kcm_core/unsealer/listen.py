@@ -65,19 +65,25 @@ class Listener:
         self._served: dict[int, _Served] = {}
         self._refused: set[int] = set()
         self._poll: Final = select.poll()
+        self._poll.register(listening, select.POLLIN)
+
+    @property
+    def served(self) -> int:
+        """How many connections have a fork server."""
+        return len(self._served)
 
     def run(self) -> None:
         """Serve until an exception, as SIGTERM raises it; then end all fork servers."""
-        self._poll.register(self._listening, select.POLLIN)
         try:
             while True:
-                self._step()
+                self.step()
         finally:
             for served in self._served.values():
                 served.process.kill()
                 served.process.wait()
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Wait for events, and serve them."""
         ending = any(served.kill_at is not None for served in self._served.values())
         for descriptor, _ in self._poll.poll(END_S * 1000 if ending else None):
             if descriptor == self._listening.fileno():
@@ -91,7 +97,11 @@ class Listener:
                 served.process.kill()
 
     def _accept(self) -> None:
-        core, _ = self._listening.accept()
+        try:
+            core, _ = self._listening.accept()
+        except OSError as error:
+            _log.warning("a connection could not be accepted: %s", type(error).__name__)
+            return
         try:
             kind = self._admitted(core)
             if kind is not None:
@@ -120,16 +130,24 @@ class Listener:
     def _serve(self, core: socket.socket, kind: Kind) -> None:
         environment = environment_for(kind.scheme, self._environment)
         process = start_server(sys.executable, core, kind, environment)
-        pidfd = os.pidfd_open(process.pid)
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            raise
         self._served[pidfd] = _Served(process, core)
         self._poll.register(pidfd, select.POLLIN)
         self._poll.register(core, select.POLLRDHUP)
 
     def _closed(self, descriptor: int) -> None:
-        """Leave a fork server a moment to end, because its Core has left."""
-        self._poll.unregister(descriptor)
+        """Leave a fork server a moment to end, because its Core has left.
+
+        There is none if the fork server itself has ended, and was reaped before this event.
+        """
         for served in self._served.values():
-            if served.core.fileno() == descriptor:
+            if served.core.fileno() == descriptor and served.kill_at is None:
+                self._poll.unregister(descriptor)
                 served.kill_at = time.monotonic() + END_S
 
     def _reap(self, pidfd: int) -> None:
