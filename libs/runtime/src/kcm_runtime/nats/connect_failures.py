@@ -56,6 +56,8 @@ _SAID: Final = {
 }
 """Parts of errors of the client library or the broker, and their reasons."""
 
+_REPORT_MAX: Final = 200
+
 
 def failure_of(error: BaseException) -> Failure:
     """Return the reason of an attempt's error."""
@@ -87,3 +89,18 @@ def kcm_error(error: Exception) -> KcmError:
             return KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
         case _:
             return KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+
+
+def report(error: Exception) -> str:
+    """Return what a broker reports about a connection that it keeps, for the log.
+
+    A broker chooses the words of a refusal, and a peer may choose the subject in it. So a refusal
+    is quoted, and cut.
+    """
+    text = str(error)
+    if "permissions violation" not in text.lower():
+        return type(error).__name__
+    hint = "compare its user's permissions"
+    if "_INBOX" in text:
+        hint += " with `inbox` in the configuration"
+    return f"{text[:_REPORT_MAX]!r}: {hint}"

@@ -37,7 +37,7 @@ from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.client import ReadingClient
-from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error
+from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error, report
 from kcm_runtime.nats.login import Login
 from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
@@ -306,7 +306,7 @@ class Connection:
 
     async def _on_error(self, error: Exception) -> None:
         if self.connected:
-            log.warning("the broker reports %s", type(error).__name__, extra=self._named)
+            log.warning("the broker reports %s", report(error), extra=self._named)
         else:
             self._failed(error)
             self._missing(type(error).__name__)

@@ -1,0 +1,33 @@
+"""What the log says when a broker refuses something and keeps the connection."""
+
+from __future__ import annotations
+
+import pytest
+from kcm_runtime.nats.connect_failures import report
+from nats import errors
+
+REFUSED = 'nats: permissions violation for {} to "{}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (REFUSED.format("subscription", "_INBOX.abc.*"), ["_INBOX.abc.*", "`inbox`"]),
+        (REFUSED.format("publish", "kcm.eu.x"), ["kcm.eu.x", "permissions"]),
+    ],
+)
+def test_a_refused_subject_is_shown_with_what_to_look_at(text, parts):
+    found = report(errors.Error(text))
+    assert all(part in found for part in parts)
+    assert ("`inbox`" in found) == ("_INBOX" in text)
+
+
+def test_the_brokers_words_are_quoted_and_cut():
+    found = report(errors.Error(REFUSED.format("publish", "a\nb" + "c" * 10_000)))
+    assert "\n" not in found
+    assert len(found) < 400
+
+
+def test_of_other_errors_the_log_has_the_type_only():
+    assert report(errors.SlowConsumerError("s", "r", 1, None)) == "SlowConsumerError"
+    assert report(errors.Error("nats: the broker's words")) == "Error"
