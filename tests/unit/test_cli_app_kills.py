@@ -62,6 +62,19 @@ def test_a_kill_reports_a_region_in_which_the_application_has_another_key(desk: 
     assert f"kcm kill --app {target_of(desk, 'us')}" in err
 
 
+@pytest.mark.parametrize("what", ["--app", "--instance"])
+def test_a_key_that_nothing_has_is_held_and_reported(desk: Desk, what: str) -> None:
+    name = "shop" if what == "--app" else "core-eu"
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    code, _, err = desk.run("kill", what, f"{name}.{'3b' * 32}", "-o", "table")
+    assert code == Exit.OK
+    assert f"{name} has this key now" in err
+    assert len(kept_holds(desk)) == 1
+    if what == "--app":
+        _, _, err = desk.run("kill", what, target_of(desk), "-o", "table")
+        assert "has this key now" not in err
+
+
 def test_a_key_that_is_given_asks_no_region(desk: Desk) -> None:
     public = "3b" * 32
     assert desk.run("kill", "--app", f"shop.{public.upper()}")[0] == Exit.OK

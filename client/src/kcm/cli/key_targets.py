@@ -88,26 +88,12 @@ def _of_instance(admin: Admin, name: str) -> str:
 
 
 async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name: str) -> str:
-    import asyncio
-
     from kcm_schemas.names import key_target
 
     from kcm._internal import app_entries
     from kcm.cli.similar_names import near
-    from kcm.errors import ServiceError, UnknownApp
 
-    found: dict[str, App | None] = {}
-
-    async def look(region: str) -> None:
-        try:
-            async with asyncio.timeout(LOOK_S):
-                found[region] = (await admin.app(region, name)).entry
-        except UnknownApp:
-            found[region] = None
-        except (ServiceError, TimeoutError):
-            pass  # another region may reply
-
-    await asyncio.gather(*map(look, regions))
+    found = await _entries(admin, regions, name)
     newest = app_entries.newest_of(found)
     if newest is None and len(found) == len(regions):
         other = await near(admin, regions, "app", name)
@@ -127,6 +113,55 @@ async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name
         text = f"a region has another key of {name}: `kcm kill --app {other}` kills that one, too"
         note(settings, text, other=other)
     return target
+
+
+async def warn_of_key(
+    settings: Settings, admin: Admin, regions: Sequence[str], scope: Scope, target: str
+) -> None:
+    """Say that a key that was given has no such name now: an earlier one, or a typing error.
+
+    Says nothing without a ``target``.
+    """
+    from kcm_schemas.names import key_target
+
+    name = target.partition(".")[0]
+    if not target:
+        return
+    if scope == "instance":
+        entries = [one for one in admin.verifier.roster.instances if one.instance == name]
+        known, shows = [one.public_key for one in entries], "kcm roster show"
+    elif scope == "app":
+        found = await _entries(admin, regions, name)
+        if len(found) < len(regions):
+            return
+        known = [one.public_key for one in found.values() if one is not None]
+        shows = f"kcm app show {name}"
+    else:
+        return
+    if target not in {key_target(name, key) for key in known}:
+        text = f"no {scope} {name} has this key now; `{shows}` shows the one that it has"
+        note(settings, text, unknown_key=target)
+
+
+async def _entries(admin: Admin, regions: Sequence[str], name: str) -> dict[str, App | None]:
+    """Return the entry of an application in each region that replies; ``None`` if it has none."""
+    import asyncio
+
+    from kcm.errors import ServiceError, UnknownApp
+
+    found: dict[str, App | None] = {}
+
+    async def look(region: str) -> None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                found[region] = (await admin.app(region, name)).entry
+        except UnknownApp:
+            found[region] = None
+        except (ServiceError, TimeoutError):
+            pass  # another region may reply
+
+    await asyncio.gather(*map(look, regions))
+    return found
 
 
 def may_hold(settings: Settings) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from kcm.cli.error_report import Problem, explain, show, together
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
-from kcm.cli.key_targets import KEY_NAME, Scope, find_key
+from kcm.cli.key_targets import KEY_NAME, Scope, find_key, warn_of_key
 from kcm.cli.names import NAME
 from kcm.cli.other_holds import reading_others
 from kcm.cli.output import emit, note
@@ -172,14 +172,17 @@ async def kill_now(
 
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
-        target = await find_key(settings, admin, regions, scope, target)
+        typed, target = target, await find_key(settings, admin, regions, scope, target)
         known = await find(admin, regions, scope, target, EXISTS_S)
         await check(admin, known)
         hold = kills.make(scope, target, reason)
         # Print the id before sending: after a lost terminal, the operator can still find the hold.
         note(settings, f"placing hold {hold.id.hex()} on {scope} {target}", hold_id=hold.id)
         # Concurrently, because a suggestion may take a second and a kill must not wait for it.
-        warning = asyncio.create_task(warn(settings, admin, known, dry_run=False))
+        warning = asyncio.gather(
+            warn(settings, admin, known, dry_run=False),
+            warn_of_key(settings, admin, regions, scope, target if typed == target else ""),
+        )
         try:
             placed = await place(settings, kills, hold, until)
         finally:
