@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nats
 from kcm_auditor.journal.format import Batch, Entry, Incident, read
+from kcm_broker.role_users import inbox, user_rights
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.audit.stream_size import audit_config
@@ -60,7 +61,7 @@ class Broker:
                         {
                             "user": "auditor",
                             "password": "pw",
-                            "permissions": _permissions(self.region),
+                            "permissions": user_rights(self.region, "auditor").block(),
                         },
                     ],
                 }
@@ -248,26 +249,6 @@ class Rig:
             await connection.close()
 
 
-def _permissions(region: str) -> dict[str, object]:
-    """What ``docs/audit.md`` says that an Auditor needs, and nothing else."""
-    api = "$JS.API"
-    return {
-        "publish": [
-            f"{api}.STREAM.INFO.KCM_AUDIT",
-            f"{api}.CONSUMER.INFO.KCM_AUDIT.kcm-auditor",
-            f"{api}.CONSUMER.CREATE.KCM_AUDIT.kcm-auditor.>",
-            f"{api}.CONSUMER.DELETE.KCM_AUDIT.kcm-auditor",
-            f"{api}.CONSUMER.MSG.NEXT.KCM_AUDIT.kcm-auditor",
-            f"{api}.STREAM.MSG.GET.KCM_CONTROL",
-            f"kcm.v1.{region}.control.head.auditor",
-            "$JS.ACK.>",
-            f"kcm.v1.{region}.audit.auditor",
-        ],
-        "subscribe": ["_INBOX.>", f"kcm.v1.{region}.auditor.*", "$SRV.>"],
-        "allow_responses": {"max": 1, "expires": "1m"},
-    }
-
-
 async def _quiet(_: Exception) -> None:
     """A broker that is not there yet is what these tests wait for."""
 
@@ -278,6 +259,7 @@ def _bus(broker: Broker) -> list[str]:
         f'url = "{address.url}"',
         'user = "auditor"',
         f'password_file = "{address.password_file}"',
+        f'inbox = "{inbox("auditor", "auditor")}"',
     ]
 
 

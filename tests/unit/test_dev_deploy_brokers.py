@@ -10,6 +10,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from kcm_broker import role_users
 from kcm_devsystem import containers
 from kcm_devsystem.server_binary import nats_server_binary
 
@@ -70,8 +71,12 @@ def production(tmp_path: Path) -> tuple[Path, dict[str, str]]:
         "KCM_ROUTES": '["tls://n2.example:6222", "tls://n3.example:6222"]',
         "KCM_BACKBONE": '["tls://eu-de:secret@b1.example:7422"]',
     }
-    for name in ("backbone.conf", "region.conf", "regions.conf.example", "users.conf.example"):
-        text = (DEPLOY / "nats" / name).read_text()
+    texts = {
+        name: (DEPLOY / "nats" / name).read_text()
+        for name in ("backbone.conf", "region.conf", "regions.conf.example")
+    }
+    texts["users.conf"] = role_users.users_text("eu-de")
+    for name, text in texts.items():
         here = text.replace("/etc/nats", str(tmp_path))
         (tmp_path / name.removesuffix(".example")).write_text(here)
         env |= dict.fromkeys(re.findall(r"\$(KCM_\w+_HASH)", text), BCRYPT)
