@@ -50,3 +50,11 @@ async def test_a_hold_on_another_key_or_another_gateway_changes_nothing(core):
     assert not session.keys.closed
     kill_key(core, public=identity("gw-us").public)  # a former key of it: its sessions are renewed
     core.sessions.open(ticket(core))
+
+
+async def test_a_core_whose_own_key_is_held_says_so_in_its_log(core, caplog):
+    kill_key(core, core.me.name, public=bytes(32))
+    kill_key(core)
+    assert "key of this instance" not in caplog.text
+    kill_key(core, core.me.name)
+    assert caplog.text.count("key of this instance") == 1

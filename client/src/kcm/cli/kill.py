@@ -48,10 +48,17 @@ LOOK_S: Final = 1.0
     "--link", metavar="LINK", type=NAME, help="All tenants of this root key, in place of TENANT."
 )
 @click.option(
-    "--app", "app", metavar="NAME", type=KEY_NAME, help="The key of this application, in its place."
+    "--app",
+    "app",
+    metavar="NAME[.KEY]",
+    type=KEY_NAME,
+    help="The key of this application, in its place.",
 )
 @click.option(
-    "--instance", metavar="NAME", type=KEY_NAME, help="The key of this instance, in its place."
+    "--instance",
+    metavar="NAME[.KEY]",
+    type=KEY_NAME,
+    help="The key of this instance, in its place.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what it would affect, and change nothing.")
 @click.option("--reason", default="", help="A reason that is stored with the hold.")

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         sys.stdout.write(users_text(chosen.region))
     except KcmError as error:
-        sys.stderr.write(f"{chosen.region}: {error.detail}\n")
+        sys.stderr.write(f"{chosen.region!r} is no name of a region: {error.detail}\n")
         return 2
     return 0
 

@@ -17,6 +17,7 @@ from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
+from kcm_killswitch.replica.own_key import report_own_hold
 from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.host import Host
 from kcm_runtime.nats.connection import Connection
@@ -71,9 +72,11 @@ def assemble(ports: Ports, settings: EngineSettings, switch: KillSwitch | None =
         await feed.fetch("tenant", tenant)
 
     host = ports.host
+    held = HeldKeys(ports.replica_state.revocations, "instance")
+    report_own_hold(held, host.me)
     core = CoreClient(
         ports.region_bus.request,
-        caller_of(host.me, HeldKeys(ports.replica_state.revocations, "instance")),
+        caller_of(host.me, held),
         host.clock,
         ports.randomness,
         settings.core_timeout_s,

@@ -8,6 +8,7 @@ from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.incarnations import Incarnations
 from kcm_killswitch.replica.applications import Applications
+from kcm_killswitch.replica.own_key import report_own_hold
 from kcm_schemas import data_subjects
 from kcm_schemas.app import App
 from kcm_schemas.roster import Operator
@@ -73,6 +74,7 @@ def key_service(ports: Ports, monitor: KeyObserver, incarnations: Incarnations) 
     """
     loader = key_loader(ports, monitor)
     held = HeldKeys(ports.replica_state.revocations, "instance")
+    report_own_hold(held, ports.host.me)
     sessions = GatewaySessions(ports.host, ports.session_keys, incarnations, held)
     slots = Slots()
     asks = Asks(ports.host, ports.session_keys, _applications(ports), slots.lend)
