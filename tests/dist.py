@@ -109,12 +109,12 @@ ENVIRONMENTS: Final = (
         "a broker's identities alone",
         ("kcm-broker",),
         BASE | {"kcm_broker"},
-        (Command(("python", "-c", "import kcm_broker.rights; print('rights')"), "rights"),),
+        (Command(("python", "-m", "kcm_broker", "users", "eu"), "accounts"),),
     ),
     Environment(
         "the development system",
         ("kcm-devsystem",),
-        KEYS | {"kcm", "kcm_core", "kcm_gateway", "kcm_auditor", "kcm_devsystem"},
+        KEYS | {"kcm", "kcm_broker", "kcm_core", "kcm_gateway", "kcm_auditor", "kcm_devsystem"},
         (
             *SDK,
             Command(("kcm", "dev", "--help"), "Start a system"),
