@@ -31,6 +31,17 @@ def test_a_revocation_takes_the_key_out_of_service_before_the_entry_changes(desk
     assert err.index("placing hold") == 0
 
 
+def test_a_revocation_is_one_json_document(desk: Desk) -> None:
+    desk.run("app", "create", "shop", "--grant", "acme/crm")
+    _, out, _ = desk.run("app", "revoke", "shop")
+    shown = json.loads(out)
+    assert shown["hold"]["complete"]
+    assert {one["change"] for one in shown["entries"]} == {"replaced"}
+    desk.system.demote("alice")
+    _, out, _ = desk.run("app", "revoke", "shop")
+    assert {one["change"] for one in json.loads(out)["entries"]} == {"unchanged"}
+
+
 def test_an_operator_without_the_role_is_told_who_may_hold_the_key(desk: Desk) -> None:
     desk.run("app", "create", "shop", "--grant", "acme/crm")
     desk.system.demote("alice")

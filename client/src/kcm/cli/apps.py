@@ -17,7 +17,7 @@ from kcm.cli.error_report import Problem
 from kcm.cli.key_targets import may_hold
 from kcm.cli.kill import kill_now
 from kcm.cli.names import NAME
-from kcm.cli.output import note
+from kcm.cli.output import note, one_document
 from kcm.cli.settings import Settings, common, run_change
 from kcm.exit_codes import Exit
 
@@ -243,15 +243,18 @@ def revoke(settings: Settings, name: str, reason: str, timeout: float) -> int:
     Example: kcm app revoke shop --reason "replaced by web"
     """
     code: int = Exit.OK
-    if may_hold(settings):
-        code = run_change(kill_now(settings, None, "app", name, reason, timeout))
-    else:
+    holds = may_hold(settings)
+    with one_document(settings, *(["hold"] if holds else []), "entries"):
+        if holds:
+            code = run_change(kill_now(settings, None, "app", name, reason, timeout))
+        code = change_entry(settings, name, lambda _: {"revoked": True}) or code
+    if not holds:
         text = (
             f"its key is not taken out of service: an operator with role security does that, and "
             f"sees when every instance has, with `kcm kill --app {name}`"
         )
         note(settings, text, held=False)
-    return change_entry(settings, name, lambda _: {"revoked": True}) or code
+    return code
 
 
 for _command in (approve, list_apps, show_app):

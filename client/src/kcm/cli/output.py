@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
@@ -49,6 +50,10 @@ def emit(
     settings: Settings, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> None:
     """Show ``value`` as JSON, or ``rows`` under ``columns`` as a table."""
+    parts = settings.world.parts
+    if settings.json and parts is not None:
+        parts.append(value)
+        return
     if settings.json:
         say(json.dumps(plain(value), indent=2) + "\n")
         return
@@ -59,6 +64,18 @@ def emit(
     with console.capture() as shown:
         console.print(laid_out(columns, rows, console.width))
     say(shown.get())
+
+
+@contextmanager
+def one_document(settings: Settings, *names: str) -> Iterator[None]:
+    """Show the results that follow as one JSON object, in this order; a failure leaves some out."""
+    parts = settings.world.parts = list[Any]()
+    try:
+        yield
+    finally:
+        settings.world.parts = None
+        if parts:
+            emit(settings, dict(zip(names, parts, strict=False)), (), ())
 
 
 def say(text: str) -> None:

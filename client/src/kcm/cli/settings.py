@@ -48,6 +48,8 @@ class World:
     """The state of a change if the command ends now; ``None`` if there is nothing to report."""
     command: str = ""
     """The name of the running command; empty before its options are read."""
+    parts: list[Any] | None = None
+    """The results so far of a command that shows several in one JSON document."""
 
 
 @dataclass(frozen=True, slots=True)
