@@ -107,6 +107,7 @@ class Broker:
             connect_timeout=1,
             reconnect_time_wait=0.02,
             error_cb=_quiet,
+            inbox_prefix=inbox("operator", "olga"),
         )
         try:
             yield client

@@ -152,4 +152,4 @@ async def test_a_core_refuses_who_is_no_gateway(app, tenants):
 
 async def test_an_admin_request_without_a_signature_is_refused(app):
     body = encode(EncryptRequest.model_validate(request()))
-    assert await refused(app, subjects.admin(EU, "tenant", "list"), body) is Code.FORBIDDEN
+    assert await refused(app, subjects.admin(EU, "hold", "put"), body) is Code.FORBIDDEN

@@ -32,7 +32,12 @@ ROOT = os.geteuid() == 0
 async def running(directory, socket):
     """A development system whose one Core was started again, with an unsealer at a socket."""
     options = system.Options(
-        directory / "system", regions=(EU,), cores=1, unsealer={}, die_with_parent=False
+        directory / "system",
+        regions=(EU,),
+        cores=1,
+        unsealer={},
+        die_with_parent=False,
+        visitor=True,
     )
     state = await asyncio.to_thread(system.up, options, lambda _: None)
     try:
