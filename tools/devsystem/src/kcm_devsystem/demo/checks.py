@@ -78,7 +78,10 @@ async def refused_by_broker(address: BusAddress, subject: str) -> str:
     client = await nats.connect(list(address.urls), error_cb=on_error, **login)
     try:
         await client.publish(subject, b"")
-        await client.flush()  # the broker reports a violation before it answers this
+        # The library writes the first PING before what waits to be written, the second one after
+        # it. The broker reports a violation before it answers that one.
+        await client.flush()
+        await client.flush()
     finally:
         await client.close()
     violated = any("permissions violation for publish" in one for one in said)
