@@ -115,6 +115,14 @@ def read_gateway_at(subject: str) -> DataSubject:
     return DataSubject(*tokens[5:])
 
 
+def read_core_session(subject: str) -> tuple[str, str]:
+    """Read the Core and the verb of ``core_session``; raises ``malformed``."""
+    tokens = read(subject, 6)
+    if tokens[3] != "core":
+        raise KcmError(Code.MALFORMED, "not the subject of a session with a Core")
+    return tokens[4], tokens[5]
+
+
 def read_session(subject: str) -> str:
     """Read the verb of ``core_session`` or ``gateway_session``; raises ``malformed``."""
     tokens = read(subject, 6)

@@ -49,7 +49,7 @@ class CoreAsks:
         caller = replace(me, peers=Role.CORE, subject_of=_subject, told=_ignore)
 
         async def ask(subject: str, body: bytes, timeout_s: float) -> bytes:
-            core, verb = subject.split(".")[4:6]
+            core, verb = data_subjects.read_core_session(subject)
             return await carry(core, verb, body, timeout_s)
 
         self._sessions: Final = PeerSessions(ask, caller, clock, randomness, SessionMemory)
