@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 MEMBERS := schemas libs/trust libs/keymem libs/sealing libs/runtime libs/sessions libs/broker libs/killswitch \
-           services/core services/gateway services/auditor client tools/devsystem
+           services/core services/gateway services/auditor client tools/deployment tools/devsystem
 SECONDS ?= 600
 WORKERS ?= 5
 

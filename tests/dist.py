@@ -112,9 +112,17 @@ ENVIRONMENTS: Final = (
         (Command(("python", "-m", "kcm_broker", "users", "eu"), "accounts"),),
     ),
     Environment(
+        "an operator's tools",
+        ("kcm-deployment",),
+        SESSIONS | {"kcm", "kcm_keymem", "kcm_broker", "kcm_deployment"},
+        (*SDK, Command(("kcm", "doctor", "--help"), "Usage: kcm doctor")),
+    ),
+    Environment(
         "the development system",
         ("kcm-devsystem",),
-        KEYS | {"kcm", "kcm_broker", "kcm_core", "kcm_gateway", "kcm_auditor", "kcm_devsystem"},
+        KEYS
+        | {"kcm", "kcm_broker", "kcm_core", "kcm_gateway", "kcm_auditor"}
+        | {"kcm_deployment", "kcm_devsystem"},
         (
             *SDK,
             Command(("kcm", "dev", "--help"), "Start a system"),

@@ -20,7 +20,7 @@ MEMBERS = [path.parent for path in ROOT.glob("**/pyproject.toml") if (path.paren
 
 def test_there_is_something_to_check():
     assert len(SOURCES) > 60
-    assert len(MEMBERS) == 13
+    assert len(MEMBERS) == 14
 
 
 @cache
@@ -78,7 +78,8 @@ def test_services_do_not_depend_on_one_another():
     for member in MEMBERS:
         project = _project(member)
         if project["name"] != "kcm-devsystem":  # it starts them
-            assert not (_needs(project) & services) - {project["name"]}
+            own = {"kcm"} if project["name"] == "kcm-deployment" else {project["name"]}
+            assert not (_needs(project) & services) - own
 
 
 def test_an_auditor_has_no_code_that_could_hold_a_key():

@@ -9,7 +9,7 @@ import click
 
 GROUP: Final = "kcm.commands"
 
-KNOWN: Final = {"dev": "kcm-devsystem", "demo": "kcm-devsystem"}
+KNOWN: Final = {"dev": "kcm-devsystem", "demo": "kcm-devsystem", "doctor": "kcm-deployment"}
 """Commands of this project that are not in every installation, with their distributions."""
 
 

@@ -1,0 +1,1 @@
+"""The checks: each is a pure function over facts that are handed in."""

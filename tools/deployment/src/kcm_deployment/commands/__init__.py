@@ -1,0 +1,1 @@
+"""``kcm doctor``, which this distribution adds to the ``kcm`` command."""
