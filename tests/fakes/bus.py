@@ -96,6 +96,7 @@ class Bus:
     sent: list[tuple[str, bytes]] = field(default_factory=list)
     stores: Stores = field(default_factory=Stores)
     connected: bool = True
+    over: str = ""
 
     def jetstream(self) -> Stream:
         return self.stream

@@ -36,6 +36,7 @@ class Bus:
     sent: list[tuple[str, bytes]] = field(default_factory=list)
     stream: object = None
     stores: Stores = field(default_factory=Stores)
+    over: str = ""
 
     async def subscribe(self, subject, callback, queue=""):
         self.callbacks[subject] = callback

@@ -179,6 +179,8 @@ class _Acknowledged:
 class SimBucket:
     """One instance's connection to the bucket, as ``kcm_runtime.nats.streams`` asks for it."""
 
+    over = ""
+
     def __init__(self, stream: ControlStream, connection: Any) -> None:
         self._stream: Final = stream
         self._connection: Final = connection

@@ -43,6 +43,7 @@ class Fields(TypedDict, total=False):
     stream: str
     endpoint: str
     broker: str
+    bus: str | None
     subject: str
     path: str
     code: str

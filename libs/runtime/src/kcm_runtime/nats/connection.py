@@ -19,7 +19,6 @@ Errors of the library stop here: callers see ``KcmError`` with ``unavailable`` o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from nats.js import JetStreamContext
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
 from kcm_runtime.logs import fields
-from kcm_runtime.nats.client import ReadingClient
+from kcm_runtime.nats.client import ReadingClient, abandon
 from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error, report
 from kcm_runtime.nats.login import Login
 from kcm_runtime.nats.ports import OnDelivery
@@ -46,7 +45,6 @@ from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.tasks import TaskSet
 
 log = logging.getLogger(__name__)
-
 
 CONNECT_TIMEOUT_S: Final = 5
 """Seconds for one attempt to connect."""
@@ -72,10 +70,13 @@ class _Wanted:
 class Connection:
     """A connection that is restored, with its subscriptions, until it is closed."""
 
-    def __init__(self, address: BusAddress, name: str, stores: Stores | None = None) -> None:
-        """``stores`` is that of another connection to the same account, which writes to streams."""
+    def __init__(
+        self, address: BusAddress, name: str, stores: Stores | None = None, *, bus: str = ""
+    ) -> None:
+        """``stores`` is that of another connection to this broker; ``bus`` names this one."""
         self._address: Final = address
         self._name: Final = name
+        self.bus: Final = bus
         self._login: Final = Login(address)
         self._wanted: list[_Wanted] = []
         self._client: Client | None = None
@@ -109,6 +110,11 @@ class Connection:
         return self._times
 
     @property
+    def over(self) -> str:
+        """The bus, as the end of an error's text; empty for a connection without a name of it."""
+        return f" ({self.bus})" if self.bus else ""
+
+    @property
     def nodes(self) -> int:
         """How many servers the broker has, by this address."""
         return len(self._address.urls)
@@ -117,7 +123,7 @@ class Connection:
     def client(self) -> Client:
         """The present client of the library; raises ``unavailable``."""
         if self._client is None or not self._client.is_connected:
-            raise KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
+            raise KcmError(Code.UNAVAILABLE, f"the broker cannot be reached{self.over}")
         return self._client
 
     def jetstream(self, timeout_s: float = 5.0) -> JetStreamContext:
@@ -157,9 +163,9 @@ class Connection:
         self._left = "" if url is None else url.netloc.rpartition("@")[2]
         log.warning(
             "leaving a node of the broker, which does not serve",
-            extra=fields(instance=self._name, broker=self._left),
+            extra=fields(instance=self._name, broker=self._left, bus=self.bus or None),
         )
-        await _abandon(self._client)  # its end makes a new one
+        await abandon(self._client)  # its end makes a new one
 
     async def subscribe(self, subject: str, callback: OnDelivery, queue: str = "") -> None:
         """Call ``callback`` for every message, one at a time; also after a reconnection."""
@@ -245,11 +251,11 @@ class Connection:
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
             except asyncio.CancelledError:  # the caller gave up
-                await _abandon(made)
+                await abandon(made)
                 raise
             except Exception as error:
                 self._failed(error)
-                await _abandon(made)
+                await abandon(made)
                 if isinstance(error, Unfit) and first:
                     self._building = False
                     raise
@@ -290,7 +296,7 @@ class Connection:
 
     @property
     def _named(self) -> dict[str, object]:
-        return fields(instance=self._name, broker=self._place)
+        return fields(instance=self._name, broker=self._place, bus=self.bus or None)
 
     def _failed(self, error: BaseException) -> None:
         """Remember why an attempt failed; a broker may truncate the reason of a rejection."""
@@ -324,7 +330,7 @@ class Connection:
         except Unfit as error:
             log.error("leaving the broker: %s", error, extra=self._named)
             # Its end makes a new one. Not from here: closing ends the task that calls this.
-            self._leaving.spawn(_abandon(client))
+            self._leaving.spawn(abandon(client))
             return
         self._times += 1
         self._failure = None
@@ -341,10 +347,3 @@ class Connection:
     async def _rebuild(self) -> None:
         await self._build()
         await self._on_reconnected()
-
-
-async def _abandon(client: Client | None) -> None:
-    """Close a client that is replaced: no message is delivered twice. The library may not end."""
-    if client is not None:
-        with contextlib.suppress(Exception):
-            await asyncio.wait_for(client.close(), CONNECT_TIMEOUT_S)

@@ -51,7 +51,7 @@ class ControlLog:
 
     async def leading(self) -> StreamLeader:
         """Return the node that answers for the stream, and how many messages it counts."""
-        with _store_errors():
+        with _store_errors(self._connection):
             info = await self._connection.jetstream().stream_info(subjects.CONTROL_STREAM)
             node = info.cluster.leader if info.cluster is not None else None
             return StreamLeader(node or "", info.state.messages)
@@ -95,7 +95,7 @@ async def put(
     if ttl is not None:
         headers["Nats-TTL"] = ttl
     stores = connection.stores
-    with _store_errors():
+    with _store_errors(connection):
         try:
             ack = await connection.jetstream().publish(subject, body, headers=headers or None)
         except js_errors.APIError as error:
@@ -141,7 +141,7 @@ async def last(connection: Connection, stream: str, subject: str) -> Entry | Non
 
     Raises ``unavailable`` if the stream itself is missing: it never counts as an empty one.
     """
-    with _store_errors():
+    with _store_errors(connection):
         try:
             message = await connection.jetstream().get_last_msg(stream, subject)
         except js_errors.NotFoundError as error:
@@ -155,26 +155,32 @@ async def last(connection: Connection, stream: str, subject: str) -> Entry | Non
 
 async def ever_had(connection: Connection, stream: str) -> bool:
     """Whether a stream ever had a message, by its leader; raises ``unavailable``."""
-    with _store_errors():
+    with _store_errors(connection):
         info = await connection.jetstream().stream_info(stream)
         return bool(info.state.last_seq)
 
 
 @contextlib.contextmanager
-def _store_errors() -> Iterator[None]:
+def _store_errors(connection: Connection) -> Iterator[None]:
     """Turn errors of the client library, also over malformed answers, into ``unavailable``."""
     try:
         yield
     except KcmError:
         raise
     except js_errors.APIError as error:
-        refused = KcmError(Code.UNAVAILABLE, "the region's store rejected the request")
+        refused = KcmError(
+            Code.UNAVAILABLE, f"the region's store rejected the request{connection.over}"
+        )
         failure = StoreFull() if is_full(error) else refused
     except (nats_errors.Error, TimeoutError):
-        failure = KcmError(Code.UNAVAILABLE, "the region's store cannot be reached")
+        failure = KcmError(
+            Code.UNAVAILABLE, f"the region's store cannot be reached{connection.over}"
+        )
     except Exception as error:  # noqa: BLE001 - an answer that the library cannot read
         log.warning("the store's answer is not readable: %s", describe(error))
-        failure = KcmError(Code.UNAVAILABLE, "the answer of the region's store is not readable")
+        failure = KcmError(
+            Code.UNAVAILABLE, f"the answer of the region's store is not readable{connection.over}"
+        )
     else:
         return
     raise failure from None
