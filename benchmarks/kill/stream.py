@@ -97,7 +97,7 @@ async def measure(plan: Topology, verifier: Verifier, size: Size) -> list[Figure
     connection = Connection(_address(plan, Account.REGION), "bench")
     await connection.start()
     try:
-        await provision_region(connection, HOME)
+        await provision_region(connection, HOME, vault_bus=connection)
         async with helpers([("benchmarks.kill.instances", _settings(plan, size))]) as started:
             (instances,) = started
             filled = await instances.ask(WAIT_S, do="fill")

@@ -126,7 +126,7 @@ class Repair:
         async with self._operator(region) as connection:
             before = {info.config.name for info in await connection.jetstream().streams_info()}
             replicas = len(self._plant.nodes(region))
-            await provision_region(connection, region, replicas=replicas)
+            await provision_region(connection, region, vault_bus=connection, replicas=replicas)
             after = {info.config.name for info in await connection.jetstream().streams_info()}
         if after > before:
             self._note(f"{region} was provisioned again: {', '.join(sorted(after - before))}")

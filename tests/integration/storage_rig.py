@@ -71,7 +71,7 @@ class Region(Living):
         """What provisioning made that was not there."""
         async with self.operator() as connection:
             before = {info.config.name for info in await connection.jetstream().streams_info()}
-            await provision_region(connection, EU)
+            await provision_region(connection, EU, vault_bus=connection)
             after = {info.config.name for info in await connection.jetstream().streams_info()}
         return after - before
 

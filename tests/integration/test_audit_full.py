@@ -11,7 +11,7 @@ from kcm import Admin
 from kcm_auditor.journal.verify import verify
 from kcm_devsystem.configs import config_file
 from kcm_runtime.audit.stream_size import audit_config
-from kcm_runtime.nats.provision import CORE_STREAMS, provision_region
+from kcm_runtime.nats.provision import CORE_STREAMS, VAULT_STREAMS, provision_region
 from kcm_runtime.nats.streams import StoreFull, last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
@@ -146,7 +146,7 @@ async def link(broker):
 
 
 async def test_the_audit_stream_cannot_take_the_others_room(broker, link):
-    await provision_region(link, REGION, audit_bytes=ROOM)
+    await provision_region(link, REGION, vault_bus=link, audit_bytes=ROOM)
     js = link.jetstream()
     info = await js.stream_info(subjects.AUDIT_STREAM)
     acknowledged = audit_config(REGION, 1, ROOM)
@@ -170,9 +170,9 @@ async def test_the_audit_stream_cannot_take_the_others_room(broker, link):
 
 async def test_no_more_is_promised_than_the_broker_has(broker, link):
     with pytest.raises(KcmError, match="max_file_store") as caught:
-        await provision_region(link, REGION, audit_bytes=1 << 50)
+        await provision_region(link, REGION, vault_bus=link, audit_bytes=1 << 50)
     assert caught.value.code is Code.UNAVAILABLE
     names = {info.config.name for info in await link.jetstream().streams_info()}
     assert subjects.AUDIT_STREAM not in names
-    assert names == set(CORE_STREAMS) - {subjects.AUDIT_STREAM}
+    assert names == {*CORE_STREAMS, *VAULT_STREAMS} - {subjects.AUDIT_STREAM}
     await until(lambda: link.connected)

@@ -50,7 +50,9 @@ async def provisioned(plan):
         password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION),
         name="setup",
     )
-    path.write_text(to_toml({"region": REGION, "replicas": 3, "region_bus": told}))
+    path.write_text(
+        to_toml({"region": REGION, "replicas": 3, "region_bus": told, "vault_bus": told})
+    )
     await setup.provision(load(setup.ProvisionConfig, str(path)))
 
 

@@ -42,7 +42,12 @@ def config_of(plan: Topology, *, replicas: int = 1, url: str = "") -> Path:
     password = password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION)
     address = bus(plan.region(REGION), Role.PROVISIONER, Account.REGION, password, name="setup")
     path = plan.root / "provision.toml"
-    content = {"region": REGION, "replicas": replicas, "region_bus": address}
+    content = {
+        "region": REGION,
+        "replicas": replicas,
+        "region_bus": address,
+        "vault_bus": address,
+    }
     if url:
         address["url"] = url
     path.write_text(to_toml(content))

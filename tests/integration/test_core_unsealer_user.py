@@ -144,6 +144,10 @@ password_file = "p"
 url = "nats://x"
 user = "u"
 password_file = "p"
+[vault_bus]
+url = "nats://x"
+user = "u"
+password_file = "p"
 """.format(root="0" * 64)
 
 

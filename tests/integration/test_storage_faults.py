@@ -75,7 +75,7 @@ async def test_a_damaged_message_does_not_keep_a_follower_from_having_caught_up(
     """The broker counts it and cannot deliver it: it says for ever that there is more to come."""
     connection = broker.connection()
     await connection.start()
-    await provision_region(connection, EU)
+    await provision_region(connection, EU, vault_bus=connection)
     for number in range(10):
         subject = subjects.bucket_subject(subjects.REGISTRY_BUCKET, "tenant", f"t{number}")
         await put(connection, subject, b"%d" % number * 100)

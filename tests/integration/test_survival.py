@@ -95,7 +95,7 @@ async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(one_core):
             assert info.value.retryable
             assert processes.is_running(core.process)
             # The backup is restored, and nobody has to start anything.
-            await provision_region(operator, EU)
+            await provision_region(operator, EU, vault_bus=operator)
             for message in stored:
                 await put(operator, message.subject, message.data)
             await one_core.serves(core)
@@ -115,7 +115,7 @@ async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(one_core)
         one_core.sigkill(CORE)
         with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
             await one_core.restart(CORE)
-        await provision_region(operator, EU)
+        await provision_region(operator, EU, vault_bus=operator)
     await one_core.restart(CORE)
 
 

@@ -4,7 +4,13 @@ import json
 
 import pytest
 from kcm_runtime.nats.jetstream_errors import StreamMissing
-from kcm_runtime.nats.provision import CORE_STREAMS, acknowledged, check_streams, provision_region
+from kcm_runtime.nats.provision import (
+    CORE_STREAMS,
+    VAULT_STREAMS,
+    acknowledged,
+    check_streams,
+    provision_region,
+)
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
@@ -14,9 +20,9 @@ from tests.integration.bus.broker import REGION, SUBJECT
 
 
 async def test_provisioning_again_changes_nothing(link):
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     await put(link, subjects.control_hold(REGION, "tenant", bytes(16)), b"kept")
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     stored = await last(
         link, subjects.CONTROL_STREAM, subjects.control_hold(REGION, "tenant", bytes(16))
     )
@@ -36,10 +42,10 @@ async def api(link, verb, body=None):
     return json.loads(raw).get("error", {}).get("description", "")
 
 
-@pytest.mark.parametrize("stream", CORE_STREAMS)
+@pytest.mark.parametrize("stream", [*CORE_STREAMS, *VAULT_STREAMS])
 async def test_nobody_with_the_brokers_password_can_empty_a_stream(link, stream):
     """Whoever may call the broker's whole API and publish anything tries to remove messages."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     subject = SUBJECT[stream]
     sequence = await put(link, subject, b"kept")
     refused = "not permitted"
@@ -77,13 +83,13 @@ async def test_nobody_with_the_brokers_password_can_empty_a_stream(link, stream)
 )
 async def test_what_was_weakened_later_is_named_and_provisioning_mends_it(link, change, field):
     """The broker lets its limits be changed at any time: whoever starts then notices."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     await check_streams(link, REGION, CORE_STREAMS)
     config = await acknowledged(link, subjects.CONTROL_STREAM)
     assert not await api(link, "STREAM.UPDATE.KCM_CONTROL", config | change)
     with pytest.raises(Unfit, match=f"KCM_CONTROL: {field}.*provision the region again"):
         await check_streams(link, REGION, CORE_STREAMS)
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     await check_streams(link, REGION, CORE_STREAMS)
     assert await acknowledged(link, subjects.CONTROL_STREAM) == config
 
@@ -97,12 +103,12 @@ async def test_what_was_weakened_later_is_named_and_provisioning_mends_it(link, 
 )
 async def test_rolling_up_the_audit_stream_is_noticed_and_forbidden_again(link, change, field):
     """It may be purged, so the server lets it be rolled up as well, which nobody needs."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     config = await acknowledged(link, subjects.AUDIT_STREAM)
     assert not await api(link, f"STREAM.UPDATE.{subjects.AUDIT_STREAM}", config | change)
     with pytest.raises(Unfit, match=f"KCM_AUDIT: {field}.*provision the region again"):
         await check_streams(link, REGION, CORE_STREAMS)
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     await check_streams(link, REGION, CORE_STREAMS)
     assert (await acknowledged(link, subjects.AUDIT_STREAM))["allow_rollup_hdrs"] is False
     with pytest.raises(js_errors.APIError, match="rollup not permitted"):
@@ -113,7 +119,7 @@ async def test_rolling_up_the_audit_stream_is_noticed_and_forbidden_again(link, 
 
 async def test_a_stream_with_delete_markers_lost_its_protection_and_gets_it_back(link):
     """The server turns ``deny_purge`` off for them without a word."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     wanted = await acknowledged(link, subjects.CONTROL_STREAM)
     assert not await api(link, "STREAM.DELETE.KCM_CONTROL")
     made = wanted | {"subject_delete_marker_ttl": 60 * 10**9}
@@ -123,18 +129,18 @@ async def test_a_stream_with_delete_markers_lost_its_protection_and_gets_it_back
     await put(link, subject, b"kept")
     with pytest.raises(Unfit, match="KCM_CONTROL: deny_purge is off"):
         await check_streams(link, REGION, CORE_STREAMS)
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     assert await acknowledged(link, subjects.CONTROL_STREAM) == wanted
     assert (await last(link, subjects.CONTROL_STREAM, subject)).data == b"kept"
 
 
 async def test_what_provisioning_cannot_mend_is_an_error(link):
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     wanted = await acknowledged(link, subjects.CONTROL_STREAM)
     assert not await api(link, "STREAM.DELETE.KCM_CONTROL")
     assert not await api(link, "STREAM.CREATE.KCM_CONTROL", wanted | {"storage": "memory"})
     with pytest.raises(Unfit, match="KCM_CONTROL: storage"):
-        await provision_region(link, REGION)
+        await provision_region(link, REGION, vault_bus=link)
     await api(link, "STREAM.DELETE.KCM_CONTROL")
     with pytest.raises(StreamMissing, match="KCM_CONTROL"):
         await check_streams(link, REGION, CORE_STREAMS)

@@ -18,7 +18,7 @@ from tests.integration.living import eventually
 
 
 async def test_a_follower_has_everything_in_order_through_a_restart(broker, link):
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     seen = []
     subject = subjects.control_hold(REGION, "tenant", bytes(16))
     others = [subjects.control_hold(REGION, "tenant", bytes([n]) * 16) for n in range(1, 40)]
@@ -61,7 +61,7 @@ async def test_a_follower_has_everything_in_order_through_a_restart(broker, link
 
 async def test_a_stream_that_went_back_is_read_from_its_start(link):
     """Behind the last message that was seen nothing would ever come, no kill either."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     seen, back = [], []
 
     class Watched(SequentialFollower):
@@ -80,7 +80,7 @@ async def test_a_stream_that_went_back_is_read_from_its_start(link):
     assert [entry.data for entry in seen] == [b"4"]
     assert back == []
     await link.jetstream().delete_stream(subjects.CONTROL_STREAM)
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     sequence = await put(link, subject, b"a kill")
     assert sequence == 1
 
@@ -100,7 +100,7 @@ async def test_a_missing_stream_is_not_an_empty_one(link):
 
 
 async def test_compare_and_set_loses_with_a_conflict(link):
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     subject = subjects.bucket_subject(subjects.KEYS_BUCKET, "root", "acme")
     sequence = await put(link, subject, b"1", expected=0)
     with pytest.raises(KcmError) as info:
@@ -112,7 +112,7 @@ async def test_compare_and_set_loses_with_a_conflict(link):
 
 
 async def test_a_lease_record_that_expires_goes_without_a_word(link):
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     heard = []
     follower = Follower(
         link,
@@ -138,7 +138,7 @@ async def test_a_lease_record_that_expires_goes_without_a_word(link):
 
 async def test_a_store_without_room_is_named_and_what_is_stored_again_is_told(broker, link):
     """The server's own limit stands for a full disk: it refuses in the same way."""
-    await provision_region(link, REGION)
+    await provision_region(link, REGION, vault_bus=link)
     changes = []
     link.stores.listen(lambda stream, trouble: changes.append((stream, trouble)))
     config = topology.config_path(broker.topology.root, REGION)

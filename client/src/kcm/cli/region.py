@@ -39,7 +39,7 @@ def region() -> None:
 def provision(settings: Settings, config: Path, timeout: float) -> None:
     """Create the missing streams and buckets of a region.
 
-    CONFIG has region, replicas and [region_bus]; docs/deployment.md has an example.
+    CONFIG has region, replicas, [region_bus] and [vault_bus]; docs/deployment.md has an example.
     """
     import asyncio
 

@@ -1,16 +1,21 @@
 """Provisioning of a region: its operator creates the streams and buckets once.
 
 Components never create them, because to a component a missing bucket means lost keys. The
-configuration names the region, the broker's user for operators and, for a cluster, the number of
-replicas:
+configuration names the region, the broker's user for this work, once for the wrapped keys
+(``vault_bus``) and once for all else, and, for a cluster, the number of replicas:
 
     region = "eu-de"
     replicas = 3
 
     [region_bus]
     url = "tls://nats.eu-de.example:4222"
-    user = "operator"
+    user = "provisioner"
     password_file = "/etc/kcm/region-bus"
+
+    [vault_bus]
+    url = "tls://nats.eu-de.example:4222"
+    user = "provisioner"
+    password_file = "/etc/kcm/vault-bus"
 """
 
 from __future__ import annotations
@@ -44,6 +49,8 @@ class ProvisionConfig(Section):
 
     region: Name
     region_bus: BusAddress
+    vault_bus: BusAddress
+    """The account of the bucket of wrapped keys; all else is in that of ``region_bus``."""
     replicas: Annotated[int, Field(ge=1, le=5)] = 1
     audit_bytes: Annotated[int, Field(ge=64 * 1024)] | None = None
     """Bytes of the audit stream; without it, see ``kcm_runtime.audit.stream_size``."""
@@ -61,11 +68,12 @@ async def provision(
     ``NotProvisionedError`` with the reason after ``within_s`` seconds, and ``ProvisionError`` if
     the broker does not protect its streams and buckets as required.
     """
-    connection = Connection(config.region_bus, "provision")
+    region_bus = Connection(config.region_bus, "provision", bus="region_bus")
+    vault_bus = Connection(config.vault_bus, "provision", bus="vault_bus")
     refused = ""
 
     async def why() -> str:
-        return refused or (await why_not(config.region_bus, connection)).detail
+        return refused or await _why_not(config, region_bus, vault_bus)
 
     async def say() -> None:
         await asyncio.sleep(tell_s)
@@ -75,12 +83,14 @@ async def provision(
     saying = asyncio.create_task(say())
     try:
         async with asyncio.timeout(within_s):
-            await connection.start()
+            await region_bus.start()
+            await vault_bus.start()
             while True:
                 try:
                     await provision_region(
-                        connection,
+                        region_bus,
                         config.region,
+                        vault_bus=vault_bus,
                         replicas=config.replicas,
                         audit_bytes=config.audit_bytes,
                     )
@@ -101,4 +111,13 @@ async def provision(
         raise NotProvisionedError(text) from None
     finally:
         saying.cancel()
-        await connection.close()
+        await region_bus.close()
+        await vault_bus.close()
+
+
+async def _why_not(config: ProvisionConfig, region_bus: Connection, vault_bus: Connection) -> str:
+    """Return why a connection is not established yet, and which one."""
+    if region_bus.connected and not vault_bus.connected:
+        return (await why_not(config.vault_bus, vault_bus)).detail + vault_bus.over
+    over = "" if region_bus.connected else region_bus.over
+    return (await why_not(config.region_bus, region_bus)).detail + over

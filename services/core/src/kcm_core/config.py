@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.replica.config import ReplicaConfig
-from kcm_runtime.config import Section
+from kcm_runtime.config import BusAddress, Section
 from pydantic import Field, model_validator
 
 ANSWER_LEASE_MS: Final = 10_000
@@ -55,6 +55,8 @@ class UnsealerSocket(Section):
 class CoreConfig(ReplicaConfig):
     """The part of a Core's configuration that other instances do not have."""
 
+    vault_bus: BusAddress
+    """The account with the bucket of wrapped keys, which no Gateway and no client can enter."""
     secrets: Secrets
     key_store: Path
     """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
@@ -91,4 +93,5 @@ class CoreConfig(ReplicaConfig):
             self.key_store,
             self.region_bus.login_file,
             self.control_bus.login_file,
+            self.vault_bus.login_file,
         )

@@ -39,6 +39,8 @@ class InstanceFiles:
     region_bus: PurePath
     """The password of its user in REGION; ``control_bus`` has the one for CONTROL."""
     control_bus: PurePath
+    vault_bus: PurePath
+    """For now, the same password as ``region_bus``: wrapped keys are in REGION, too."""
     seal_key: PurePath
     key_store: PurePath
     journal: PurePath
@@ -92,6 +94,7 @@ def write_instance(
         ready_file=ready_file(root, member),
         region_bus=password_path(root, member.region, login, Account.REGION),
         control_bus=password_path(root, member.region, login, Account.CONTROL),
+        vault_bus=password_path(root, member.region, login, Account.REGION),
         seal_key=trust.seal_key(member.region),
         key_store=store,
         journal=root / "journal",
@@ -135,6 +138,7 @@ def instance(
                 "control_bus": bus(
                     spec, login, Account.CONTROL, files.control_bus, name=member.name
                 ),
+                "vault_bus": bus(spec, login, Account.REGION, files.vault_bus, name=member.name),
                 "key_store": files.key_store,
                 "secrets": {"seal_key": files.seal_key},
                 "unsealer_environment": dict(environment),

@@ -64,6 +64,7 @@ _HERE: Final = InstanceFiles(
     ready_file=READY_FILE,
     region_bus=CONFIG_DIR / "region-bus",
     control_bus=CONFIG_DIR / "control-bus",
+    vault_bus=CONFIG_DIR / "region-bus",
     seal_key=CONFIG_DIR / "seal-key",
     key_store=KEY_STORE,
     journal=STATE_DIR / "journal",
@@ -151,12 +152,8 @@ def _write_instance(plan: _Plan, target: Path, region: str, name: str) -> None:
 
 def _write_provision(plan: _Plan, target: Path, region: str) -> None:
     spec = plan.topology.region(region)
-    config = {
-        "region": region,
-        "region_bus": bus(
-            spec, Login.PROVISIONER, Account.REGION, _HERE.region_bus, name=PROVISION
-        ),
-    }
+    address = bus(spec, Login.PROVISIONER, Account.REGION, _HERE.region_bus, name=PROVISION)
+    config = {"region": region, "region_bus": address, "vault_bus": address}
     password = plan.password(region, Login.PROVISIONER, Account.REGION)
     _fill(target, {_HERE.region_bus.name: password}, CONFIG, config)
 

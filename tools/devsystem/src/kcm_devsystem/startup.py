@@ -168,6 +168,7 @@ async def provision_all(plan: Topology, audit_bytes: int | None) -> None:
             ProvisionConfig(
                 region=spec.name,
                 region_bus=address,
+                vault_bus=address,
                 replicas=len(spec.nodes),
                 audit_bytes=audit_bytes,
             )

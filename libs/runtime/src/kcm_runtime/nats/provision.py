@@ -51,8 +51,11 @@ KEYS: Final = subjects.bucket_stream(subjects.KEYS_BUCKET)
 REGISTRY: Final = subjects.bucket_stream(subjects.REGISTRY_BUCKET)
 RESULTS: Final = subjects.bucket_stream(subjects.RESULTS_BUCKET)
 
-CORE_STREAMS: Final = (subjects.CONTROL_STREAM, subjects.AUDIT_STREAM, KEYS, REGISTRY, RESULTS)
-"""The streams that a Core reads or writes."""
+CORE_STREAMS: Final = (subjects.CONTROL_STREAM, subjects.AUDIT_STREAM, REGISTRY, RESULTS)
+"""The streams that a Core reads or writes in the account REGION."""
+
+VAULT_STREAMS: Final = (KEYS,)
+"""The streams of the account VAULT, which only Cores read and write."""
 
 GATEWAY_STREAMS: Final = (subjects.CONTROL_STREAM, REGISTRY)
 """The streams that a Gateway reads."""
@@ -63,7 +66,7 @@ async def check_server(connection: Connection) -> None:
     try:
         info = await connection.jetstream().account_info()
     except (nats_errors.Error, TimeoutError):
-        raise KcmError(Code.UNAVAILABLE, "no answer from JetStream") from None
+        raise KcmError(Code.UNAVAILABLE, f"no answer from JetStream{connection.over}") from None
     level = getattr(info.api, "level", None) or 0
     if level < API_LEVEL_MIN:
         raise Unfit(f"JetStream is too old (API level {level}): NATS server {LEAST} is needed")
@@ -95,29 +98,39 @@ async def await_streams(connection: Connection, region: str, names: Sequence[str
         except (StreamMissing, KcmError) as error:
             if str(error) != told:
                 told = str(error)
-                log.error("waiting at the start: %s", told, extra=fields(region=region))
+                named = fields(region=region, bus=connection.bus or None)
+                log.error("waiting at the start: %s", told, extra=named)
         else:
             return
         await backoff.wait()
 
 
 async def provision_region(
-    connection: Connection, region: str, *, replicas: int = 1, audit_bytes: int | None = None
+    region_bus: Connection,
+    region: str,
+    *,
+    vault_bus: Connection,
+    replicas: int = 1,
+    audit_bytes: int | None = None,
 ) -> None:
     """Create the missing streams and buckets of a region, and protect the existing ones.
+
+    The bucket of wrapped keys is created over ``vault_bus`` and all others over ``region_bus``.
 
     A stream that exists gets missing protection if that loses nothing; nothing else is changed.
     ``audit_bytes`` bounds the audit stream; ``kcm_runtime.audit.stream_size`` has the default.
     Raises ``Unfit`` if the broker acknowledges another configuration nevertheless, and
     ``unavailable``.
     """
-    await check_server(connection)
-    js = connection.jetstream()
+    for one in (region_bus, vault_bus):
+        await check_server(one)
     for config in _wanted(region, replicas):
         name = str(config.name)
+        connection = vault_bus if name in VAULT_STREAMS else region_bus
         try:
             found = await acknowledged(connection, name)
         except StreamMissing:
+            js = connection.jetstream()
             if name == subjects.AUDIT_STREAM:  # the last one: it takes what the others leave
                 await add_audit_stream(js, region, replicas, audit_bytes)
             else:

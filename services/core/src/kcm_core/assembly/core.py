@@ -15,8 +15,9 @@ from kcm_runtime.audit.stream import AuditStream
 from kcm_runtime.clock import Clock
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.provision import CORE_STREAMS, await_streams
+from kcm_runtime.nats.provision import CORE_STREAMS, KEYS, VAULT_STREAMS, await_streams
 from kcm_runtime.nats.request_server import RequestServer
+from kcm_runtime.nats.stream_watch import StreamWatch
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, subjects
 from kcm_schemas.roster import Role
@@ -53,6 +54,14 @@ class Core:
         self._audit: Final = outside.audit
         self._region_bus: Final = outside.region_bus
         self._control_bus: Final = outside.control_bus
+        self._vault_bus: Final = outside.vault_bus
+        self._vault_watch: Final = StreamWatch(
+            outside.vault_bus,
+            KEYS,
+            clock,
+            every_s=config.timing.renew_every_s,
+            patience_s=config.timing.control_lease_s / 2,
+        )
         parts = assemble(outside.ports)
         self._kill_switch: Final = parts.kill_switch
         self._switch: Final = parts.kill_switch.switch
@@ -81,7 +90,10 @@ class Core:
         """Connect, catch up, serve."""
         await self._region_bus.start()
         await self._control_bus.start()
+        await self._vault_bus.start()
         await await_streams(self._region_bus, self._me.region, CORE_STREAMS)
+        await await_streams(self._vault_bus, self._me.region, VAULT_STREAMS)
+        self._vault_watch.start()
         await self._audit.start()
         await self._ports.feed.start()
         await self._registry.keeper.start()
@@ -161,6 +173,8 @@ class Core:
         self._sealed_admin.close()
         self._keys.wrapping.close()
         await self._audit.close()
+        self._vault_watch.close()
+        await self._vault_bus.close()
         await self._control_bus.close()
         await self._region_bus.close()
 

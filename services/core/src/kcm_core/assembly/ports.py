@@ -51,8 +51,8 @@ class Ports:
 
     ``purge`` overwrites a tenant's keys because of a hold, ``unload`` because a lease ended or too
     many keys are open; both return the number of keys. ``buckets`` is the connection to the
-    region's key-value buckets, ``second_store`` is the region's second key store, and ``store``
-    reads both. ``region`` is the region's entry on the roster.
+    buckets of the account REGION, ``second_store`` is the region's second key store, and ``store``
+    reads that one and the bucket of wrapped keys. ``region`` is the region's entry on the roster.
     """
 
     host: Host
