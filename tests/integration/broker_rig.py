@@ -31,6 +31,8 @@ from nats.aio.client import Client
 INSTANCES = tuple((role, f"{role}-{n}") for role in sorted(INSTANCE_ROLES) for n in (1, 2))
 CLOCK = SystemClock()
 HOST = "127.0.0.1"
+DAYS = 90
+"""Days for which certificates are valid."""
 
 
 def now_s():
@@ -172,14 +174,14 @@ class Ca:
     """A certificate authority, and the certificates that it made, in files."""
 
     directory: Path
-    authority: Authority = field(default_factory=lambda: Authority.create("kcm-ca", 1, CLOCK))
+    authority: Authority = field(default_factory=lambda: Authority.create("kcm-ca", DAYS, CLOCK))
 
     def __post_init__(self):
         self.directory.mkdir(exist_ok=True)
         (self.directory / "ca.pem").write_bytes(self.authority.certificate)
 
     def tls(self, name, *, verify=False):
-        made = self.authority.server(name, ["localhost", HOST], 1)
+        made = self.authority.server(name, ["localhost", HOST], DAYS)
         for ending, content in (("pem", made.certificate), ("key", made.key)):
             (self.directory / f"{name}.{ending}").write_bytes(content)
         place = self.directory
@@ -190,7 +192,7 @@ class Ca:
     def client(self, name=""):
         context = ssl.create_default_context(cafile=str(self.directory / "ca.pem"))
         if name:
-            made = self.authority.client(name, 1)
+            made = self.authority.client(name, DAYS)
             path = self.directory / f"client-{name}.pem"
             path.write_bytes(made.certificate + made.key)
             context.load_cert_chain(path)

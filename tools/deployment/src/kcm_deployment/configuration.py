@@ -15,7 +15,7 @@ from kcm_broker.roles import Account
 from kcm_runtime.config import BusAddress, ConfigError
 from pydantic import ValidationError
 
-from kcm_deployment.finding import Finding, bad
+from kcm_deployment.finding import Finding, bad, warn
 from kcm_deployment.plan import Address, Kind, Named, Plan
 from kcm_deployment.rights import streams_of
 
@@ -87,6 +87,9 @@ def _add_address(
         text = "; ".join(places)
         findings.append(bad(key, text, f"correct `[{key}]` in the configuration"))
         return
+    if not bus.inbox:
+        text = f"`[{key}]` has no inbox, so its login may receive the replies of others"
+        findings.append(warn(f"{key}-inbox", text, 'add `inbox = "_INBOX.ROLE.INSTANCE"`'))
     region = str(table.get("region") or content.get("region") or "")
     account = _ACCOUNTS.get(key, Account.REGION)
     name = f"{key} {region}" if "region" in table else key

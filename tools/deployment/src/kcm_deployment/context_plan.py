@@ -20,10 +20,14 @@ _NEW_ROSTER: Final = "copy the signed roster of the system there; `kcm roster sh
 
 def plan_of(context: ClientContext, now_ms: int) -> Plan:
     """Return what is to be checked of a context, with the findings about its roster."""
-    public = {context.path, context.roster_path}
-    files = dict.fromkeys(context.files)
-    named = (Named(_key(one, context), one, _kind(one, public)) for one in files)
-    return Plan("context", tuple(named), _addresses(context), check_roster(context, now_ms))
+    addresses = _addresses(context)
+    kinds: dict[Path, Kind] = dict.fromkeys(context.files, Kind.SECRET)
+    for bus in (one.bus for one in addresses):
+        kinds |= {bus.login_file: Kind.CREDENTIALS} if bus.credentials else {}
+        kinds |= {bus.ca: Kind.CERTIFICATE} if bus.ca else {}
+    kinds |= dict.fromkeys((context.path, context.roster_path), Kind.PUBLIC)
+    named = (Named(_key(one, context), one, kind) for one, kind in kinds.items())
+    return Plan("context", tuple(named), addresses, check_roster(context, now_ms))
 
 
 def check_roster(context: ClientContext, now_ms: int) -> tuple[Finding, ...]:
@@ -86,10 +90,6 @@ def _addresses(context: ClientContext) -> tuple[Address, ...]:
             for login, bus in logins.items()
         ]
     return tuple(found)
-
-
-def _kind(path: Path, public: set[Path]) -> Kind:
-    return Kind.PUBLIC if path in public else Kind.SECRET
 
 
 def _key(path: Path, context: ClientContext) -> str:

@@ -70,6 +70,8 @@ async def _about(plan: Plan, address: Address, clock: Clock) -> list[Subject]:
         for bus, findings in zip(nodes, found, strict=True)
     ]
     accepted = any(one.check == "login" and one.state is State.OK for each in found for one in each)
+    if not address.streams and any(one.streams for one in plan.addresses):
+        return subjects  # another login sees more
     streams: tuple[Finding, ...] = (logins.not_tried("streams"),)
     if accepted:
         streams = await guarded("streams", lambda: check_all_streams(address, clock))

@@ -30,10 +30,9 @@ def check_file(named: Named, facts: FileFacts, owners: Collection[int]) -> tuple
         text = f"{named.path} is {'a' if facts.directory else 'not a'} directory"
         return (bad(named.key, text, f"correct `{named.key}` in the configuration"),)
     found = [_access(named, facts, owners), *_directories(named, facts.above)]
-    if named.kind is Kind.STATE:
-        found.append(room(named, facts.free))
     faults = tuple(one for one in found if one.state is not State.OK)
-    return faults or (good(named.key, f"{named.path} has the right owner and mode"),)
+    judged = faults or (found[0],)
+    return (*judged, room(named, facts.free)) if named.kind is Kind.STATE else judged
 
 
 def room(named: Named, free: int) -> Finding:
