@@ -29,7 +29,7 @@ Exit codes:
   4    a part of a batch failed, the rest is done
   5    unavailable or out of time; a retry may help
   6    the hold is in force, but not every instance has confirmed it
-  7    a check here failed: a file's form, evidence, a reply or a journal is not valid
+  7    a check here failed: of a file's form, evidence, a reply, a journal, a machine
   129  ended by SIGHUP
   130  interrupted (Ctrl-C)
   141  the reader of the output ended first, as in `| head`; no message is shown

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 )
 @common
 def doctor(settings: Settings, configs: tuple[Path, ...], *, machine: bool) -> int:
-    """Check this machine and its brokers, and say how to fix what is wrong.
+    """Check this machine and its brokers, and show how to fix them.
 
     Without --config, the brokers, files and roster of the context are checked. Nothing is changed.
     Run it as the user of an instance, or as root. Exit code 7 if a check fails.
