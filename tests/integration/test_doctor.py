@@ -1,6 +1,8 @@
 """``kcm doctor`` at real brokers: one as it should be, and some that lack what they need."""
 
 import asyncio
+import contextlib
+import datetime as dt
 import json
 import secrets
 from dataclasses import dataclass
@@ -196,3 +198,28 @@ async def test_a_broker_that_is_down_is_one_failure(tmp_path, desk):
     code, findings, _ = await desk.doctor("--config", str(path))
     assert code == Exit.CHECK_FAILED
     assert [one["check"] for one in findings if one["state"] == "fail"] == ["reach"]
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n", b"INFO {", b""])
+async def test_a_server_that_is_no_broker_is_described_in_time(said):
+    ended = []
+
+    async def serve(reader, writer):
+        writer.write(said)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(100)  # a handshake, or the end
+        writer.transport.abort()
+        ended.append(True)
+
+    server = await asyncio.start_server(serve, rig.HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(20):
+        seen = await look(Place(rig.HOST, port))
+    server.close()
+    await rig.until(lambda: len(ended) == (1 if said else 2))
+    assert (seen.clear, seen.tls, dict(seen.info)) == (bool(said), "", {})
+    assert {one.check for one in check_wire(seen, now()) if one.state == "fail"} >= {"tls"}
+
+
+def now():
+    return dt.datetime.fromtimestamp(rig.now_s(), dt.UTC)

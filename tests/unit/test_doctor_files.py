@@ -41,6 +41,7 @@ def found(kind, *, key="name", owners=(0, ME), **facts):
         (Kind.SECRET, {"mode": 0o440, "owner": 0, "group": 0}, "ok"),
         (Kind.SECRET, {"mode": 0o444, "owner": 0, "group": 0}, "fail"),
         (Kind.SECRET, {"owner": 1001}, "fail"),
+        (Kind.PUBLIC, {"owner": 1001}, "warn"),
         (Kind.PUBLIC, {"mode": 0o644}, "ok"),
         (Kind.PUBLIC, {"mode": 0o646}, "fail"),
         (Kind.PUBLIC, {"mode": 0o664}, "warn"),
@@ -57,10 +58,18 @@ def test_who_may_use_a_file(kind, facts, state):
 
 
 @pytest.mark.parametrize(
-    ("mode", "state"), [(0o757, "fail"), (0o775, "warn"), (0o1777, "ok"), (0o755, "ok")]
+    ("mode", "owner", "state"),
+    [
+        (0o757, 0, "fail"),
+        (0o775, 0, "warn"),
+        (0o1777, 0, "ok"),
+        (0o755, 0, "ok"),
+        (0o755, ME, "ok"),
+        (0o755, 1001, "warn"),
+    ],
 )
-def test_who_may_replace_a_file(mode, state):
-    above = (SAFE, Above(Path("/etc"), mode, 0))
+def test_who_may_replace_a_file(mode, owner, state):
+    above = (SAFE, Above(Path("/etc"), mode, owner))
     findings = found(Kind.SECRET, above=above)
     assert [one.state for one in findings.values()] == [state]
     assert ("name-directory" in findings) == (state != "ok")

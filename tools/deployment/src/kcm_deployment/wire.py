@@ -115,7 +115,11 @@ async def _untrusted(place: Place, *, clear: bool) -> str:
 async def _first_line(place: Place) -> bytes:
     """Return what a server says before the handshake; empty if it waits for the client."""
     async with _connected(place) as (reader, _):
-        return await _line(reader, CLEAR_S)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(CLEAR_S):
+                first = await reader.read(1)  # any byte counts, also of a line without an end
+            return first + await _line(reader, CLEAR_S)
+    return b""
 
 
 async def _line(reader: asyncio.StreamReader, seconds: float) -> bytes:

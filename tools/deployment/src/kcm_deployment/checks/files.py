@@ -20,6 +20,7 @@ OF_A_UNIT: Final = "/run/credentials/"
 """Where systemd gives credentials to a unit, while it runs."""
 
 _SECRETS: Final = (Kind.SECRET, Kind.CREDENTIALS)
+_PUBLIC: Final = (Kind.PUBLIC, Kind.CERTIFICATE)
 
 
 def check_file(named: Named, facts: FileFacts, owners: Collection[int]) -> tuple[Finding, ...]:
@@ -29,7 +30,7 @@ def check_file(named: Named, facts: FileFacts, owners: Collection[int]) -> tuple
     if (named.kind is Kind.STATE) != facts.directory:
         text = f"{named.path} is {'a' if facts.directory else 'not a'} directory"
         return (bad(named.key, text, f"correct `{named.key}` in the configuration"),)
-    found = [_access(named, facts, owners), *_directories(named, facts.above)]
+    found = [_access(named, facts, owners), *_directories(named, facts.above, owners)]
     faults = tuple(one for one in found if one.state is not State.OK)
     judged = faults or (found[0],)
     return (*judged, room(named, facts.free)) if named.kind is Kind.STATE else judged
@@ -67,7 +68,8 @@ def _access(named: Named, facts: FileFacts, owners: Collection[int]) -> Finding:
         return warn(named.key, f"a group may write {path}", f"chmod g-w {path}")
     if facts.owner not in owners:
         text = f"{path} belongs to the user {facts.owner}"
-        return bad(named.key, text, f"chown it to the user of the instance: `chown USER {path}`")
+        judge = warn if named.kind in _PUBLIC else bad
+        return judge(named.key, text, f"give it to the user of the instance: `chown USER {path}`")
     if named.kind is Kind.STATE and not facts.writable:
         text = f"{path} cannot be written by this user"
         fix = "run the command as the user of the instance, or `chown` the directory to it"
@@ -75,17 +77,17 @@ def _access(named: Named, facts: FileFacts, owners: Collection[int]) -> Finding:
     return good(named.key, f"{path} has the right owner and mode")
 
 
-def _directories(named: Named, above: Collection[Above]) -> list[Finding]:
+def _directories(named: Named, above: Collection[Above], owners: Collection[int]) -> list[Finding]:
     """A user who may write a directory can put another file in the place of this one."""
-    found = []
+    check, found = f"{named.key}-directory", []
     for one in above:
-        if one.mode & stat.S_ISVTX:
-            continue
         text = f"may replace {named.path}: {one.path} is writable"
-        if one.mode & 0o002:
-            found.append(
-                bad(f"{named.key}-directory", f"every user {text}", f"chmod o-w {one.path}")
-            )
-        elif one.mode & 0o020:
-            found.append(warn(f"{named.key}-directory", f"a group {text}", f"chmod g-w {one.path}"))
+        sticky = bool(one.mode & stat.S_ISVTX)
+        if one.mode & 0o002 and not sticky:
+            found.append(bad(check, f"every user {text}", f"chmod o-w {one.path}"))
+        elif one.mode & 0o020 and not sticky:
+            found.append(warn(check, f"a group {text}", f"chmod g-w {one.path}"))
+        elif one.owner not in owners:
+            fix = f"give it to root, or to the user of the instance: `chown USER {one.path}`"
+            found.append(warn(check, f"the user {one.owner} {text}", fix))
     return found
