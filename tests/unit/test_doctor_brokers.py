@@ -55,7 +55,7 @@ def test_one_fact_changes_one_finding(facts, check, state):
 def test_without_tls_there_is_no_certificate_to_judge():
     found = wire(tls="", valid_until=None, tls_error="wrong version number", info={})
     states = {name: one.state for name, one in found.items()}
-    assert states.pop("reach") == states.pop("plain") == "ok"
+    assert states.pop("reach") == "ok"
     assert states.pop("tls") == "fail"
     assert set(states.values()) == {"unknown"}
     assert all(found[name].fix for name in states)

@@ -32,7 +32,7 @@ async def check_all_streams(address: Address, clock: Clock) -> tuple[Finding, ..
     bus = address.bus.model_copy(update={"allow_old_broker": True})
     connection = Connection(bus, NAME)
     try:
-        await asyncio.wait_for(connection.start(), LOGIN_S)
+        await asyncio.wait_for(connection.start(), LOGIN_S * connection.nodes)
         asked = [_checked(connection, address.region, one) for one in address.streams]
         return tuple(await asyncio.gather(*asked, _clock(connection, address.streams[0], clock)))
     except (TimeoutError, Unfit):

@@ -35,6 +35,8 @@ def plain(facts: WireFacts, _now: dt.datetime) -> Finding:
     if facts.clear:
         text = "the server speaks in clear before TLS, so TLS can be removed on the way"
         return bad("plain", text, _TLS_FIRST)
+    if not facts.tls:
+        return unknown("plain", "the server said nothing, in clear or with TLS", _TLS_FIRST)
     return good("plain", "nothing is sent in clear: TLS begins with the first byte")
 
 
