@@ -19,10 +19,8 @@ from datetime import datetime
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.js import errors as js_errors
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
 from kcm_runtime.backoff import Backoff
 from kcm_runtime.clock import Clock
@@ -31,22 +29,21 @@ from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing, is_no_stream
 from kcm_runtime.nats.ports import Entry, LogFollower
+from kcm_runtime.nats.push_consumer import (
+    HEARTBEAT_S,
+    SILENCE_S,
+    heartbeat,
+    push_consumer,
+    sent,
+)
 
 log = logging.getLogger(__name__)
-
-HEARTBEAT_S: Final = 0.5
-"""Seconds between the broker's heartbeats on an idle consumer."""
-
-SILENCE_S: Final = 1.5
-"""Seconds without message or heartbeat after which a consumer is recreated."""
 
 REACH_S: Final = 5.0
 """Seconds to wait for an acknowledged position: it is delivered at once, or not at all."""
 
 CLOSE_S: Final = 5.0
 """Seconds that a follower has to end."""
-
-_HEARTBEAT: Final = "100"
 
 Receive = Callable[[Entry], None]
 """Called in the stream's order, synchronously: no await between arrival and effect. Must not raise:
@@ -97,7 +94,7 @@ class Follower:
         self._subject: Final = subject
         self._follower: Final = follower
         self._clock: Final = clock
-        self._bits_per_s: Final = None if bytes_per_s is None else 8 * bytes_per_s
+        self._bytes_per_s: Final = bytes_per_s
         self._closing = False
         self._created: datetime | None = None
         self._last = 0
@@ -182,39 +179,20 @@ class Follower:
 
     @contextlib.asynccontextmanager
     async def _consumer(self) -> AsyncIterator[None]:
-        client = self._connection.client
-        inbox = client.new_inbox()
+        first = await self._continue_at()
         self._delivered = 0
         self._heard = self._clock.elapsed()
-        subscription = await client.subscribe(inbox, cb=self._on_message)
-        try:
-            first = await self._continue_at()
-            info = await self._connection.jetstream().add_consumer(
-                self._stream,
-                ConsumerConfig(
-                    # A named consumer has stream and filter in the subject of the request that
-                    # makes it, so that the broker can compare them with what a client may follow.
-                    name=inbox.rpartition(".")[2],
-                    deliver_subject=inbox,
-                    deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                    opt_start_seq=first,
-                    ack_policy=AckPolicy.NONE,
-                    max_deliver=1,
-                    replay_policy=ReplayPolicy.INSTANT,
-                    filter_subject=self._subject,
-                    idle_heartbeat=HEARTBEAT_S,
-                    rate_limit_bps=self._bits_per_s,
-                    inactive_threshold=30.0,
-                    mem_storage=True,
-                    num_replicas=1,
-                ),
-            )
-            if not (info.num_pending or self._delivered):
+        async with push_consumer(
+            self._connection,
+            self._stream,
+            self._subject,
+            first,
+            self._on_message,
+            bytes_per_s=self._bytes_per_s,
+        ) as consumer:
+            if not (consumer.pending or self._delivered):
                 self._caught_up.set()
             yield
-        finally:
-            with contextlib.suppress(nats_errors.Error, KcmError):
-                await subscription.unsubscribe()
 
     async def _continue_at(self) -> int:
         """Return the sequence at which to resume: 1 if the stream was rolled back or recreated."""
@@ -233,8 +211,9 @@ class Follower:
 
     async def _on_message(self, message: Msg) -> None:
         self._heard = self._clock.elapsed()
-        if message.headers and message.headers.get("Status") == _HEARTBEAT:
-            self._on_heartbeat(message.headers)
+        headers = heartbeat(message)
+        if headers is not None:
+            self._on_heartbeat(headers)
             return
         sequence = message.metadata.sequence
         if sequence.consumer != self._delivered + 1:
@@ -261,7 +240,7 @@ class Follower:
         The broker counts a message that is damaged on its disk as pending and never delivers it,
         even to a new consumer: by that count alone this would never have caught up.
         """
-        if int(headers.get("Nats-Last-Consumer", "0")) > self._delivered:
+        if sent(headers) > self._delivered:
             self._again.set()
         elif not self._caught_up.is_set():
             if int(headers.get("Nats-Last-Stream", "0")) < self._stored:
