@@ -28,6 +28,7 @@ from kcm_schemas.codec import decode
 from kcm_schemas.roster import OperatorRole, Role
 from kcm_schemas.signed import read_signed
 from nats.js.api import StreamConfig
+from nats.js.errors import NotFoundError
 
 from tests.audit_rig import REGION, System
 
@@ -233,6 +234,16 @@ class Rig:
                         for at, raw in enumerate(batch.events)
                     ]
         return found
+
+    async def head(self) -> int:
+        """The last position that the Auditor signed for the region's Cores; 0 if none."""
+        subject = subjects.control_head(self.broker.region, "auditor")
+        async with self.broker.client() as client:
+            try:
+                found = await client.jetstream().get_last_msg(subjects.CONTROL_STREAM, subject)
+            except NotFoundError:
+                return 0
+        return self.system.verifier.stream_head(found.data or b"").through
 
     @asynccontextmanager
     async def emitter(self, name: str, broker: Broker | None = None) -> AsyncIterator[AuditEmitter]:

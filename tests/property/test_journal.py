@@ -27,6 +27,7 @@ from kcm_auditor.journal.format import (
 from kcm_auditor.journal.verify import verify
 from kcm_auditor.journal.writer import Journal
 from kcm_auditor.positions import Book
+from kcm_runtime.audit.stream_chain import Place
 from kcm_schemas.roster import Role
 
 from tests.audit_rig import Emitting, FakeClock, System, event
@@ -170,7 +171,7 @@ def test_any_delivery_of_a_true_story_is_recorded_once(data: st.DataObject) -> N
         sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=10))
         bodies = [gw.signed([event()] * size) for size in sizes]
         ledger = ChainChecker(Book("auditor"))
-        written: list[Content] = [*ledger.open_stream("eu", "c", 0, 0)]
+        written: list[Content] = [*ledger.open_stream("eu", "c", 0, Place())]
         position, at = 0, 0
         while at < len(bodies):
             back = data.draw(st.integers(0, at))

@@ -85,7 +85,7 @@ class Incarnation:
 
     async def read(self, stream: Stream, trim: bytes | None = None) -> None:
         """As ``RegionFeed`` does: open, ask for the last trim, read from where the journal is."""
-        await self.recorder.opened("eu", stream.facts, 0)
+        await self.recorder.opened("eu", stream.facts, b"")
         await self.look(stream, trim)
 
     async def look(self, stream: Stream, trim: bytes | None = None) -> None:

@@ -9,6 +9,7 @@ from kcm_auditor.chain_checker import ChainChecker
 from kcm_auditor.journal.format import Batch, Content, Incident, IncidentKind, Origin
 from kcm_auditor.positions import INCARNATIONS_MAX, MESSAGES_KEPT, SPANS_MAX, Book
 from kcm_auditor.rate_limit import PER_WINDOW, WINDOW_S
+from kcm_runtime.audit.stream_chain import MARK_EVERY, Place
 from kcm_schemas.audit import EventType
 from kcm_schemas.roster import Role
 
@@ -35,7 +36,7 @@ class Stream:
     def __init__(self, system: System) -> None:
         self.system = system
         self.ledger = ChainChecker(Book("auditor"))
-        self.written: list[Content] = [*self.ledger.open_stream("eu", "created", 0, 0)]
+        self.written: list[Content] = [*self.ledger.open_stream("eu", "created", 0, Place())]
         self.at = 0
         self.now = NOW
 
@@ -233,11 +234,14 @@ def test_streams_that_are_not_the_same_any_more(system: System, gw: Emitting) ->
     ledger = stream.ledger
     assert ledger.compare("us", "created", 9) is Verdict.NEW
     assert ledger.compare("eu", "created", 2) is Verdict.SAME
-    assert ledger.open_stream("eu", "created", 2, 2) == ()
-    assert kinds(ledger.open_stream("eu", "created", 1, 0)) == ["stream-rolled-back", "origin"]
+    assert ledger.open_stream("eu", "created", 2, Place(2)) == ()
+    assert kinds(ledger.open_stream("eu", "created", 1, Place())) == [
+        "stream-rolled-back",
+        "origin",
+    ]
     assert ledger.position("eu") == 0
     stream.give(gw.signed([event()]), position=1)
-    contents = ledger.open_stream("eu", "later", 0, 0)
+    contents = ledger.open_stream("eu", "later", 0, Place())
     assert kinds(contents) == ["stream-replaced", "origin"]
     assert isinstance(contents[1], Origin)
     assert contents[1].created == "later"
@@ -277,30 +281,37 @@ def test_messages_in_flight_are_compared_and_older_ones_are_not_kept(
     assert len(ledger.book.region("eu").messages) == MESSAGES_KEPT
 
 
-def test_what_the_broker_knew_before_a_stream_went_back_does_not_count(
-    system: System, gw: Emitting
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("noticed_by", ["its end", "its last message"])
+def test_a_head_of_before_a_stream_went_back_does_not_count(
+    system: System, gw: Emitting, *, noticed_by: str, restarted: bool
 ) -> None:
     stream = Stream(system)
-    stream.give(gw.signed([event()]))
-    stream.give(gw.signed([event()]))
-    stream.ledger.open_stream("eu", "created", 2, 2)
-    stream.ledger.went_back("eu", 2)
-    # The consumer that found it out was told to begin there.
-    stream.ledger.open_stream("eu", "created", 2, 1)
+    for _ in range(MARK_EVERY + 6):
+        stream.give(gw.signed([event()]))
+    head = Place(MARK_EVERY, stream.ledger.book.region("eu").known[MARK_EVERY])
+    stream.ledger.open_stream("eu", "created", MARK_EVERY + 6, head)
+    if noticed_by == "its end":
+        stream.written += stream.ledger.open_stream("eu", "created", 1, head)
+    else:
+        stream.written += stream.ledger.went_back("eu", 2)
+    if restarted:
+        book = Book("auditor")
+        for content in stream.written:
+            book.restore(content)
+        stream.ledger = ChainChecker(book)
+        stream.ledger.open_stream("eu", "created", 2, head)
+    else:
+        stream.ledger.open_stream("eu", "created", 2, Place())
     assert kinds(stream.give(gw.signed([event()]), position=1)) == ["batch"]
 
 
-@pytest.mark.parametrize("lost_whole", [False, True])
-def test_a_journal_that_lost_what_it_had(system: System, gw: Emitting, *, lost_whole: bool) -> None:
-    bodies = [gw.signed([event()]) for _ in range(3)]
-    ledger = ChainChecker(Book("auditor"))
-    if not lost_whole:
-        ledger.book.restore(Origin(region="eu", created="created"))
-    ledger.open_stream("eu", "created", 3, 3)
+def test_a_new_consumer_of_the_same_process_forgets_no_head(system: System, gw: Emitting) -> None:
+    body = gw.signed([event()])
     stream = Stream(system)
-    stream.ledger = ledger
-    assert kinds(stream.give(bodies[0])) == ["journal-behind", "batch"]
-    assert kinds(stream.give(bodies[1])) == ["batch"]
+    stream.ledger.open_stream("eu", "created", 1, Place(64, b"d" * 32))
+    stream.ledger.open_stream("eu", "created", 1, Place())
+    assert kinds(stream.give(body)) == ["journal-behind", "batch"]
 
 
 def test_a_restored_book_equals_the_one_that_wrote(system: System, gw: Emitting) -> None:

@@ -62,7 +62,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     recorder = build(system, clock)
     recorder.open()
     bench = Bench(system, tmp_path / "journal", clock, recorder)
-    await recorder.opened("eu", StreamFacts("created", 0), 0)
+    await recorder.opened("eu", StreamFacts("created", 0), b"")
     recorder.reachable("eu", up=True)
     yield bench
     await recorder.journal.close()

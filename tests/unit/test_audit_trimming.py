@@ -29,7 +29,7 @@ def stream(system: System) -> Stream:
 
 async def test_a_head_is_at_a_mark_that_is_on_the_disk(system: System, stream: Stream) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[: MARK_EVERY - 1])
     assert run.recorder.head("eu") is None
     await run.recorder.take(stream.arrivals(MARK_EVERY - 1))
@@ -48,7 +48,7 @@ async def test_the_chain_goes_on_after_a_restart(
     await run.end()
     stream.fill(100)
     again = incarnation(system, segment_bytes=segment_bytes)
-    await again.recorder.opened("eu", stream.facts, 0)
+    await again.recorder.opened("eu", stream.facts, b"")
     assert again.recorder.head("eu") == Place(128, stream.digest(128))
     await again.look(stream)
     assert again.recorder.head("eu") == Place(192, stream.digest(192))
@@ -71,7 +71,7 @@ async def test_a_crash_between_a_batch_and_the_chain_reads_it_again(
     system: System, stream: Stream
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:100])
     await run.recorder.take(stream.arrivals(100))
     await run.end()

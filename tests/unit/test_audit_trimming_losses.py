@@ -55,7 +55,7 @@ async def test_a_journal_that_was_put_back_behind_a_trim_is_found_out(
     system: System, stream: Stream
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:100])
     await run.end()
     trim = stream.trim(128)
@@ -114,7 +114,7 @@ async def test_an_auditor_that_read_too_slowly_lost_entries_too(
     system: System, stream: Stream
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:10])
     stream.first = 129
     await run.look(stream, stream.trim(128))
@@ -126,7 +126,7 @@ async def test_an_auditor_that_read_too_slowly_lost_entries_too(
 async def test_entries_that_are_still_there_are_not_lost(system: System, stream: Stream) -> None:
     """The trim was decided, and not carried out yet."""
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:10])
     await run.look(stream, stream.trim(128))
     assert run.incidents() == []
@@ -138,7 +138,7 @@ async def test_entries_that_were_still_there_when_the_trim_was_decided_may_be_lo
     system: System, stream: Stream
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:10])
     trim = stream.trim(128)
     await run.recorder.trimmed("eu", trim, stream.facts)
@@ -163,7 +163,7 @@ async def test_what_vanished_without_a_believed_trim_is_a_hole(
     system: System, stream: Stream, trim: str | None
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:100])
     raw = None
     if trim == "nobody":
@@ -187,7 +187,7 @@ async def test_what_vanished_without_a_believed_trim_is_a_hole(
 
 async def test_more_vanished_than_was_trimmed(system: System, stream: Stream) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:100])
     stream.first = 140
     await run.look(stream, stream.trim(128))
@@ -198,7 +198,7 @@ async def test_more_vanished_than_was_trimmed(system: System, stream: Stream) ->
 
 async def test_a_hole_heals_behind_the_next_trim_once(system: System, stream: Stream) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     arrivals = stream.arrivals(0)
     # Somebody kept messages 31 to 40 from this Auditor alone.
     await run.recorder.take([a for a in arrivals if not 30 < a.position <= 40])

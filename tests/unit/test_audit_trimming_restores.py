@@ -26,7 +26,7 @@ async def test_a_trim_that_was_only_decided_hides_no_loss_when_the_stream_goes_b
     system: System, stream: Stream
 ) -> None:
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.take(stream.arrivals(0)[:10])
     trim = stream.trim(128)
     await run.recorder.trimmed("eu", trim, stream.facts)
@@ -42,7 +42,7 @@ async def test_a_stream_that_went_back_begins_another_chain(system: System, stre
     run = incarnation(system)
     await run.read(stream)
     del stream.bodies[70:]
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     assert run.incidents() == ["stream-rolled-back"]
     assert run.recorder.head("eu") is None
     await run.look(stream)
@@ -62,7 +62,7 @@ async def test_what_was_trimmed_before_a_stream_went_back_is_not_lost(
     if restarted:
         await run.end()
         run = incarnation(system, segment_bytes=1)
-        await run.recorder.opened("eu", stream.facts, 0)
+        await run.recorder.opened("eu", stream.facts, b"")
     await run.recorder.went_back("eu", 150)
     await run.read(stream, trim)
     assert run.incidents() == ["stream-rolled-back"]
@@ -160,7 +160,7 @@ async def test_a_trim_where_the_journal_ends_is_compared_after_a_restart(
 ) -> None:
     del stream.bodies[128:]
     run = incarnation(system)
-    await run.recorder.opened("eu", stream.facts, 0)
+    await run.recorder.opened("eu", stream.facts, b"")
     arrivals = stream.arrivals(0)
     for at in range(0, 128, 32):
         await run.recorder.take(arrivals[at : at + 32])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
 from kcm_auditor.journal.verify import Anchor, verify
+from kcm_runtime.audit.stream_chain import MARK_EVERY
 from kcm_runtime.audit.stream_size import audit_config
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import AdminRequest, Empty
@@ -21,6 +23,7 @@ from kcm_trust.verify import Untrusted
 
 from tests.audit_rig import REGION, Emitting, event, until
 from tests.integration.auditor_rig import Rig
+from tests.integration.living import eventually
 
 
 async def test_lies_are_told_and_nothing_stops(rig: Rig) -> None:
@@ -56,22 +59,32 @@ async def test_lies_are_told_and_nothing_stops(rig: Rig) -> None:
     assert " region=eu " in line
 
 
-async def test_a_journal_set_back_is_found_out_and_filled_again(rig: Rig) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["the end", "everything"])
+async def test_a_journal_set_back_is_found_out_and_filled_again(rig: Rig, lost: str) -> None:
+    """By the last head that was signed, which is in the control stream."""
     await rig.start_auditor()
     gw = Emitting(rig.system, "gw")
-    for _ in range(5):
+    for _ in range(MARK_EVERY + 1):
         await rig.broker.store("gw", gw.signed([event()]))
-    await until(lambda: len(rig.events("gw")) == 5)
+    await until(lambda: len(rig.events("gw")) == MARK_EVERY + 1)
+
+    async def signed() -> bool:
+        return await rig.head() > 0
+
+    await eventually(signed)
     rig.end_auditor()
     report = verify(rig.journal)
     anchor = Anchor(report.entries, bytes.fromhex(report.head))
     (path,) = rig.journal.glob("*.jsonl")
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines[:6] if line]
-    path.write_bytes(b"".join(kept))
+    if lost == "the end":
+        path.write_bytes(b"".join(lines[:6]))
+    else:
+        shutil.rmtree(rig.journal)
     assert len(rig.events("gw")) < 5
     await rig.start_auditor()
-    await until(lambda: len(rig.events("gw")) == 5)
+    await until(lambda: len(rig.events("gw")) == MARK_EVERY + 1)
     assert ("journal-behind", None) in rig.incidents()
     rig.end_auditor()
     assert verify(rig.journal, rig.system.verifier).sound

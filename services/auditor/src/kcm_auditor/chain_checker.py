@@ -51,8 +51,7 @@ class ChainChecker:
 
     def __init__(self, book: Book) -> None:
         self.book: Final = book
-        self._acknowledged: Final = dict[str, int]()
-        self._begun_again: Final = set[str]()
+        self._signed: Final = dict[str, int]()
         self._uncompared: Final = set[str]()
         self._throttles: Final = defaultdict[str, RateLimit](RateLimit)
 
@@ -73,35 +72,31 @@ class ChainChecker:
         return Verdict.SAME if last >= state.position else Verdict.ROLLED_BACK
 
     def open_stream(
-        self, region: str, created: str, last: int, acknowledged: int
+        self, region: str, created: str, last: int, signed: Place
     ) -> tuple[Content, ...]:
         """Begin to read a stream; afterwards the book has the position from which to read.
 
-        ``acknowledged`` is the position up to which this Auditor acknowledged, by the broker.
+        ``signed`` is the position of the last head of this very stream that this Auditor signed.
         """
         verdict = self.compare(region, created, last)
         position = self.book.region(region).position
-        # A recreated consumer has forgotten what the previous one had acknowledged.
-        acknowledged = max(acknowledged, self._acknowledged.pop(region, 0))
-        if region in self._begun_again:
-            # That was about the stream before its rollback.
-            self._begun_again.discard(region)
-            acknowledged = 0
         self._uncompared.discard(region)
         wrong: tuple[Content, ...]
         match verdict:
             case Verdict.SAME:
-                self._acknowledged[region] = acknowledged
+                self._expect(region, signed)
                 if self.position(region):
                     self._uncompared.add(region)
                 return ()
             case Verdict.NEW:
-                # Acknowledged although nothing is known: the whole journal was lost.
-                self._acknowledged[region] = acknowledged
+                # Signed although nothing is known: the whole journal was lost.
+                self._expect(region, signed)
                 wrong = ()
             case Verdict.REPLACED:
+                self._signed.pop(region, None)
                 wrong = self._note(IncidentKind.STREAM_REPLACED, region=region, span=(1, position))
             case Verdict.ROLLED_BACK:
+                self._signed.pop(region, None)
                 span = (last + 1, position)
                 wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
             case _:  # pragma: no cover - the type checker proves it
@@ -113,8 +108,7 @@ class ChainChecker:
         state = self.book.region(region)
         span = (first, max(first, state.position))
         wrong = self._note(IncidentKind.STREAM_ROLLED_BACK, region=region, span=span)
-        self._begun_again.add(region)
-        self._acknowledged.pop(region, None)
+        self._signed.pop(region, None)
         return (*wrong, self._begin(region, state.created, first - 1))
 
     def same(self, arrival: Arrival) -> bool | None:
@@ -203,6 +197,13 @@ class ChainChecker:
         state.stand(Place(found.through, found.digest))
         return (*contents, self.book.passed(found.region))
 
+    def _expect(self, region: str, signed: Place) -> None:
+        """Note what this Auditor signed: a head is signed after the journal has its messages."""
+        state = self.book.region(region)
+        # One of the stream before its rollback does not count.
+        if state.before.get(signed.sequence) != signed.digest:
+            self._signed[region] = max(signed.sequence, self._signed.get(region, 0))
+
     def _begin(self, region: str, created: str, through: int) -> Origin:
         """Read a stream from its start; above ``through`` it differs from what was read before."""
         state = self.book.region(region)
@@ -252,12 +253,12 @@ class ChainChecker:
         return self._note(IncidentKind.STREAM_HOLE, region=arrival.region, span=span)
 
     def _behind(self, arrival: Arrival) -> tuple[Content, ...]:
-        # Acknowledged means recorded; a new message there was removed from the journal.
-        acknowledged = self._acknowledged.get(arrival.region, 0)
-        if arrival.position > acknowledged:
+        # Signed means recorded; a new message there was removed from the journal.
+        signed = self._signed.get(arrival.region, 0)
+        if arrival.position > signed:
             return ()
-        del self._acknowledged[arrival.region]
-        span = (arrival.position, acknowledged)
+        del self._signed[arrival.region]
+        span = (arrival.position, signed)
         return self._note(IncidentKind.JOURNAL_BEHIND, region=arrival.region, span=span)
 
     def _onward(

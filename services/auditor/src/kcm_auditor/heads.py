@@ -27,7 +27,6 @@ from kcm_schemas.auditor import StreamHead
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.signed import Kind
-from kcm_trust.verify import Untrusted
 from nats import errors as nats_errors
 
 from kcm_auditor.ingest import RegionFeed
@@ -142,7 +141,8 @@ class HeadPublisher:
         if mark is None or self._recorder.created(self._region) != facts.created:
             return
         stored = await last(self._connection, subjects.CONTROL_STREAM, self._subject)
-        published = self._own(stored.data if stored is not None else b"", facts.made)
+        body = stored.data if stored is not None else b""
+        published = self._recorder.signed(self._region, facts.made, body).sequence
         place = to_sign(mark, max(signed, published), published)
         if place is None:
             return
@@ -162,12 +162,3 @@ class HeadPublisher:
             body,
             expected=stored.sequence if stored is not None else 0,
         )
-
-    def _own(self, body: bytes, made: int) -> int:
-        """Return the position of a published head if it is this Auditor's for this stream, or 0."""
-        try:
-            head = self._me.verifier.stream_head(body)
-        except Untrusted:
-            return 0
-        same = (head.auditor, head.region, head.created) == (self._me.name, self._region, made)
-        return head.through if same else 0

@@ -1,15 +1,18 @@
-"""Reading a region's audit stream: in order, each message once, acknowledged when recorded.
+"""Reading a region's audit stream: in order, each message once, from the journal's position.
 
-Theory of operation. A durable pull consumer tells the broker what this Auditor has recorded, but
-the journal decides: a message counts by its sequence in the stream. Whenever the consumer is bound,
-it is recreated at the journal's position. The broker numbers its deliveries: if such a number is
-missing, a message was lost in transit and the consumer is recreated; if only a number of the stream
-is missing, the stream itself lacks the message.
+Theory of operation. The journal alone decides what is recorded: a message counts by its sequence in
+the stream, and the broker keeps no state for this Auditor. An ephemeral consumer begins at the
+journal's position. The broker numbers its deliveries: if such a number is missing, a message was
+lost in transit and the consumer is recreated (``deliveries``); if only a number of the stream is
+missing, the stream itself lacks the message.
 
 A stream that was recreated or rolled back is read from its start; recorded messages are recognised.
 A rolled-back stream can be longer again when it is read. So a consumer begins with the last
 recorded message, which must be identical byte for byte, even if it is not trusted or has no new
 events. If that message was trimmed, the trim's digest is compared.
+
+A journal that lost entries is detected by the last head that this Auditor signed, which is in the
+region's control stream.
 """
 
 from __future__ import annotations
@@ -17,45 +20,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from kcm_runtime.audit.port import Emit
+from kcm_runtime.audit.stream import READ_BYTES_PER_S
 from kcm_runtime.audit.stream_chain import created_us
 from kcm_runtime.backoff import Backoff
+from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing
 from kcm_runtime.nats.provision import check_streams
+from kcm_runtime.nats.push_consumer import PushConsumer, push_consumer
 from kcm_runtime.nats.stream_protection import Unfit
 from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
 from nats.js import errors as js_errors
-from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy
 
 from kcm_auditor.arrivals import Arrival, Verdict
-from kcm_auditor.positions import MESSAGES_KEPT
+from kcm_auditor.deliveries import Deliveries, Ended
 from kcm_auditor.sink import Sink, StreamFacts
 
 log = logging.getLogger(__name__)
-
-FETCH_MAX: Final = 32
-"""Messages in one request to the broker: 28 MiB at most, and one flush of the journal."""
-
-FETCH_S: Final = 2.0
-"""Seconds that one request to the broker waits, and after which a lost one is detected."""
-
-IDLE_FETCHES: Final = 5
-"""Requests without a message after which consumer and stream are checked again."""
-
-ACK_WAIT_S: Final = 30.0
-"""Seconds after which the broker sends an unacknowledged message again."""
 
 RETRY_S: Final = 0.2
 """Seconds before a consumer is bound again after an error, the first time; doubles."""
@@ -63,9 +55,8 @@ RETRY_S: Final = 0.2
 RETRY_MAX_S: Final = 5.0
 """The most seconds between two attempts."""
 
-
-class _RebindError(Exception):
-    """The consumer must be bound again. The text has the reason."""
+READ_AGAIN: Final = "the stream is read again from its last trim"
+"""Why a consumer ends if the chain can be restored from a trim."""
 
 
 class RegionFeed:
@@ -75,10 +66,11 @@ class RegionFeed:
         self,
         connection: Connection,
         region: str,
-        durable: str,
+        auditor: str,
         sink: Sink,
         stopping: asyncio.Event,
         emit: Emit,
+        clock: Clock,
     ) -> None:
         # A cancellation is not enough: ``asyncio.wait_for`` of Python 3.11, with which the client
         # library waits, swallows it if a message arrives at the same moment.
@@ -86,29 +78,26 @@ class RegionFeed:
         self._connection: Final = connection
         self._region: Final = region
         self._named: Final = fields(region=region)
-        self._durable: Final = durable
+        self._auditor: Final = auditor
         self._sink: Final = sink
         self._emit: Final = emit
+        self._clock: Final = clock
         self._weak = ""
-        self._delivered = 0
-        self._acknowledged = 0
-        self._again = False
+        self._opened = False
+        self._deliveries: Deliveries | None = None
 
     async def run(self) -> None:
         """Read, with back-off while the broker or the stream is unavailable."""
         backoff = Backoff(RETRY_S, RETRY_MAX_S, jitter=(0.5, 1.0))
+        self._connection.on_reconnect(lambda: self._end("there is a new connection"))
         while not self._stopping.is_set():
             try:
-                subscription = await self._bind()
-                try:
+                async with self._bound() as (consumer, deliveries):
                     self._sink.reachable(self._region, up=True)
                     backoff.reset()
-                    await self._read(subscription)
-                finally:
-                    with contextlib.suppress(nats_errors.Error, KcmError):
-                        await subscription.unsubscribe()
-            except _RebindError as reason:
-                log.info("the consumer is bound again: %s", reason, extra=self._named)
+                    await self._read(consumer, deliveries)
+            except Ended as reason:
+                log.info("the consumer is recreated: %s", reason, extra=self._named)
                 await asyncio.sleep(RETRY_S)
                 continue
             except js_errors.NotFoundError:
@@ -122,35 +111,54 @@ class RegionFeed:
             self._sink.reachable(self._region, up=False)
             await backoff.wait()
 
-    async def _bind(self) -> JetStreamContext.PullSubscription:
-        """Bind the consumer at the position of the journal."""
+    def _end(self, why: str, *, discard: bool = False) -> None:
+        """End the present consumer, if there is one."""
+        if self._deliveries is not None:
+            self._deliveries.end(why, discard=discard)
+
+    @contextlib.asynccontextmanager
+    async def _bound(self) -> AsyncIterator[tuple[PushConsumer, Deliveries]]:
+        """Have a consumer from the position of the journal on."""
         await self._check()
-        js = self._connection.jetstream()
-        facts = await self._facts(js)
+        head = b"" if self._opened else await self._head()
+        facts = await self._facts()
         verdict = self._sink.compare(self._region, facts)
         start = self._sink.position(self._region) if verdict is Verdict.SAME else 0
-        existing = await self._existing(js)
-        if existing is not None and existing.ack_floor:
-            # Kept until the sink has it: the recreated consumer forgets it.
-            self._acknowledged = max(self._acknowledged, existing.ack_floor.stream_seq)
-        with _foreign():
-            if existing is not None:
-                await js.delete_consumer(subjects.AUDIT_STREAM, self._durable)
-            # It begins with the last recorded message, to check that it is the same.
-            await js.add_consumer(subjects.AUDIT_STREAM, self._config(max(start, 1)))
-        self._delivered = 0
-        # A broker that is cut off from the others answers with old facts for a while, but cannot
-        # have created a consumer. Its facts count only if it repeats them afterwards.
-        again = await self._facts(js)
-        if self._sink.compare(self._region, again) is not verdict:
-            raise _RebindError("the broker contradicts itself about the stream")
-        await self._sink.opened(self._region, again, self._acknowledged)
-        self._acknowledged = 0
-        before = self._sink.position(self._region)
-        await self._look_for_trim(again)
-        if self._sink.position(self._region) < before:
-            raise _RebindError("the stream is read again from its last trim")
-        return await js.pull_subscribe_bind(consumer=self._durable, stream=subjects.AUDIT_STREAM)
+        deliveries = self._deliveries = Deliveries(self._region, self._clock)
+        # It begins with the last recorded message, to check that it is the same.
+        made = push_consumer(
+            self._connection,
+            subjects.AUDIT_STREAM,
+            subjects.audit_all(self._region),
+            max(start, 1),
+            deliveries.receive,
+            prefix=f"{self._auditor}-",
+            bytes_per_s=READ_BYTES_PER_S,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            with _foreign():
+                consumer = await stack.enter_async_context(made)
+            # A broker that is cut off from the others answers with old facts for a while, but
+            # cannot have created a consumer. Its facts count only if it repeats them afterwards.
+            again = await self._facts()
+            if self._sink.compare(self._region, again) is not verdict:
+                raise Ended("the broker contradicts itself about the stream")
+            await self._sink.opened(self._region, again, head)
+            self._opened = True
+            before = self._sink.position(self._region)
+            await self._look_for_trim(again)
+            if self._sink.position(self._region) < before:
+                raise Ended(READ_AGAIN)
+            yield consumer, deliveries
+
+    async def _head(self) -> bytes:
+        """Return the last head at this Auditor's place in the control stream.
+
+        It is read once: what the journal has while this process runs is known.
+        """
+        subject = subjects.control_head(self._region, self._auditor)
+        entry = await last(self._connection, subjects.CONTROL_STREAM, subject)
+        return b"" if entry is None else entry.data
 
     async def _check(self) -> None:
         """Record that the stream lacks protection, once for each change, and continue.
@@ -174,12 +182,16 @@ class RegionFeed:
 
         If the chain can be read again from a trim, the consumer is recreated.
         """
-        facts = await self._facts(self._connection.jetstream())
+        await self._check()
+        recorded = self._sink.position(self._region)
+        facts = await self._facts()
         self._sink.noticed(self._region, facts)
+        if facts.last < recorded:
+            self._end("the stream ends before what was read of it")
         before = self._sink.position(self._region)
         await self._look_for_trim(facts)
         if self._sink.position(self._region) < before:
-            self._again = True
+            self._end(READ_AGAIN, discard=True)
         return facts
 
     async def _look_for_trim(self, facts: StreamFacts) -> None:
@@ -196,9 +208,9 @@ class RegionFeed:
         if entry is not None and entry.data:
             await self._sink.trimmed(self._region, entry.data, facts)
 
-    async def _facts(self, js: JetStreamContext) -> StreamFacts:
+    async def _facts(self) -> StreamFacts:
         with _foreign():
-            info = await js.stream_info(subjects.AUDIT_STREAM)
+            info = await self._connection.jetstream().stream_info(subjects.AUDIT_STREAM)
         created = info.created.isoformat() if info.created is not None else "unknown"
         return StreamFacts(
             created,
@@ -209,88 +221,47 @@ class RegionFeed:
             created_us(info.created),
         )
 
-    async def _existing(self, js: JetStreamContext) -> ConsumerInfo | None:
+    async def _read(self, consumer: PushConsumer, deliveries: Deliveries) -> None:
+        """Record what arrives; raises ``Ended``."""
+        stopping = asyncio.create_task(_stop_after(deliveries, consumer))
         try:
-            with _foreign():
-                info: ConsumerInfo = await js.consumer_info(subjects.AUDIT_STREAM, self._durable)
-        except js_errors.NotFoundError:
-            return None
-        return info
+            while not self._stopping.is_set():
+                arrived = await deliveries.batch()
+                if arrived:
+                    await self._record(arrived)
+        finally:
+            stopping.cancel()
 
-    def _config(self, first: int) -> ConsumerConfig:
-        return ConsumerConfig(
-            # The name besides the durable one: only then the request's subject contains it, so that
-            # the broker can protect this consumer from other clients.
-            name=self._durable,
-            durable_name=self._durable,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=first,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT_S,
-            max_ack_pending=MESSAGES_KEPT,
-            filter_subject=subjects.audit_all(self._region),
-        )
-
-    async def _read(self, subscription: JetStreamContext.PullSubscription) -> None:
-        idle = 0
-        while not self._stopping.is_set():
-            try:
-                with _foreign():
-                    messages = await subscription.fetch(FETCH_MAX, timeout=FETCH_S)
-            except TimeoutError:
-                # A deleted consumer is as silent as one without messages.
-                idle += 1
-                if idle >= IDLE_FETCHES or not self._connection.connected:
-                    raise _RebindError("no message for a while") from None
-                continue
-            idle = 0
-            await self._record(messages)
-            if self._again:
-                self._again = False
-                raise _RebindError("the stream is read again from its last trim")
-
-    async def _record(self, messages: list[Msg]) -> None:
-        """Record and acknowledge; raises ``_RebindError`` if a delivery is missing."""
+    async def _record(self, arrived: Sequence[Arrival]) -> None:
+        """Record messages; raises ``Ended`` if the stream has to be read again."""
         position = self._sink.position(self._region)
-        with _foreign():
-            missing = any(
-                later.metadata.sequence.stream > earlier + 1
-                for earlier, later in zip(
-                    [position, *(m.metadata.sequence.stream for m in messages)],
-                    messages,
-                    strict=False,
-                )
-            )
-        if missing:
+        places = (position, *(arrival.position for arrival in arrived))
+        if any(later > earlier + 1 for earlier, later in pairwise(places)):
             await self.look()
+            if self._sink.position(self._region) < position:
+                raise Ended(READ_AGAIN)
             position = self._sink.position(self._region)
-        arrivals: list[Arrival] = []
-        received, other = 0, 0
-        for message in messages:
-            with _foreign():
-                sequence = message.metadata.sequence
-            if sequence.consumer != self._delivered + 1:
-                break
-            self._delivered = sequence.consumer
-            received += 1
-            arrival = Arrival(self._region, sequence.stream, message.subject, message.data)
-            if sequence.stream > position:
-                arrivals.append(arrival)
-                position = sequence.stream
+        new: list[Arrival] = []
+        other = 0
+        for arrival in arrived:
+            if arrival.position > position:
+                new.append(arrival)
             elif not self._sink.recorded(arrival):
-                other = sequence.stream
+                other = arrival.position
                 break
-        await self._sink.take(arrivals)
+        await self._sink.take(new)
         if other:
             await self._sink.went_back(self._region, other)
-            raise _RebindError(
+            raise Ended(
                 f"message {other} is not the recorded one: the stream was rolled back, and is read"
                 " from its start"
             )
-        for message in messages[:received]:
-            await message.ack()
-        if received < len(messages):
-            raise _RebindError("a message was lost in transit")
+
+
+async def _stop_after(deliveries: Deliveries, consumer: PushConsumer) -> None:
+    """Receive nothing more once it would not be kept, also while the journal is written."""
+    await deliveries.ended.wait()
+    await consumer.stop()
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ MARKS_KEPT: Final = 512
 """Positions of a stream that are kept to compare a trim with: 16,000 dense messages."""
 
 MESSAGES_KEPT: Final = 128
-"""The last messages of a stream, with which a repeated one is compared: all that are in flight."""
+"""The last messages of a stream, with which a repeated one is compared: a consumer begins there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Recording: verify what arrives, check its chain, write the journal.
 
 A decision and its entry are made in one step without an await between them, so that the regions'
-tasks cannot interleave. A message is acknowledged only after its entry was flushed to the disk.
+tasks cannot interleave. A head is signed only after the entries below it were flushed to the disk.
 """
 
 from __future__ import annotations
@@ -99,10 +99,11 @@ class Recorder:
         """Compare the stream with the journal."""
         return self.ledger.compare(region, facts.created, facts.last)
 
-    async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
+    async def opened(self, region: str, facts: StreamFacts, head: bytes) -> None:
         """Record that the stream is read from now on."""
         self.noticed(region, facts)
-        contents = self.ledger.open_stream(region, facts.created, facts.last, acknowledged)
+        signed = self.signed(region, facts.made, head)
+        contents = self.ledger.open_stream(region, facts.created, facts.last, signed)
         await self._submit(contents)
         # Marks of another stream, or of this one before its rollback, are not valid any more.
         self._kept.pop(region, None)
@@ -156,7 +157,7 @@ class Recorder:
         contents: list[Content] = []
         for arrival in arrivals:
             contents.extend(self._judge(arrival))
-        # In the journal, the chain follows its messages, before any acknowledgement.
+        # In the journal, the chain follows its messages: reading resumes after it.
         regions = {arrival.region: None for arrival in arrivals}
         marks = {region: self.ledger.book.region(region).mark for region in regions}
         contents.extend(self.ledger.book.passed(region) for region in regions)
@@ -170,6 +171,18 @@ class Recorder:
         It is ``None`` while something is lost or not known: then no head may be signed.
         """
         return self._kept.get(region) if self.ledger.book.region(region).whole else None
+
+    def signed(self, region: str, made: int, statement: bytes) -> Place:
+        """Return the position of a head that this Auditor signed for the stream of ``made``.
+
+        It is 0 if the statement is another one.
+        """
+        try:
+            head = self.me.verifier.stream_head(statement)
+        except Untrusted:
+            return Place()
+        same = (head.auditor, head.region, head.created) == (self.me.name, region, made)
+        return Place(head.through, head.digest) if same else Place()
 
     def _keep(self, region: str, mark: Place | None) -> None:
         if mark is not None:

@@ -3,8 +3,8 @@
 The Auditor itself is an emitter, in its region's stream: its starts, stops and silences are in the
 journal of every Auditor that follows the region, its own included.
 
-If the journal cannot be written, the process ends with an error. The broker keeps what was not
-acknowledged, and the silence of the Auditor is reported by the others.
+If the journal cannot be written, the process ends with an error. The stream keeps what was not
+recorded, and the silence of the Auditor is reported by the others.
 """
 
 from __future__ import annotations
@@ -163,8 +163,15 @@ class Auditor:
         self, group: asyncio.TaskGroup, region: str, connection: Connection, stop: asyncio.Event
     ) -> None:
         """Follow a region's stream, and publish how much of it is recorded."""
-        durable = f"kcm-{self._config.instance}"
-        feed = RegionFeed(connection, region, durable, self._recorder, stop, self._emitter.emit)
+        feed = RegionFeed(
+            connection,
+            region,
+            self._me.name,
+            self._recorder,
+            stop,
+            self._emitter.emit,
+            self._clock,
+        )
         heads = HeadPublisher(
             connection=connection,
             region=region,

@@ -35,8 +35,12 @@ class Sink(Protocol):
         """Compare the stream with the journal. Changes nothing."""
         ...
 
-    async def opened(self, region: str, facts: StreamFacts, acknowledged: int) -> None:
-        """Record that the stream is read from now on, and what is wrong with it."""
+    async def opened(self, region: str, facts: StreamFacts, head: bytes) -> None:
+        """Record that the stream is read from now on, and what is wrong with it.
+
+        ``head`` is the last statement at this Auditor's place for heads of the region; empty if
+        there is none.
+        """
 
     def recorded(self, arrival: Arrival) -> bool:
         """Whether a message is the one that was recorded at its position.

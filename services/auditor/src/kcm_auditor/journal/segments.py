@@ -1,8 +1,8 @@
 """Segments: the files of a journal, and the one repair that is allowed in them.
 
-An interrupted write (a crash, a full disk) leaves a last line without an end. Such a line was never
-acknowledged, because that happens after the flush; it is cut. All other damage is not repaired, and
-the Auditor does not start on it.
+An interrupted write (a crash, a full disk) leaves a last line without an end. The Auditor had not
+signed a head above it, because that happens after the flush; it is cut. All other damage is not
+repaired, and the Auditor does not start on it.
 """
 
 from __future__ import annotations

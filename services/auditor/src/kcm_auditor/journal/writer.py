@@ -5,8 +5,8 @@ so that nothing can come between a decision and its entry. A task then writes al
 entries with one flush to the disk, and completes the futures of their callers.
 
 A write or flush that failed is never repeated on the same file: after a failed flush the kernel may
-report success wrongly. The journal is closed and the Auditor ends; the broker still has what was
-not acknowledged.
+report success wrongly. The journal is closed and the Auditor ends; the stream still has what was
+not recorded.
 """
 
 from __future__ import annotations
