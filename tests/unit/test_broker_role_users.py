@@ -49,6 +49,9 @@ def test_no_list_has_everything_or_what_only_an_operators_account_can_have(user)
         assert entry not in (">", "*", "_INBOX.>", "$JS.API.>", "$JS.>", "kcm.>")
         assert "{" not in entry
         assert "any-instance" not in entry
+        # By a reply subject, an asker for the next message can delete a stream of the account.
+        assert "MSG.NEXT" not in entry
+        assert "$JS.ACK" not in entry
     assert any(entry.startswith("_INBOX.") for entry in rights.subscribe) or "control" in user
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_broker.rights import rights
@@ -39,16 +38,6 @@ USERS: Final[Mapping[str, tuple[Account, tuple[tuple[Role, Account], ...]]]] = {
 }
 """Each user's account, and the rows of the table whose rights it has."""
 
-_AUDIT_CONSUMER: Final = (
-    *(
-        f"$JS.API.CONSUMER.{verb}.{subjects.AUDIT_STREAM}.*"
-        for verb in ("INFO", "DELETE", "MSG.NEXT")
-    ),
-    f"$JS.ACK.{subjects.AUDIT_STREAM}.*.>",
-)
-"""What an Auditor's pull consumer needs. ``MSG.NEXT`` is also a way to delete a stream, by a reply
-subject of the Auditor's choice, so the table does not have it."""
-
 
 @dataclass(frozen=True, slots=True)
 class UserRights:
@@ -69,7 +58,7 @@ def user_rights(region: str, user: str) -> UserRights:
     """Return the rights of one of ``USERS``; raises ``malformed`` for another name."""
     if user not in USERS:
         raise KcmError(Code.MALFORMED, f"the users of a broker are {', '.join(USERS)}")
-    publish: set[str] = set(_AUDIT_CONSUMER) if user == "auditor" else set()
+    publish: set[str] = set()
     subscribe: set[str] = set()
     for role, account in USERS[user][1]:
         found = rights(role, account, region, _ANY if role in INSTANCE_ROLES else "")
