@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import nats
 from kcm import Admin, Client, ClientContext
 from kcm._internal import statements
 from kcm._internal.transport import open_nats
@@ -31,6 +30,7 @@ from kcm_devsystem.root_keys import RootKeys
 from kcm_runtime.config import BusAddress
 from nats.aio.client import Client as Nats
 
+from benchmarks import bare
 from benchmarks.echo import SUBJECT
 from benchmarks.measure import BASELINE, Case, wall
 
@@ -93,13 +93,9 @@ async def connected(context_file: Path) -> AsyncIterator[Bus]:
         _echoing(address),
         Client.connect(context, REGION) as client,
         _in_clear(address) as plain,
+        bare.connected(address) as echo,
     ):
-        password = address.login_file.read_text().strip()
-        echo = await nats.connect(address.url, user=address.user, password=password)
-        try:
-            yield Bus(client, plain, echo)
-        finally:
-            await echo.close()
+        yield Bus(client, plain, echo)
 
 
 @asynccontextmanager
@@ -242,9 +238,7 @@ async def _echoing(address: BusAddress) -> AsyncIterator[None]:
         sys.executable,
         "-m",
         "benchmarks.echo",
-        address.url,
-        address.user,
-        str(address.login_file),
+        address.model_dump_json(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -23,7 +23,9 @@ from kcm_core.assembly.kill_switch import key_monitor
 from kcm_core.keys.keyring import Keyring, ServiceKey
 from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
-from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
+from kcm_devsystem.identities import SYSTEM, make_trust
 from kcm_gateway.assembly import Ports as GatewayPorts
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings

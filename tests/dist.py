@@ -81,7 +81,7 @@ ENVIRONMENTS: Final = (
     Environment(
         "the SDK alone",
         ("kcm",),
-        SESSIONS | {"kcm"},
+        SESSIONS | {"kcm", "kcm_broker"},
         (*SDK, Command(("kcm", "dev"), "kcm-devsystem, which is not installed", code=2)),
     ),
     Environment(
@@ -109,13 +109,18 @@ ENVIRONMENTS: Final = (
         "a broker's identities alone",
         ("kcm-broker",),
         BASE | {"kcm_broker"},
-        (Command(("python", "-m", "kcm_broker", "users", "eu"), "accounts"),),
+        (Command(("python", "-c", "import kcm_broker.realm; print('realms')"), "realms"),),
     ),
     Environment(
         "an operator's tools",
         ("kcm-deployment",),
         SESSIONS | {"kcm", "kcm_keymem", "kcm_broker", "kcm_deployment"},
-        (*SDK, Command(("kcm", "doctor", "--help"), "Usage: kcm doctor")),
+        (
+            *SDK,
+            Command(("kcm", "init", "--example"), "[backbone]"),
+            Command(("kcm", "broker", "--help"), "revoke"),
+            Command(("kcm", "doctor", "--help"), "Usage: kcm doctor"),
+        ),
     ),
     Environment(
         "the development system",

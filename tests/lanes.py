@@ -68,7 +68,7 @@ PROCESSES: Final = (
     "tests/unit/test_dev_clusters.py",
     "tests/unit/test_dev_deploy_brokers.py",
     "tests/unit/test_dev_health.py",
-    "tests/unit/test_dev_layouts.py::test_the_service_takes_its_configuration",
+    "tests/unit/test_dev_containers.py::test_the_service_takes_its_configuration",
     "tests/unit/test_dev_lost.py",
     "tests/unit/test_dev_processes.py",
     "tests/unit/test_dev_rootkeys.py",

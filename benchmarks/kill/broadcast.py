@@ -30,11 +30,11 @@ from kcm_schemas.signed import Signed
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
+from benchmarks.bare import connected, written
 from benchmarks.kill import echo
 from benchmarks.kill.living import (
     Helper,
     System,
-    connected,
     helpers,
     make_links,
     make_tenants,
@@ -162,7 +162,7 @@ class Rounds:
 
         await self._bus.subscribe(subjects.receipts(), cb=receive)
         await self._bus.subscribe(echo.HEARD, cb=receive)
-        await self._bus.flush()
+        await written(self._bus)
 
     async def round(self, number: int, victim: str) -> None:
         """Let both take a turn, while the tenant's clients are served."""

@@ -18,7 +18,9 @@ from typing import Final
 from kcm_core.assembly.key_service import key_service
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.monitor import Ask
-from kcm_devsystem.identities import Member, Trust, make_trust
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
+from kcm_devsystem.identities import make_trust
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient, Unwrapping, caller_of

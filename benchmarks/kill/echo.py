@@ -14,7 +14,7 @@ from kcm_runtime.config import BusAddress
 from kcm_schemas import subjects
 from nats.aio.msg import Msg
 
-from benchmarks.kill.living import connected
+from benchmarks.bare import connected, written
 from benchmarks.kill.talking import Lines, say
 
 PROBE: Final = f"{subjects.CTL}.probe"
@@ -38,7 +38,7 @@ async def serve() -> None:
             await client.publish(f"{answer}.{message.subject.rpartition('.')[2]}", body)
 
         await client.subscribe(TOLD, cb=receive)
-        await client.flush()
+        await written(client)
         say(ready=settings["name"])
         await lines.next()
 

@@ -16,10 +16,10 @@ from kcm_schemas.roster import Role
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
+from benchmarks.bare import connected, written
 from benchmarks.kill.living import (
     Helper,
     System,
-    connected,
     helpers,
     make_links,
     make_tenants,
@@ -110,7 +110,7 @@ class Rounds:
                 self._more.set()
 
         await self._bus.subscribe(subjects.receipts(), cb=receive)
-        await self._bus.flush()
+        await written(self._bus)
 
     async def kill(self, what: str, victim: str) -> None:
         """One kill with its lift, with or without a flood around it."""

@@ -1,4 +1,4 @@
-"""Somebody with a broker's password, in a process of its own: sends what nobody believes, steadily.
+"""Somebody that a broker lets in, in a process of its own: sends what nobody believes, steadily.
 
 On the control account: nests of lists that declare thousands of items, and forged holds and
 receipts in the name of somebody on the roster. On the region's account: the same as data requests.
@@ -11,7 +11,7 @@ import os
 from typing import Final
 
 import uvloop
-from kcm_devsystem.identities import Member
+from kcm_deployment.members import Member
 from kcm_runtime.config import BusAddress
 from kcm_schemas import data_subjects, limits, subjects
 from kcm_schemas.codec import encode
@@ -19,7 +19,7 @@ from kcm_schemas.roster import Role
 from kcm_schemas.signed import Kind, Signature, Signed
 from nats.aio.client import Client as Nats
 
-from benchmarks.kill.living import connected
+from benchmarks.bare import connected
 from benchmarks.kill.talking import Lines, say
 
 BOMB: Final = (b"\xdc" + limits.ITEMS_MAX.to_bytes(2, "big")) * 1000

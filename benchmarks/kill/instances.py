@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvloop
-from kcm_devsystem.identities import SYSTEM, Member, Trust
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
+from kcm_devsystem.identities import SYSTEM
 from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.lease_keeper import LEASE_TTL
 from kcm_runtime.config import BusAddress

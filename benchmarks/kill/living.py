@@ -15,17 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import nats
 from kcm import Admin, Client, ClientContext
 from kcm._internal import statements
 from kcm.cli.signals import undisturbed
+from kcm_broker.roles import Account
 from kcm_devsystem import system
 from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.broker_users import visitors_address
-from kcm_devsystem.brokers import Account
 from kcm_devsystem.root_keys import RootKeys
 from kcm_runtime.config import BusAddress
-from nats.aio.client import Client as Nats
 
 REGIONS: Final = ("eu-de", "us-east", "ap-south")
 SERVICE: Final = "records"
@@ -139,19 +137,6 @@ async def _timed(one: Callable[[int], Awaitable[None]], count: int) -> float:
         for _ in range(MAKING_MAX):
             group.create_task(worker())
     return time.monotonic() - started
-
-
-@asynccontextmanager
-async def connected(address: BusAddress) -> AsyncIterator[Nats]:
-    """A bare connection to an account."""
-    password = address.login_file.read_text().strip()
-    client = await nats.connect(
-        address.url, user=address.user, password=password, inbox_prefix=address.inbox
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 class Helper:

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from kcm_core.keys.vault import SealKey, Vault
-from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
+from kcm_devsystem.identities import OPERATOR, SYSTEM, make_trust
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient, caller_of
 from kcm_gateway.engine import Gateway
@@ -300,5 +302,5 @@ def make_trusted(directory: Path) -> Making:
         Rosters(verifier),
         os.urandom(limits.ID_SIZE),
     )
-    operator = load_identity(OPERATOR, str(trust.operator_key), SYSTEM)
+    operator = load_identity(OPERATOR, str(trust.key(OPERATOR)), SYSTEM)
     return Making(trust, verifier, operator, me)

@@ -24,11 +24,11 @@ from kcm_schemas import subjects
 from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 
+from benchmarks.bare import connected, written
 from benchmarks.kill.broadcast import WAIT_S, Load, clients
 from benchmarks.kill.living import (
     Helper,
     System,
-    connected,
     helpers,
     make_links,
     make_tenants,
@@ -109,7 +109,7 @@ class Flips:
             self._first = self._first or self._clock.elapsed()
 
         await self._bus.subscribe(subjects.receipts(), cb=receive)
-        await self._bus.flush()
+        await written(self._bus)
 
     async def once(self, tenant: str, state: Path) -> None:
         """Wait until the tenant is served, disable its key, and wait until it is dark everywhere.

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from kcm.cli.signals import undisturbed
+from kcm_broker.roles import Account
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
 from kcm_devsystem import processes, topology
-from kcm_devsystem.broker_users import Users, password_path
-from kcm_devsystem.brokers import Account, login_name
-from kcm_devsystem.brokers import Role as Login
-from kcm_devsystem.identities import SYSTEM, Member, Trust, make_trust
+from kcm_devsystem.broker_users import Users
+from kcm_devsystem.configs import visitor
+from kcm_devsystem.identities import SYSTEM, make_trust
 from kcm_devsystem.topology import Topology
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_killswitch.model.replica_state import ReplicaState
@@ -30,7 +32,6 @@ from kcm_killswitch.model.timing import Timing
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.host import Host
 from kcm_runtime.instance import InstanceContext
@@ -94,7 +95,7 @@ def broker(size: Size) -> Iterator[tuple[Topology, Verifier]]:
 
 async def measure(plan: Topology, verifier: Verifier, size: Size) -> list[Figure]:
     """Fill the stream, replay it, and follow it live."""
-    connection = Connection(_address(plan, Account.REGION), "bench")
+    connection = Connection(visitor(plan, HOME), "bench")
     await connection.start()
     try:
         await provision_region(connection, HOME, vault_bus=connection)
@@ -126,7 +127,7 @@ async def _follow(
     number = (size.cores if role is Role.CORE else size.gateways) + 1
     me = _member(plan, verifier, Member(role, HOME, number))
     region, control = (
-        Connection(_address(plan, account), "bench")
+        Connection(visitor(plan, HOME, account), "bench")
         for account in (Account.REGION, Account.CONTROL)
     )
     await region.start()
@@ -218,16 +219,8 @@ def _settings(plan: Topology, size: Size) -> dict[str, object]:
         "cores": size.cores,
         "gateways": size.gateways,
         "keys": size.keys,
-        "address": _address(plan, Account.REGION).model_dump(mode="json"),
+        "address": visitor(plan, HOME).model_dump(mode="json"),
     }
-
-
-def _address(plan: Topology, account: Account) -> BusAddress:
-    return BusAddress(
-        url=plan.region(HOME).url,
-        user=login_name(Login.VISITOR, account),
-        password_file=password_path(plan.root, HOME, Login.VISITOR, account),
-    )
 
 
 def _on_disk(directory: Path) -> int:

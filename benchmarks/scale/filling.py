@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from kcm._internal import statements
+from kcm_broker.roles import Account
 from kcm_core.registry.stores import PREFIX
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
 from kcm_devsystem.broker_users import visitors_address
-from kcm_devsystem.identities import OPERATOR, SYSTEM, Member, Trust
+from kcm_devsystem.identities import OPERATOR, SYSTEM
 from kcm_devsystem.root_keys import RootKeys as Softkeys
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import load_identity
@@ -53,14 +56,15 @@ def filler(number: int) -> str:
 class Filling:
     """Writes records to one region in the names of an operator and of a Core."""
 
-    def __init__(self, at: System, region: str, connection: Connection) -> None:
+    def __init__(self, at: System, region: str, connection: Connection, vault: Connection) -> None:
         trust, core = Trust(at.options.directory), Member(Role.CORE, region, 1)
         self._region: Final = region
         self._regions: Final = at.regions
         self._directory: Final = at.options.directory
         self._second_store: Final = self._directory / "keystore" / region
         self._connection: Final = connection
-        self._operator: Final = load_identity(OPERATOR, str(trust.operator_key), SYSTEM)
+        self._vault: Final = vault
+        self._operator: Final = load_identity(OPERATOR, str(trust.key(OPERATOR)), SYSTEM)
         self._core: Final = load_identity(core.name, str(trust.key(core.name)), SYSTEM)
         self._roster: Final = _roster_version(trust.roster.read_bytes())
         self._slots: Final = asyncio.Semaphore(AT_ONCE)
@@ -127,7 +131,7 @@ class Filling:
     async def _keys(self, record: bytes, *key: str) -> None:
         await asyncio.to_thread(_write, self._second_store / ".".join(key), record)
         async with self._slots:
-            await put(self._connection, subjects.bucket_subject(subjects.KEYS_BUCKET, *key), record)
+            await put(self._vault, subjects.bucket_subject(subjects.KEYS_BUCKET, *key), record)
 
     @staticmethod
     async def _all(one: Callable[[T], Awaitable[None]], todo: Iterable[T]) -> None:
@@ -146,16 +150,19 @@ class Filling:
 async def filling(at: System, region: str) -> AsyncIterator[Filling]:
     """Connect as a Core of the region does."""
     connection = Connection(region_account(at, region), "bench-filling")
-    await connection.start()
+    vault = Connection(region_account(at, region, Account.VAULT), "bench-filling")
     try:
-        yield Filling(at, region, connection)
+        await connection.start()
+        await vault.start()
+        yield Filling(at, region, connection, vault)
     finally:
+        await vault.close()
         await connection.close()
 
 
-def region_account(at: System, region: str) -> BusAddress:
-    """The account of a region's broker in which its stores and its control stream are."""
-    return visitors_address(at.context, at.options.directory, region)
+def region_account(at: System, region: str, account: Account = Account.REGION) -> BusAddress:
+    """An account of a region's broker; the usual one has its control stream and its registry."""
+    return visitors_address(at.context, at.options.directory, region, account)
 
 
 def _roster_version(signed: bytes) -> int:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Final
 
-import nats
 from kcm_schemas import data_subjects, subjects
 from kcm_schemas.audit import AuditBatch, AuditEvent
 from kcm_schemas.codec import decode, encode
@@ -29,6 +28,7 @@ from nats.aio.client import Client as Nats
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from benchmarks.bare import connected, written
 from benchmarks.kill.living import SERVICE, System
 from benchmarks.scale.filling import region_account
 
@@ -115,17 +115,11 @@ class Turned:
 async def listening(at: System, region: str) -> AsyncIterator[tuple[Nats, Uses]]:
     """A connection to a region's broker, and the uses of keys that are told there."""
     address, uses = region_account(at, region), Uses()
-    password = address.login_file.read_text().strip()
-    client = await nats.connect(
-        address.url, user=address.user, password=password, inbox_prefix=address.inbox
-    )
-    try:
+    async with connected(address) as client:
         await client.subscribe(subjects.control_all(region), cb=uses.control)
         await client.subscribe(subjects.audit_all(region), cb=uses.audit)
-        await client.flush()
+        await written(client)
         yield client, uses
-    finally:
-        await client.close()
 
 
 def from_both_ends(tenants: Sequence[str]) -> list[str]:

@@ -16,7 +16,6 @@ from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.state import Entry, Kind
 from kcm_schemas.roster import Role
 
-from tests.chaos import removal
 from tests.chaos.journal import Journal
 from tests.chaos.links import Links
 
@@ -45,9 +44,6 @@ class Plant:
         started = system.up(self.options, lambda _: None)
         self._entries = {entry.process.name: entry for entry in started.entries}
         self._ours.update(entry.process.pid for entry in started.entries)
-        for server in self.of_role("region"):
-            removal.allow(topology.config_path(self.root, server))
-            self._signal(server, signal.SIGHUP)
         return started.context
 
     def down(self) -> None:

@@ -14,13 +14,15 @@ from collections.abc import AsyncIterator, Callable
 
 from kcm import Admin, ClientContext
 from kcm._internal import statements
+from kcm_broker.roles import Account
 from kcm_devsystem import topology
 from kcm_devsystem.broker_users import visitors_address
 from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.provision import provision_region
+from kcm_runtime.nats.provision import VAULT_STREAMS, provision_region
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 from nats.js import errors as js_errors
+from nats.js.api import StreamInfo
 
 from tests.chaos import removal
 from tests.chaos.history import History, TenantSpec
@@ -83,14 +85,16 @@ class Repair:
 
     async def remove(self, by: str, node: str) -> None:
         """Ask a server to take a node of its cluster off the list of nodes."""
-        port = removal.port_of(topology.config_path(self._plant.root, by))
-        wrong = await removal.remove(port, node)
+        root, region = self._plant.root, self._plant.region_of(by)
+        address = removal.address(root, region, topology.config_path(root, by))
+        wrong = await removal.remove(address, node)
         self._note(f"{node} was removed from its cluster {wrong and f'or not: {wrong}'}")
 
     async def change(self, region: str, stream: str) -> None:
         """Have a stream's configuration written once more: to be ended in the middle of that."""
         with contextlib.suppress(KcmError, nats_errors.Error, js_errors.Error, TimeoutError):
-            async with self._operator(region) as connection:
+            account = Account.VAULT if stream in VAULT_STREAMS else Account.REGION
+            async with self._operator(region, account) as connection:
                 info = await connection.jetstream().stream_info(stream)
                 await connection.jetstream().update_stream(info.config)
 
@@ -99,8 +103,7 @@ class Repair:
         until = CLOCK.elapsed() + COPY_S
         while CLOCK.elapsed() < until:
             with contextlib.suppress(KcmError, nats_errors.Error, js_errors.Error, TimeoutError):
-                async with self._operator(region) as connection:
-                    found = await connection.jetstream().streams_info()
+                found = await self._streams(region)
                 groups = [info.cluster for info in found if info.cluster]
                 if found and all(
                     peer.current and not peer.offline
@@ -123,19 +126,32 @@ class Repair:
         return True
 
     async def _provision(self, region: str) -> None:
-        async with self._operator(region) as connection:
-            before = {info.config.name for info in await connection.jetstream().streams_info()}
+        before = {info.config.name or "" for info in await self._streams(region)}
+        async with (
+            self._operator(region) as connection,
+            self._operator(region, Account.VAULT) as vault,
+        ):
             replicas = len(self._plant.nodes(region))
-            await provision_region(connection, region, vault_bus=connection, replicas=replicas)
-            after = {info.config.name for info in await connection.jetstream().streams_info()}
+            await provision_region(connection, region, vault_bus=vault, replicas=replicas)
+        after = {info.config.name or "" for info in await self._streams(region)}
         if after > before:
             self._note(f"{region} was provisioned again: {', '.join(sorted(after - before))}")
 
+    async def _streams(self, region: str) -> list[StreamInfo]:
+        """Every stream of a region, those of both accounts."""
+        found: list[StreamInfo] = []
+        for account in (Account.REGION, Account.VAULT):
+            async with self._operator(region, account) as connection:
+                found += await connection.jetstream().streams_info()
+        return found
+
     @contextlib.asynccontextmanager
-    async def _operator(self, region: str) -> AsyncIterator[Connection]:
-        connection = Connection(
-            visitors_address(self._context, self._context.path.parent, region), "chaos-operator"
-        )
+    async def _operator(
+        self, region: str, account: Account = Account.REGION
+    ) -> AsyncIterator[Connection]:
+        root = self._context.path.parent
+        address = visitors_address(self._context, root, region, account)
+        connection = Connection(address, "chaos-operator")
         try:
             await connection.start()
             yield connection

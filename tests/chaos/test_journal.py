@@ -28,6 +28,7 @@ def journal(tmp_path, system):
             [
                 'instance = "auditor"',
                 'region = "eu"',
+                "development = true",
                 f'root_public = "{system.identity("root").public.hex()}"',
                 f'roster = "{system.write_roster()}"',
                 f'identity = "{system.key_path("auditor")}"',

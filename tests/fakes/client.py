@@ -9,14 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
 from kcm._internal.client_context import ClientContext
 from kcm._internal.rpc import Environment
 from kcm.errors import Unavailable
+from kcm_broker import signers
+from kcm_broker.claims import User, user_token
+from kcm_broker.signers import Signers
 from kcm_runtime.config import BusAddress
 from kcm_runtime.files.identity_file import create_identity
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
 from kcm_schemas import data_subjects, limits, record
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -197,6 +204,8 @@ class FakeSystem:
                 core.mates[f"core-{region}-2"] = self._fake(region, f"core-{region}-2")
         self.unreachable: set[str] = set()
         self.forgotten: set[str] = set()
+        self.signed: set[str] = set()
+        self.app = ""
         self.context_file = self.write_context()
 
     def context(self) -> ClientContext:
@@ -204,13 +213,16 @@ class FakeSystem:
         return ClientContext.load(self.context_file)
 
     async def open(self, address: BusAddress, name: str) -> FakeGateway | FakeCore:
-        """The opener: the user's name decides who is on the other side."""
+        """The opener: the place of the inboxes decides who is on the other side."""
         assert name.startswith("kcm-")
-        assert address.password_file.read_text() == f"{address.user}-password\n"
         region = address.url.removeprefix("nats://")
+        role = address.inbox.removeprefix("_INBOX.")
+        user = {"application": "app"}.get(role, role)
+        assert address.credentials == self.directory / f"{region}.{user}.creds"
+        assert credentials.read(address.credentials)
         if region in self.unreachable:
             raise Unavailable("no connection")
-        if address.user == "operator":
+        if user == "operator":
             return self.cores[region]
         self.gateways[region].closed = False
         return self.gateways[region]
@@ -243,6 +255,20 @@ class FakeSystem:
         self.forgotten.add(region)
         self.write_context()
 
+    def let_sign(self, *regions: str) -> None:
+        """The operator gets the keys that sign credentials of applications in these regions."""
+        for region in regions:
+            keys = {role: SigningKey.generate(KeyKind.ACCOUNT) for role in signers.SIGNED}
+            account = SigningKey.generate(KeyKind.ACCOUNT).public
+            signers.write(self.directory / f"{region}.signers", Signers(account, keys))
+            self.signed.add(region)
+        self.write_context()
+
+    def name_app(self, name: str) -> None:
+        """The context names this application."""
+        self.app = name
+        self.write_context()
+
     def everywhere(self, noun: str, verb: str, handler: Handler) -> None:
         """Answer one noun and verb alike in every region."""
         for core in self.cores.values():
@@ -266,23 +292,38 @@ class FakeSystem:
     def write_context(self) -> Path:
         """Write the roster and the context as they are now; returns the context's file."""
         (self.directory / "roster").write_bytes(encode(self.root.sign(Kind.ROSTER, self.roster)))
-        for user in ("app", "operator"):
-            (self.directory / f"{user}.password").write_text(f"{user}-password\n")
-        regions = "".join(
-            f'[regions.{region}]\nurl = "nats://{region}"\napp_user = "app"\n'
-            'app_password_file = "app.password"\noperator_user = "operator"\n'
-            'operator_password_file = "operator.password"\n'
-            for region in REGIONS
-            if region not in self.forgotten
-        )
+        regions = ""
+        for region in REGIONS:
+            for user in ("app", "operator"):
+                path = self.directory / f"{region}.{user}.creds"
+                if not path.exists():
+                    path.write_text(_credentials(user))
+                path.chmod(0o600)
+            if region not in self.forgotten:
+                regions += (
+                    f'[regions.{region}]\nurl = "nats://{region}"\n'
+                    f'app_credentials = "{region}.app.creds"\n'
+                    f'operator_credentials = "{region}.operator.creds"\n'
+                )
+            if region in self.signed - self.forgotten:
+                regions += f'signers = "{region}.signers"\n'
+        app = f'[app]\nname = "{self.app}"\nkey = "{self.app}.key"\n' if self.app else ""
         path = self.directory / "context.toml"
         path.write_text(
-            f'version = 1\nsystem = "acme"\nroot_public = "{self.root.public.hex()}"\n'
+            f'version = 2\nsystem = "acme"\nroot_public = "{self.root.public.hex()}"\n'
             'roster = "roster"\n'
-            f'default_region = "eu"\n{regions}[operator]\nname = "alice"\nkey = "alice.key"\n'
+            f'default_region = "eu"\n{regions}[operator]\nname = "alice"\nkey = "alice.key"\n{app}'
         )
         return path
 
 
 def _region(name: str) -> Region:
     return Region(region=name, seal_key_id=bytes(16))
+
+
+@cache
+def _credentials(user: str) -> str:
+    """Return the credentials of a user whom some account lets in."""
+    signer, key = SigningKey.generate(KeyKind.ACCOUNT), SigningKey.generate(KeyKind.USER)
+    token = user_token(signer, signer.public, User(key.public, user), 1_700_000_000)
+    return credentials.to_text(Credentials(token, key))

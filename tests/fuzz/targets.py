@@ -19,8 +19,17 @@ from typing import Final
 
 from kcm._internal import file_format
 from kcm_auditor.journal.format import START, BadLine, Entry, Incident, IncidentKind, read, write
+from kcm_broker import tokens
+from kcm_broker.accounts import ScopeId, issue_user
+from kcm_broker.claims import User
+from kcm_broker.roles import Account, Role
+from kcm_broker.tokens import TokenKind
 from kcm_core.providers.uri import parse as parse_uri
 from kcm_core.providers.uri_parts import L1UriError
+from kcm_runtime.clock import SystemClock
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials
+from kcm_runtime.nats.nkeys import SEED_LENGTH, KeyKind, SigningKey
 from kcm_schemas import data_subjects, limits, record, subjects
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -40,6 +49,8 @@ _MODELS: Final = models()
 _SUBJECT: Final = data_subjects.core("eu", "core-eu", "unwrap", "acme", "crm")
 _OPEN: Final = data_subjects.core_session("eu", "core-eu", "open")
 _OPEN_OPERATOR: Final = data_subjects.core_session("eu", "core-eu", data_subjects.OPEN_OPERATOR)
+_OPEN_APP: Final = data_subjects.core_session("eu", "core-eu", data_subjects.OPEN_APP)
+_SIGNER: Final = SigningKey.generate(KeyKind.ACCOUNT)
 _ORDER: Final = subjects.admin_at("eu", "link", "put", "core-eu")
 
 
@@ -116,6 +127,34 @@ def orders(data: bytes) -> None:
     assert len(core.keys.operator_sessions) == known
     assert not [kind for kind, _ in core.events if kind.startswith("admin.")]
     _canonical(SealedAdmin, data)
+
+
+def applications(data: bytes) -> None:
+    """What opens an application's session at a Core: bytes that no application signed open none."""
+    core = _core()
+    _refused(core.keys.begin(_OPEN_APP, data))
+
+
+def logins(data: bytes) -> None:
+    """What a client enters a broker with: its token, its credentials, and what signs both."""
+    text = data.decode("utf-8", "replace")
+    for attempt in (
+        lambda: tokens.verify(text, TokenKind.USER, {_SIGNER.public}),
+        lambda: tokens.verify(text, TokenKind.ACCOUNT, {_SIGNER.public}),
+        lambda: SigningKey.from_seed(text),
+    ):
+        try:
+            attempt()
+        except KcmError as error:
+            assert error.code in {*REFUSALS, Code.FORBIDDEN}, error
+        else:
+            assert len(text) == SEED_LENGTH, "no token of these bytes has a signature"
+    try:
+        found = credentials.from_text(text)
+    except KcmError as error:
+        assert error.code in REFUSALS, error
+        return
+    assert credentials.from_text(credentials.to_text(found)).token == found.token
 
 
 def replies(data: bytes) -> None:
@@ -233,6 +272,16 @@ def _files() -> Iterator[bytes]:
     yield head + file_format.frame(b"a") + file_format.frame(b"")
 
 
+def _logins() -> Iterator[bytes]:
+    scope = ScopeId(Role.APPLICATION, Account.REGION)
+    key, account = SigningKey.generate(KeyKind.USER), SigningKey.generate(KeyKind.ACCOUNT)
+    user = User(key.public, "shop", ("decrypt.acme.mail",))
+    token = issue_user(account, scope, account.public, user, SystemClock())
+    yield token.encode()
+    yield key.seed().encode()
+    yield credentials.to_text(Credentials(token, key)).encode()
+
+
 TARGETS: Final = {
     "messages": Target(messages, _bodies),
     "envelopes": Target(envelopes, _statements),
@@ -241,6 +290,8 @@ TARGETS: Final = {
     "tickets": Target(tickets, lambda: _vectors("channel", "ticket")),
     "requests": Target(requests, lambda: _vectors("channel", "request")),
     "orders": Target(orders, _bodies),
+    "applications": Target(applications, lambda: _vectors("channel", "ticket")),
+    "logins": Target(logins, _logins),
     "replies": Target(replies, lambda: _vectors("channel", "reply", "refusal")),
     "uris": Target(uris, _uris),
     "journal": Target(journal, _lines),

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import nats
 from kcm_auditor.journal.format import Batch, Entry, Incident, read
-from kcm_broker.role_users import inbox, user_rights
+from kcm_broker.rights import rights
+from kcm_broker.roles import Account, inbox_prefix
+from kcm_broker.roles import Role as BrokerRole
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.audit.stream_size import audit_config
@@ -33,6 +35,15 @@ from nats.js.errors import NotFoundError
 from tests.audit_rig import REGION, System
 
 SERVER = Path(sys.executable).with_name("nats-server")
+
+
+def permissions(region: str, instance: str) -> dict[str, object]:
+    """An Auditor's permissions, for a server without an operator."""
+    found = rights(BrokerRole.AUDITOR, Account.REGION, region, instance)
+    return {
+        "publish": {"allow": list(found.publish)},
+        "subscribe": {"allow": list(found.subscribe)},
+    }
 
 
 @dataclass
@@ -62,7 +73,7 @@ class Broker:
                         {
                             "user": "auditor",
                             "password": "pw",
-                            "permissions": user_rights(self.region, "auditor").block(),
+                            "permissions": permissions(self.region, "auditor"),
                         },
                     ],
                 }
@@ -108,7 +119,7 @@ class Broker:
             connect_timeout=1,
             reconnect_time_wait=0.02,
             error_cb=_quiet,
-            inbox_prefix=inbox("operator", "olga"),
+            inbox_prefix=inbox_prefix(BrokerRole.OPERATOR, "olga"),
         )
         try:
             yield client
@@ -162,6 +173,7 @@ class Rig:
         lines = [
             'instance = "auditor"',
             f'region = "{self.broker.region}"',
+            "development = true",
             f'root_public = "{self.system.identity("root").public.hex()}"',
             f'roster = "{self.system.write_roster()}"',
             f'identity = "{self.system.key_path("auditor")}"',
@@ -271,7 +283,7 @@ def _bus(broker: Broker) -> list[str]:
         f'url = "{address.url}"',
         'user = "auditor"',
         f'password_file = "{address.password_file}"',
-        f'inbox = "{inbox("auditor", "auditor")}"',
+        f'inbox = "{inbox_prefix(BrokerRole.AUDITOR, "auditor")}"',
     ]
 
 

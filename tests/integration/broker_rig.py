@@ -152,9 +152,8 @@ def start(directory, name, text):
     ports = directory / f"nats-server_{process.pid}.ports"
     processes.wait_ready(process, ReadyFile(ports))
     found = read_when_written(ports)
-    # The file has no port for leaf nodes.
     leaf = re.search(r"leafnode connections on [^ ]*:(\d+)", process.log_path.read_text())
-    port = urlparse(found["nats"][0]).port
+    port = urlparse(found["nats"][0]).port  # the file has none for leaf nodes
     return Server(process, port, int(leaf[1]) if leaf else 0, directory)
 
 
@@ -220,6 +219,7 @@ def start_backbone(directory, realm, ca):
         realm.trust(directory / "accounts"),
         HOST,
         -1,
+        ca.directory / "ca.pem",
     )
     return start(directory, "backbone", configuration.backbone_text(node))
 

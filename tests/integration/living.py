@@ -16,10 +16,10 @@ from typing import Any, Self
 from kcm import Admin, ClientContext
 from kcm._internal import statements
 from kcm._internal.kills import Kills
+from kcm_broker.roles import Account
 from kcm_devsystem import processes, state, system
 from kcm_devsystem.applications import allow_everything
 from kcm_devsystem.broker_users import visitors_address
-from kcm_devsystem.brokers import Account
 from kcm_devsystem.configs import ready_file
 from kcm_devsystem.instances import start_member
 from kcm_devsystem.processes import ReadyFile
@@ -27,6 +27,7 @@ from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.state import Entry
 from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.provision import provision_region
 from kcm_schemas import data_subjects
 from kcm_schemas.codec import encode
 from kcm_schemas.data import (
@@ -123,6 +124,14 @@ class Living:
     ) -> AbstractAsyncContextManager[Connection]:
         """An attacker in an account of a region."""
         return self.visitor(account, region)
+
+    async def provision(self, region: str = EU) -> None:
+        """Make the streams that are missing, as an operator does with what provisioning needs."""
+        async with (
+            self.visitor(Account.REGION, region) as connection,
+            self.visitor(Account.VAULT, region) as vault,
+        ):
+            await provision_region(connection, region, vault_bus=vault)
 
     async def tenant(
         self,

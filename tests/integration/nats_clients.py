@@ -1,14 +1,22 @@
 """Clients of a system's brokers, and a hostile leaf node in the place of a region's broker."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import secrets
+import ssl
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import nats
-from kcm_devsystem.brokers import Account, Role
+from kcm_broker.roles import Account
+from kcm_deployment.broker_files import BACKBONE, LINKS
+from kcm_devsystem.configs import visitor
 from kcm_devsystem.topology import Topology
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials
+from kcm_runtime.nats.login import Login
 from nats.aio.client import Client
 from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
@@ -19,18 +27,21 @@ SECONDS = 20.0
 
 @contextlib.asynccontextmanager
 async def connected(system: Topology, region: str, account: Account) -> AsyncIterator[Client]:
-    spec = system.region(region)
-    login = spec.login(Role.VISITOR, account)
-    client = await nats.connect(
-        spec.url,
-        user=login.user,
-        password=login.password,
-        allow_reconnect=False,
-    )
+    address = visitor(system, region, account)
+    if account is Account.CONTROL:
+        # Only what is sent to a Core's inbox comes back over the links.
+        address = address.model_copy(update={"inbox": "_INBOX.core.visitor"})
+    client = await nats.connect(address.url, allow_reconnect=False, **Login(address).options())
     try:
         yield client
     finally:
         await client.close()
+
+
+async def written(client: Client) -> None:
+    """Wait until the broker has read all: the first PING goes before what waits to be written."""
+    await client.flush()
+    await client.flush()
 
 
 class Heard:
@@ -46,7 +57,7 @@ class Heard:
 
     async def listen(self, client: Client, subject: str) -> "Heard":
         await client.subscribe(subject, cb=self.hear)
-        await client.flush()
+        await written(client)
         return self
 
     async def until(self, subject: str) -> None:
@@ -75,18 +86,36 @@ async def ask(client: Client, subject: str):
                 return await client.request(subject, b"", timeout=1.0)
 
 
-async def greeted(host: str, port: int, user: str, password: str) -> bytes:
+def login_of(made: Credentials, nonce: str) -> dict[str, str]:
+    """What a client says of itself: its token, and the server's nonce under its signature."""
+    signed = base64.urlsafe_b64encode(made.key.sign(nonce.encode())).decode().rstrip("=")
+    return {"jwt": made.token, "sig": signed}
+
+
+async def opened(
+    host: str, port: int, ca: Path, own: Path | None = None
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that speaks TLS from the first byte; ``own`` is the client's certificate."""
+    context = ssl.create_default_context(cafile=str(ca))
+    if own is not None:
+        context.load_cert_chain(own, own.with_suffix(".key"))
+    return await asyncio.open_connection(host, port, ssl=context)
+
+
+async def greeted(host: str, port: int, ca: Path, made: Credentials | None) -> bytes:
     """Log in by hand and return the server's answer: the client leaks a refused connection."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await opened(host, port, ca)
     try:
         async with asyncio.timeout(SECONDS):
-            await reader.readline()
-            login = json.dumps({"user": user, "pass": password, "verbose": False})
-            writer.write(b"CONNECT " + login.encode() + b"\r\nPING\r\n")
-            return await reader.readline()
+            nonce = json.loads((await reader.readline()).removeprefix(b"INFO "))["nonce"]
+            login = login_of(made, nonce) if made else {}
+            said = json.dumps(login | {"verbose": False})
+            writer.write(b"CONNECT " + said.encode() + b"\r\nPING\r\n")
+            while (line := await reader.readline()).startswith(b"INFO "):
+                pass
+            return line
     finally:
-        writer.close()
-        await writer.wait_closed()
+        writer.transport.abort()
 
 
 class RogueLeaf:
@@ -97,13 +126,13 @@ class RogueLeaf:
 
     @classmethod
     async def join(cls, system: Topology, region: str) -> "RogueLeaf":
-        backbone = system.backbone
-        reader, writer = await asyncio.open_connection(backbone.host, backbone.leaf_port)
-        assert (await reader.readline()).startswith(b"INFO ")
-        leaf = next(leaf for leaf in backbone.leaves if leaf.region == region)
+        backbone, brokers = system.backbone, system.brokers
+        ca = brokers.certificates(BACKBONE).ca
+        own = brokers.certificates(LINKS).certificate(system.region(region).server_name)
+        reader, writer = await opened(backbone.host, backbone.leaf_port, ca, own)
+        nonce = json.loads((await reader.readline()).removeprefix(b"INFO "))["nonce"]
         connect = {
-            "user": leaf.region,
-            "pass": leaf.password,
+            **login_of(credentials.read(brokers.link_file(region)), nonce),
             "version": "2.15.1",
             "server_id": "N" + secrets.token_hex(27).upper(),
             "name": "rogue",
@@ -120,18 +149,15 @@ class RogueLeaf:
         self._writer.write(f"LS+ {subject}\r\n".encode())
 
     async def heard_until(self, marker: bytes) -> bytes:
-        """Read what the backbone sends until ``marker`` comes."""
+        """Read what the backbone sends until ``marker`` comes, or until it ends the link."""
         text = b""
         async with asyncio.timeout(SECONDS):
-            while marker not in text:
-                part = await self._reader.readline()
-                if not part:
-                    raise AssertionError(text)
-                text += part
-                if part.startswith(b"PING"):
-                    self._writer.write(b"PONG\r\n")
+            with contextlib.suppress(ConnectionError):
+                while marker not in text and (part := await self._reader.readline()):
+                    text += part
+                    if part.startswith(b"PING"):
+                        self._writer.write(b"PONG\r\n")
         return text
 
     async def close(self) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
+        self._writer.transport.abort()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from kcm import Admin
 from kcm._internal.kills import Kills
+from kcm_broker.roles import Account
 from kcm_devsystem import processes, state, system, topology
 from kcm_devsystem.state import Entry
 from kcm_runtime.nats.ports import NobodyListens
-from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.streams import last
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
@@ -69,11 +69,17 @@ class Region(Living):
 
     async def provisioned(self):
         """What provisioning made that was not there."""
-        async with self.operator() as connection:
-            before = {info.config.name for info in await connection.jetstream().streams_info()}
-            await provision_region(connection, EU, vault_bus=connection)
-            after = {info.config.name for info in await connection.jetstream().streams_info()}
-        return after - before
+        before = await self._streams()
+        await self.provision()
+        return await self._streams() - before
+
+    async def _streams(self):
+        found = set()
+        for account in (Account.REGION, Account.VAULT):
+            async with self.visitor(account) as connection:
+                told = await connection.jetstream().streams_info()
+            found |= {info.config.name for info in told}
+        return found
 
     async def stored(self, hold_id):
         """Whether the region's stream has a message under the hold's place."""

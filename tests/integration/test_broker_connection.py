@@ -84,7 +84,7 @@ async def test_a_gateway_reaches_a_core_and_an_application_only_its_grants(regio
             subjects.admin("eu", "hold", "put"),
             "$JS.API.INFO",
         ):
-            assert await refusal(app, subject) is Code.DEADLINE_EXCEEDED, subject
+            assert await refusal(app, subject) is Code.UNAVAILABLE, subject
         assert len(seen) == heard
     finally:
         for connection in (app, gateway, core):

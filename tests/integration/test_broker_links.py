@@ -46,7 +46,7 @@ def world(tmp_path, ca):
             credentials.write(path, leaves[region])
             url = f"tls://{rig.HOST}:{middle.leaf_port}"
             control = realms[region].accounts[Account.CONTROL].public
-            link = configuration.Link((url,), control, path)
+            link = configuration.Link((url,), control, path, ca.tls(f"{region}-1"))
             running.append(rig.start_region(tmp_path / region, realms[region], ca, link))
         yield backbone, middle, realms, dict(zip(REGIONS, running[1:], strict=True)), leaves
     finally:

@@ -159,35 +159,35 @@ async def test_what_happened_is_recorded(kcm: Shell, living: Living) -> None:
 
 
 def test_a_broker_that_is_not_there_is_told_at_once(kcm: Shell, living: Living) -> None:
-    context = changed(kcm, living.context.app_address(EU).url, "nats://127.0.0.1:9")
+    context = changed(kcm, living.context.app_address(EU).url, "tls://127.0.0.1:9")
     done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.UNAVAILABLE)
     assert "no program listens" in json.loads(done.stderr)["detail"]
 
 
-def test_a_wrong_password_is_told(kcm: Shell, living: Living) -> None:
-    wrong = kcm.directory / "wrong"
-    wrong.write_text("wrong\n")
-    right = living.context.operator_address(EU).password_file
+def test_credentials_of_another_region_are_told(kcm: Shell, living: Living) -> None:
+    right, wrong = (living.context.operator_address(region).credentials for region in (EU, US))
     context = changed(kcm, str(right), str(wrong))
     done = kcm("tenant", "list", "--region", EU, context=context, expect=Exit.USAGE)
     said = json.loads(done.stderr)
-    assert "no such user, or another password" in said["detail"]
+    assert "rejects these credentials" in said["detail"]
     assert str(wrong) in said["hint"]
     (kcm.directory / "plain").write_bytes(b"x")
     options = ("--region", EU, "--tenant", "acme", "--service", "files")
-    wrong.write_bytes(b"\xff")
-    done = kcm("encrypt", "plain", *options, context=context_of_apps(kcm, living, wrong), expect=2)
-    assert f"{wrong} is not UTF-8 text" in json.loads(done.stderr)["detail"]
+    bad = kcm.directory / "bad.creds"
+    bad.write_bytes(b"\xff")
+    bad.chmod(0o600)
+    done = kcm("encrypt", "plain", *options, context=context_of_apps(kcm, living, bad), expect=2)
+    assert str(bad) in json.loads(done.stderr)["detail"]
 
 
-def context_of_apps(kcm: Shell, living: Living, password: Path) -> Path:
-    """A context whose applications have another password file."""
-    return changed(kcm, str(living.context.app_address(EU).password_file), str(password))
+def context_of_apps(kcm: Shell, living: Living, credentials: Path) -> Path:
+    """A context whose applications have other credentials."""
+    return changed(kcm, str(living.context.app_address(EU).credentials), str(credentials))
 
 
-def test_a_kill_goes_on_where_one_region_has_another_password(kcm: Shell, living: Living) -> None:
+def test_a_kill_goes_on_where_one_region_lacks_credentials(kcm: Shell, living: Living) -> None:
     name = asyncio.run(living.tenant())
-    right = living.context.operator_address(EU).password_file
+    right = living.context.operator_address(EU).credentials
     context = changed(kcm, str(right), str(kcm.directory / "missing"))
     status = json.loads(kcm("kill", name, context=context).stdout)
     assert status["complete"]
@@ -195,7 +195,7 @@ def test_a_kill_goes_on_where_one_region_has_another_password(kcm: Shell, living
 
 def test_a_kill_goes_through_the_region_that_is_there(kcm: Shell, living: Living) -> None:
     name = asyncio.run(living.tenant())
-    context = changed(kcm, living.context.app_address(EU).url, "nats://127.0.0.1:9")
+    context = changed(kcm, living.context.app_address(EU).url, "tls://127.0.0.1:9")
     status = json.loads(kcm("kill", name, context=context).stdout)
     assert status["complete"] is True
     kcm("lift", status["hold_id"], "--reason", "over")
@@ -260,5 +260,5 @@ def test_the_blocking_client_needs_no_loop(living: Living) -> None:
 def changed_context(living: Living) -> Path:
     path = living.directory / "elsewhere.toml"
     text = living.context.path.read_text()
-    path.write_text(text.replace(living.context.app_address(EU).url, "nats://127.0.0.1:9"))
+    path.write_text(text.replace(living.context.app_address(EU).url, "tls://127.0.0.1:9"))
     return path

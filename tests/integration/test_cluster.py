@@ -8,10 +8,13 @@ import time
 import pytest
 from kcm._internal.transport import open_nats
 from kcm.errors import Unavailable
+from kcm_broker.roles import Account, Role
+from kcm_deployment import settings_files
+from kcm_deployment.broker_files import SETUP
+from kcm_deployment.settings_files import to_toml
 from kcm_devsystem import processes, setup, topology
-from kcm_devsystem.broker_users import Users, password_path
-from kcm_devsystem.brokers import Account, Role
-from kcm_devsystem.configs import bus, to_toml
+from kcm_devsystem.broker_users import Users
+from kcm_devsystem.configs import bus_files, visitor
 from kcm_runtime.config import BusAddress, load
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import put
@@ -35,24 +38,16 @@ def cluster(tmp_path):
 
 
 def address_of(plan) -> BusAddress:
-    password = password_path(plan.root, REGION, Role.VISITOR, Account.REGION)
-    return BusAddress(
-        **bus(plan.region(REGION), Role.VISITOR, Account.REGION, password, name="test")
-    )
+    return visitor(plan, REGION)
 
 
 async def provisioned(plan):
     path = plan.root / "provision.toml"
-    told = bus(
-        plan.region(REGION),
-        Role.PROVISIONER,
-        Account.REGION,
-        password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION),
-        name="setup",
+    buses = (
+        bus_files(plan, REGION, Role.PROVISIONER, account, SETUP)
+        for account in (Account.REGION, Account.VAULT)
     )
-    path.write_text(
-        to_toml({"region": REGION, "replicas": 3, "region_bus": told, "vault_bus": told})
-    )
+    path.write_text(to_toml(settings_files.provisioning(REGION, *buses, SETUP, 3)))
     await setup.provision(load(setup.ProvisionConfig, str(path)))
 
 

@@ -2,18 +2,23 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm.ops.errors import NotProvisionedError, ProvisionError
+from kcm_broker.roles import Account, Role
+from kcm_deployment import settings_files
+from kcm_deployment.broker_files import SETUP
+from kcm_deployment.settings_files import to_toml
 from kcm_devsystem import ports, processes, setup, topology
-from kcm_devsystem.broker_users import Users, password_path
-from kcm_devsystem.brokers import Account, Role, login_name
-from kcm_devsystem.configs import bus, to_toml
+from kcm_devsystem.broker_users import Users
+from kcm_devsystem.configs import bus_files, visitor
 from kcm_devsystem.topology import Topology
-from kcm_runtime.config import BusAddress, load
+from kcm_runtime.config import load
+from kcm_runtime.nats.provision import VAULT_STREAMS
 from kcm_schemas import subjects
 
 from tests.integration.living import connected
@@ -39,32 +44,27 @@ def brokers(tmp_path: Path) -> Iterator[Topology]:
 
 def config_of(plan: Topology, *, replicas: int = 1, url: str = "") -> Path:
     """Write what the job reads; ``url`` is another broker than the region's."""
-    password = password_path(plan.root, REGION, Role.PROVISIONER, Account.REGION)
-    address = bus(plan.region(REGION), Role.PROVISIONER, Account.REGION, password, name="setup")
-    path = plan.root / "provision.toml"
-    content = {
-        "region": REGION,
-        "replicas": replicas,
-        "region_bus": address,
-        "vault_bus": address,
-    }
+    buses = (
+        bus_files(plan, REGION, Role.PROVISIONER, account, SETUP)
+        for account in (Account.REGION, Account.VAULT)
+    )
     if url:
-        address["url"] = url
-    path.write_text(to_toml(content))
+        buses = (replace(one, urls=[url]) for one in buses)
+    path = plan.root / "provision.toml"
+    path.write_text(to_toml(settings_files.provisioning(REGION, *buses, SETUP, replicas)))
     return path
 
 
 async def streams(plan: Topology) -> dict[str, int]:
     """Every stream of the region with its time of creation, in microseconds."""
-    config = load(setup.ProvisionConfig, str(config_of(plan)))
-    assert config.region_bus.user == login_name(Role.PROVISIONER, Account.REGION)
-    password = password_path(plan.root, REGION, Role.VISITOR, Account.REGION)
-    visitor = bus(plan.region(REGION), Role.VISITOR, Account.REGION, password, name="test")
-    async with connected(BusAddress(**visitor)) as connection:
-        return {
-            info.config.name or "": round(info.created.timestamp() * 1e6) if info.created else 0
-            for info in await connection.jetstream().streams_info()
-        }
+    found: dict[str, int] = {}
+    for account in (Account.REGION, Account.VAULT):
+        async with connected(visitor(plan, REGION, account)) as connection:
+            for info in await connection.jetstream().streams_info():
+                name = info.config.name or ""
+                assert (name in VAULT_STREAMS) == (account is Account.VAULT)
+                found[name] = round(info.created.timestamp() * 1e6) if info.created else 0
+    return found
 
 
 async def test_it_makes_what_is_missing_and_leaves_what_exists(brokers):
@@ -86,9 +86,9 @@ async def test_too_few_servers_for_the_replicas_are_an_error_and_not_fewer_repli
 
 async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(brokers):
     (port,) = ports.draw(1)
-    config = load(setup.ProvisionConfig, str(config_of(brokers, url=f"nats://127.0.0.1:{port}")))
+    config = load(setup.ProvisionConfig, str(config_of(brokers, url=f"tls://127.0.0.1:{port}")))
     told: list[str] = []
-    with pytest.raises(NotProvisionedError, match=f"no program listens at nats://127.0.0.1:{port}"):
+    with pytest.raises(NotProvisionedError, match=f"no program listens at tls://127.0.0.1:{port}"):
         await setup.provision(config, within_s=1, tell=told.append, tell_s=0.1)
     assert len(told) == 1
     assert "no program listens" in told[0]
@@ -96,7 +96,7 @@ async def test_a_broker_that_does_not_come_up_is_waited_for_and_then_told(broker
 
 def test_the_commands_code_says_that_a_retry_may_help(brokers, capsys):
     (port,) = ports.draw(1)
-    config = str(config_of(brokers, url=f"nats://127.0.0.1:{port}"))
+    config = str(config_of(brokers, url=f"tls://127.0.0.1:{port}"))
     code = run(["region", "provision", "--config", config, "--timeout", "1", "-o", "json"])
     assert code == Exit.UNAVAILABLE
     assert json.loads(capsys.readouterr().err)["error"] == "unavailable"

@@ -130,24 +130,21 @@ BASE = """
 instance = "core-eu-1"
 region = "eu"
 root_public = "{root}"
-roster = "r"
-identity = "i"
 state_dir = "s"
 key_store = "k"
+roster = "r"
+identity = "i"
 [secrets]
 seal_key = "x"
 [region_bus]
-url = "nats://x"
-user = "u"
-password_file = "p"
+url = "tls://x"
+credentials = "c"
 [control_bus]
-url = "nats://x"
-user = "u"
-password_file = "p"
+url = "tls://x"
+credentials = "c"
 [vault_bus]
-url = "nats://x"
-user = "u"
-password_file = "p"
+url = "tls://x"
+credentials = "c"
 """.format(root="0" * 64)
 
 

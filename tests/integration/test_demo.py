@@ -60,6 +60,7 @@ def test_it_does_the_main_job_on_ones_own_file(tmp_path):
     assert demo.returncode == 0, err
     told = json.loads(out)
     assert (told["records"], told["round_trips_ok"]) == (300, 300)
+    assert told["without_credentials"] == "refused"
     assert told["without_grant"] == "forbidden"
     assert told["stolen_gateway"] == "forbidden"
     assert told["past_the_gateway"] == "refused"

@@ -12,12 +12,17 @@ from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_broker.certificates import Authority
 from kcm_broker.roles import inbox_prefix
-from kcm_deployment.checks.permissions import attempts
-from kcm_deployment.checks.wire import check_wire
-from kcm_deployment.wire import Place, look
+from kcm_deployment.doctor.checks.permissions import attempts
+from kcm_deployment.doctor.checks.wire import check_wire
+from kcm_deployment.doctor.wire import Place, look
+from kcm_runtime.files.identity_file import create_identity
 from kcm_runtime.nats import credentials
 from kcm_runtime.nats.provision import KEYS, _wanted
 from kcm_schemas import subjects
+from kcm_schemas.codec import encode
+from kcm_schemas.roster import Instance, Role, Roster
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT
 
 from tests.integration import broker_rig as rig
 
@@ -57,11 +62,26 @@ def configuration(directory, buses):
     """A Core's file, with what it names."""
     state = directory / "state"
     state.mkdir(mode=0o700)
+    root = create_identity(ROOT, str(directory / "root"), "acme")
+    core = create_identity("core-1", str(directory / "identity"), "acme")
+    member = Instance(
+        instance="core-1",
+        role=Role.CORE,
+        region="eu",
+        public_key=core.public,
+        grants=[],
+        embedded=False,
+    )
+    roster = Roster(
+        system="acme", version=1, issued_ms=1, instances=[member], operators=[], regions=[]
+    )
+    signed = encode(root.sign(Kind.ROSTER, roster))
     lines = [
         'instance = "core-1"',
         'region = "eu"',
-        f'roster = "{secret(directory / "roster", b"x")}"',
-        f'identity = "{secret(directory / "identity", secrets.token_bytes(32))}"',
+        f'root_public = "{root.public.hex()}"',
+        f'roster = "{secret(directory / "roster", signed)}"',
+        f'identity = "{directory / "identity"}"',
         f'state_dir = "{state}"',
         f'[secrets]\nseal_key = "{secret(directory / "seal-key", secrets.token_bytes(32))}"',
     ]

@@ -1,11 +1,11 @@
-"""Somebody has the password of a broker: old records, an empty bucket, junk in the stream."""
+"""An attacker with a broker client's rights: old records, an empty bucket, junk in the stream."""
 
 import os
 
 import pytest
 from kcm import Admin
 from kcm._internal import statements
-from kcm_devsystem.brokers import Account
+from kcm_broker.roles import Account
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import limits, subjects
 from kcm_schemas.codec import encode

@@ -6,7 +6,7 @@ import os
 import pytest
 from kcm import Admin
 from kcm._internal import statements
-from kcm_devsystem.brokers import Account
+from kcm_broker.roles import Account
 from kcm_devsystem.identities import SYSTEM
 from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_runtime.nats.streams import last

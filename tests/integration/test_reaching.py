@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -136,36 +137,69 @@ async def refusal(address):
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_wrong_password_is_the_contexts_fault(broker, tmp_path):
-    (tmp_path / "wrong").write_text("wrong")
-    address = broker.address().model_copy(update={"password_file": tmp_path / "wrong"})
-    error = await refusal(address)
+async def test_a_wrong_password_is_the_contexts_fault(secure, address, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", secure.authority)
+    (tmp_path / "password").write_text("wrong")
+    where = f"tls://localhost:{secure.port}"
+    error = await refusal(address(where))
     assert isinstance(error, NotLetIn)
     assert isinstance(error, ContextError)
-    assert error.detail == (
-        f"the broker at {address.url} rejects {address.user}: no such user, or another password"
-    )
+    assert error.detail == f"the broker at {where} rejects u: no such user, or another password"
     report = explain(error)
     assert (report.exit_code, report.code) == (Exit.USAGE, "context")
-    assert str(tmp_path / "wrong") in report.hint
+    assert str(tmp_path / "password") in report.hint
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_password_file_that_is_missing_is_the_contexts_fault(broker, tmp_path):
-    """It is a failure of that region alone, as every other one is."""
-    address = broker.address().model_copy(update={"password_file": tmp_path / "none"})
+async def test_credentials_that_were_revoked_are_the_contexts_fault(broker):
+    await broker.revoke_visitor()
+    address = broker.address()
     error = await refusal(address)
+    assert isinstance(error, NotLetIn)
+    assert error.detail == (
+        f"the broker at {address.url} rejects these credentials: "
+        "they have expired, were revoked, or are for another broker"
+    )
+    report = explain(error)
+    assert (report.exit_code, report.code) == (Exit.USAGE, "context")
+    assert str(address.credentials) in report.hint
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_broker_of_another_authority_is_not_believed(broker, secure):
+    address = broker.address().model_copy(update={"ca": Path(secure.authority)})
+    error = await refusal(address)
+    assert isinstance(error, NotLetIn)
+    assert f"the certificate of the broker at {address.url} is not trusted" in error.detail
+    assert "`ca` in the context" in explain(error).hint
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("file", ["credentials", "password_file"])
+async def test_a_file_that_is_missing_is_the_contexts_fault(broker, address, tmp_path, file):
+    """It is a failure of that region alone, as every other one is."""
+    right = address(broker.address().url) if file == "password_file" else broker.address()
+    error = await refusal(right.model_copy(update={file: tmp_path / "none"}))
     assert isinstance(error, ContextError)
     assert f"cannot read {tmp_path / 'none'}" in error.detail
     assert explain(error).exit_code is Exit.USAGE
 
 
 @pytest.mark.usefixtures("quick")
-async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, tmp_path):
+async def test_a_password_file_that_is_no_text_is_the_contexts_fault(broker, address, tmp_path):
     (tmp_path / "odd").write_bytes(b"\xff\xfe")
-    error = await refusal(broker.address().model_copy(update={"password_file": tmp_path / "odd"}))
+    error = await refusal(address(broker.address().url, password_file=tmp_path / "odd"))
     assert isinstance(error, ContextError)
     assert error.detail == f"{tmp_path / 'odd'} is not UTF-8 text"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_file_that_has_no_credentials_is_the_contexts_fault(broker, tmp_path):
+    (tmp_path / "odd").write_bytes(b"\xff\xfe")
+    (tmp_path / "odd").chmod(0o600)
+    error = await refusal(broker.address().model_copy(update={"credentials": tmp_path / "odd"}))
+    assert isinstance(error, ContextError)
+    assert str(tmp_path / "odd") in error.detail
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from kcm import Admin
 from kcm.errors import Conflict
-from kcm_devsystem.brokers import Account
+from kcm_broker.roles import Account
 from kcm_runtime.nats.streams import last, put
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError

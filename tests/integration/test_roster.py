@@ -13,9 +13,10 @@ from kcm._internal import statements
 from kcm._internal.kills import Kills
 from kcm.cli.main import run
 from kcm.errors import ServiceError
+from kcm_broker.roles import Account
+from kcm_deployment.trust_files import Trust
 from kcm_devsystem import system
-from kcm_devsystem.brokers import Account
-from kcm_devsystem.identities import SYSTEM, Trust
+from kcm_devsystem.identities import SYSTEM
 from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_schemas import subjects
 from kcm_schemas.codec import encode

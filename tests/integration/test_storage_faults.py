@@ -9,12 +9,11 @@ import shutil
 from dataclasses import dataclass, replace
 
 import pytest
+from kcm_broker.roles import Account
 from kcm_devsystem import processes, topology
-from kcm_devsystem.broker_users import Users, password_path
-from kcm_devsystem.brokers import Account, Role
-from kcm_devsystem.configs import bus
+from kcm_devsystem.broker_users import Users
+from kcm_devsystem.configs import visitor
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.config import BusAddress
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.stream_follower import Follower, SequentialFollower
@@ -56,9 +55,7 @@ class Broker:
         processes.stop(self._running.values())
 
     def connection(self):
-        password = password_path(self.root, EU, Role.VISITOR, Account.REGION)
-        told = bus(self._plan.region(EU), Role.VISITOR, Account.REGION, password, name="test")
-        return Connection(BusAddress(**told), "test")
+        return Connection(visitor(self._plan, EU), "test")
 
 
 @pytest.fixture
@@ -259,7 +256,7 @@ async def test_whoever_lives_through_it_gives_the_stream_its_holds_back(region, 
 
 async def _empty_keys(region):
     """A purge is refused; a stream can still be deleted, and made again as it was."""
-    async with region.operator() as connection:
+    async with region.visitor(Account.VAULT) as connection:
         broker, stream = connection.jetstream(), subjects.bucket_stream(subjects.KEYS_BUCKET)
         with pytest.raises(APIError, match="purge not permitted"):
             await broker.purge_stream(stream)
@@ -269,7 +266,7 @@ async def _empty_keys(region):
 
 
 async def _garble_keys(region):
-    async with region.operator() as connection:
+    async with region.visitor(Account.VAULT) as connection:
         bucket = await connection.jetstream().key_value(subjects.KEYS_BUCKET)
         for key in await bucket.keys():
             await bucket.put(key, b"\xc1 something else")

@@ -11,9 +11,9 @@ from kcm import Admin
 from kcm._internal.core_calls import OPEN_S
 from kcm._internal.kills import Kills
 from kcm._internal.retry import AGAIN_S
+from kcm_broker.roles import Account
 from kcm_devsystem import processes, system
 from kcm_devsystem.errors import ProcessDiedError
-from kcm_runtime.nats.provision import provision_region
 from kcm_runtime.nats.streams import put
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.subjects import CONTROL_STREAM, REGISTRY_BUCKET, bucket_stream
@@ -95,7 +95,7 @@ async def test_a_lost_bucket_is_waited_for_and_never_looks_empty(one_core):
             assert info.value.retryable
             assert processes.is_running(core.process)
             # The backup is restored, and nobody has to start anything.
-            await provision_region(operator, EU, vault_bus=operator)
+            await one_core.provision()
             for message in stored:
                 await put(operator, message.subject, message.data)
             await one_core.serves(core)
@@ -115,7 +115,7 @@ async def test_a_core_does_not_serve_from_a_stream_that_may_be_emptied(one_core)
         one_core.sigkill(CORE)
         with pytest.raises(ProcessDiedError, match=r"KCM_CONTROL: max_msgs .*provision the region"):
             await one_core.restart(CORE)
-        await provision_region(operator, EU, vault_bus=operator)
+        await one_core.provision()
     await one_core.restart(CORE)
 
 
@@ -123,8 +123,8 @@ async def test_wrapped_keys_come_back_from_the_second_store(one_core):
     tenant = await one_core.tenant(kind="softkey")
     async with one_core.app() as app:
         sealed = (await encrypt(app, tenant, [b"x"])).records
-        async with one_core.operator() as operator:
-            broker = operator.jetstream()
+        async with one_core.visitor(Account.VAULT) as vault:
+            broker = vault.jetstream()
             config = (await broker.stream_info("KV_kcm-keys")).config
             await broker.delete_stream("KV_kcm-keys")
             await broker.add_stream(config)

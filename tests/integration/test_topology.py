@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from kcm_broker.roles import Account
+from kcm_deployment.broker_files import BACKBONE
 from kcm_devsystem import topology
-from kcm_devsystem.broker_users import Users
-from kcm_devsystem.brokers import Account, Role
+from kcm_devsystem.broker_users import Users, visitor_file
 from kcm_devsystem.processes import End, Process, is_running, stop
 from kcm_devsystem.topology import Topology
+from kcm_runtime.nats import credentials
+from kcm_runtime.nats.credentials import Credentials
 from nats.errors import NoRespondersError
 
 from tests.integration.nats_clients import (
@@ -26,11 +29,15 @@ from tests.integration.nats_clients import (
     ask,
     connected,
     greeted,
+    written,
 )
 
 HOLD_OF_A = f"kcm.v1.ctl.hold.{A}.tenant.x"
 RECEIPT_OF_A = f"kcm.v1.ctl.receipt.{A}.x"
 AFTER = f"kcm.v1.ctl.receipt.{A}.after"
+REFUSED = b"-ERR 'Authorization Violation"
+AFTER_C = f"kcm.v1.ctl.receipt.{C}.after"
+NEVER = b"never"
 HOLD_OF_B = f"kcm.v1.ctl.hold.{B}.tenant.x"
 
 
@@ -89,7 +96,7 @@ async def test_what_is_published_in_a_regions_own_account_stays_there(system):
 
         for subject in (data, HOLD_OF_A):
             await region.publish(subject, b"secret")
-        await region.flush()
+        await written(region)
         await local.until(HOLD_OF_A)
         await control.publish(AFTER, b"")
         await other_control.until(AFTER)
@@ -166,7 +173,7 @@ async def test_a_pull_is_answered_by_the_region_that_was_asked(system):
             await message.respond(b"from-b")
 
         await asked.subscribe(f"kcm.v1.ctl.pull.{B}.*", queue="cores", cb=answer)
-        await asked.flush()
+        await written(asked)
         await spied.until_linked(asker, C)
         await spied.until_linked(asked, B)
         assert (await ask(asker, PULL)).data == b"from-b"
@@ -200,54 +207,72 @@ async def test_nobody_asks_in_another_regions_name(system):
         assert PULL not in heard.subjects
 
 
-async def test_a_regions_password_admits_no_client_to_the_backbone(system):
-    backbone = system.backbone
-    for leaf in backbone.leaves:
-        answer = await greeted(backbone.host, backbone.port, leaf.region, leaf.password)
-        assert answer.startswith(b"-ERR 'Authorization Violation")
+async def test_a_regions_credentials_admit_no_client_to_the_backbone(system):
+    backbone, brokers = system.backbone, system.brokers
+    ca = brokers.certificates(BACKBONE).ca
+    for region in (A, B, C):
+        link = credentials.read(brokers.link_file(region))
+        answer = await greeted(backbone.host, backbone.port, ca, link)
+        assert answer.startswith(REFUSED)
 
 
-async def test_a_password_admits_its_own_user_only(system):
-    spec = system.region(A)
-    core, gateway = (spec.login(role, Account.REGION) for role in (Role.CORE, Role.GATEWAY))
-    assert await greeted(spec.host, spec.port, core.user, core.password) == b"PONG\r\n"
-    for user, password in ((core.user, gateway.password), ("", ""), (A, spec.leaf.password)):
-        answer = await greeted(spec.host, spec.port, user, password)
-        assert answer.startswith(b"-ERR 'Authorization Violation")
+async def test_credentials_admit_their_own_user_to_their_own_region_only(system):
+    spec, brokers = system.region(A), system.brokers
+    ca = brokers.certificates(A).ca
+    one, other = (
+        credentials.read(visitor_file(system.root, A, account))
+        for account in (Account.REGION, Account.CONTROL)
+    )
+    assert await greeted(spec.host, spec.port, ca, one) == b"PONG\r\n"
+    abroad = credentials.read(visitor_file(system.root, B, Account.REGION))
+    link = credentials.read(brokers.link_file(A))
+    for made in (Credentials(one.token, other.key), None, abroad, link):
+        answer = await greeted(spec.host, spec.port, ca, made)
+        assert answer.startswith(REFUSED)
+
+
+async def told(rogue: RogueLeaf, heard: Heard, subject: str) -> None:
+    """Send as a rewritten broker until it is heard."""
+    async with asyncio.timeout(SECONDS):
+        while subject not in heard.subjects:
+            rogue.publish(subject, b"own")
+            await asyncio.sleep(0.02)
 
 
 async def test_the_backbone_itself_refuses_what_a_rewritten_broker_sends(system):
+    """It ends the link."""
     async with connected(system, C, Account.CONTROL) as receiver:
         heard = await Heard().listen(receiver, "kcm.v1.ctl.>")
-        rogue = await RogueLeaf.join(system, A)
-        try:
-            async with asyncio.timeout(SECONDS):
-                while HOLD_OF_A not in heard.subjects:
-                    rogue.publish(HOLD_OF_B, b"forged")
-                    rogue.publish(HOLD_OF_A, b"own")
-                    await asyncio.sleep(0.02)
-        finally:
-            await rogue.close()
+        for own in (HOLD_OF_A, AFTER):
+            rogue = await RogueLeaf.join(system, A)
+            try:
+                await told(rogue, heard, own)
+                rogue.publish(HOLD_OF_B, b"forged")
+                await rogue.heard_until(NEVER)
+            finally:
+                await rogue.close()
         assert HOLD_OF_B not in heard.subjects
 
 
-async def test_the_backbone_itself_keeps_others_pulls_from_a_rewritten_broker(system):
+@pytest.mark.parametrize("spied", [*SPIED, f"kcm.v1.ctl.pull.{A}.*"])
+async def test_the_backbone_itself_keeps_others_pulls_from_a_rewritten_broker(system, spied):
+    marker = f"LMSG {AFTER_C}".encode()
     rogue = await RogueLeaf.join(system, A)
     try:
-        for subject in SPIED:
-            rogue.subscribe(subject)
+        rogue.subscribe(AFTER_C)
+        rogue.subscribe(spied)
         async with connected(system, C, Account.CONTROL) as asker:
-            hearing = asyncio.create_task(
-                rogue.heard_until(f"LMSG kcm.v1.ctl.receipt.{C}.after".encode())
-            )
+            hearing = asyncio.create_task(rogue.heard_until(marker))
             while not hearing.done():
                 await asker.publish(PULL, b"question")
-                await asker.publish(f"kcm.v1.ctl.receipt.{C}.after", b"")
+                await asker.publish(AFTER_C, b"")
                 await asyncio.sleep(0.02)
             heard = await hearing
     finally:
         await rogue.close()
     assert b"question" not in heard
+    # Patterns are cut down to what the link may carry; for the subject itself, the link is ended.
+    assert marker in heard or spied == PULL
 
 
 async def test_the_link_heals_after_the_backbone_was_away(system, brokers):
@@ -263,7 +288,7 @@ async def test_the_link_heals_after_the_backbone_was_away(system, brokers):
         assert stop([away]) == {away: End.DRAINED}
         assert not is_running(away)
         await sender.publish(f"kcm.v1.ctl.receipt.{A}.meanwhile", b"")
-        await sender.flush()
+        await written(sender)
         brokers.processes[name] = topology.start_broker(system, name, die_with_parent=True)
         await heard.until_linked(sender)
         assert f"kcm.v1.ctl.receipt.{A}.meanwhile" not in heard.subjects

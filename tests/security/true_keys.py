@@ -12,7 +12,7 @@ from typing import Final
 
 from kcm_core.providers.softkey.provider import SoftkeyProvider
 from kcm_core.providers.uri import SoftkeyUri
-from kcm_devsystem.identities import Trust
+from kcm_deployment.trust_files import Trust
 from kcm_schemas.codec import decode
 from kcm_schemas.labels import L1_CONTEXT, ctx
 from kcm_schemas.registry import RootKeys, ServiceKeys

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from kcm.cli.main import run
+from kcm_schemas.admin.apps import AppView
 from kcm_schemas.admin.holds import (
     BlastRadius,
     HoldMatches,
@@ -17,9 +18,14 @@ from kcm_schemas.admin.holds import (
 from kcm_schemas.admin.kill_status import HoldStatus, IncarnationStatus, RegionStatus
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.admin.tenants import ServiceView, TenantRow, TenantView
-from kcm_schemas.codec import Message, decode
+from kcm_schemas.app import App
+from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.registry import Accepted, RegistryEntry
 from kcm_schemas.roster import Role
+from kcm_schemas.signed import Kind
+from kcm_trust.envelopes import statement_digest
+from kcm_trust.identity import Identity
 from kcm_trust.verify import VerifiedHold, VerifiedLift
 
 from tests.fakes.client import REGIONS, FakeSystem
@@ -164,6 +170,22 @@ def keep(into: list[bytes]) -> Callable[[AdminRequest, str], Message]:
         return Empty()
 
     return put
+
+
+def app_view(
+    system: FakeSystem,
+    region: str,
+    entry: App,
+    signer: Identity | None = None,
+    *,
+    held: bool = False,
+) -> AppView:
+    """An application's entry as a Core of the region stores it; ``signer`` is an operator."""
+    statement = (signer or system.alice).sign(Kind.APP, entry)
+    body = Accepted(statement=statement_digest(statement), region=region, roster=1)
+    by = system.identities[f"core-{region}"].sign(Kind.ACCEPTED, body)
+    raw = encode(RegistryEntry(statement=encode(statement), accepted=encode(by)))
+    return AppView(app=entry.app, region=region, entry=raw, forked=False, held=held)
 
 
 def unknown(request: AdminRequest, operator: str) -> Message:

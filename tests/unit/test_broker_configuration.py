@@ -13,6 +13,11 @@ from tests.unit.broker_rig import account, user
 TLS = configuration.Tls(
     PurePath("/etc/nats/server.pem"), PurePath("/etc/nats/server.key"), PurePath("/etc/nats/ca.pem")
 )
+LINK_TLS = configuration.Tls(
+    PurePath("/etc/nats/link.pem"),
+    PurePath("/etc/nats/link.key"),
+    PurePath("/etc/nats/link-ca.pem"),
+)
 SYSTEM, REGION = account().public, account().public
 TRUST = configuration.Trust(
     "operator.token.x", SYSTEM, {SYSTEM: "a.b.c", REGION: "d.e.f"}, PurePath("/var/lib/nats/jwt")
@@ -24,13 +29,17 @@ NODE = configuration.RegionNode(
     TRUST,
     configuration.Streams(PurePath("/var/lib/nats")),
     configuration.Link(
-        ("tls://backbone-1:7422", "tls://backbone-2:7422"), REGION, PurePath("/etc/nats/link.creds")
+        ("tls://backbone-1:7422", "tls://backbone-2:7422"),
+        REGION,
+        PurePath("/etc/nats/link.creds"),
+        LINK_TLS,
     ),
     configuration.Cluster(6222, ("tls://eu-2:6222",)),
 )
 BACKBONE = configuration.BackboneNode(
-    configuration.Listening("backbone-1", "127.0.0.1", 4222), TLS, TRUST, "0.0.0.0", 7422
-)
+    configuration.Listening("backbone-1", "127.0.0.1", 4222), TLS, TRUST, "0.0.0.0", 7422,
+    PurePath("/etc/nats/links-ca.pem"),
+)  # fmt: skip
 
 
 def test_a_regions_server_has_an_operator_streams_on_disk_and_one_link():
@@ -58,7 +67,13 @@ def test_a_regions_server_has_an_operator_streams_on_disk_and_one_link():
     (remote,) = found["leafnodes"]["remotes"]
     assert remote["account"] == REGION
     assert remote["credentials"] == "/etc/nats/link.creds"
-    assert remote["tls"]["handshake_first"] is True
+    assert remote["tls"] == {
+        "cert_file": "/etc/nats/link.pem",
+        "key_file": "/etc/nats/link.key",
+        "ca_file": "/etc/nats/link-ca.pem",
+        "min_version": "1.3",
+        "handshake_first": True,
+    }
     assert found["cluster"]["tls"]["verify"] is True
     assert not {"authorization", "accounts", "users"} & set(found)
 
@@ -83,6 +98,7 @@ def test_text_that_the_server_would_read_differently_is_refused(text):
         replace(NODE, tls=replace(TLS, key=PurePath(text))),
         replace(NODE, listening=replace(NODE.listening, host=text)),
         replace(NODE, link=replace(NODE.link, urls=(text,))),
+        replace(NODE, link=replace(NODE.link, tls=replace(LINK_TLS, key=PurePath(text)))),
         replace(NODE, trust=replace(TRUST, operator_token=text)),
         replace(NODE, streams=configuration.Streams(PurePath(text))),
     ):

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from kcm_devsystem.brokers import LEAF_VERSION_MIN
+from kcm_broker.server_configuration import LEAF_VERSION_MIN
 from kcm_devsystem.server_binary import nats_server_binary
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.server_version import PATCHED, check_version

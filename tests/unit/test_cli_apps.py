@@ -8,18 +8,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm._internal import app_entries
 from kcm.exit_codes import Exit
 from kcm_killswitch.model.registry_objects import replaces
-from kcm_schemas.admin.apps import AppPage, AppQuery, AppRow, AppView
+from kcm_schemas.admin.apps import AppPage, AppQuery, AppRow
 from kcm_schemas.admin.requests import AdminRequest, Empty, PutStatement
 from kcm_schemas.admin.tenants import ServiceListQuery, ServicePage, ServiceRow
 from kcm_schemas.app import App
-from kcm_schemas.codec import Message, decode, encode
+from kcm_schemas.codec import Message, decode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.registry import Accepted, RegistryEntry
-from kcm_schemas.signed import Kind, read_signed
-from kcm_trust.envelopes import statement_digest
+from kcm_schemas.signed import read_signed
 from kcm_trust.identity import Identity
 
-from tests.unit.operator_rig import Cores, Desk
+from tests.unit.operator_rig import Cores, Desk, app_view
 
 
 @pytest.fixture
@@ -42,22 +40,13 @@ def desk(desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     stolen: set[str] = set()
     desk.stolen = stolen  # type: ignore[attr-defined]
 
-    def accepted(entry: App, region: str) -> bytes:
-        """The entry as a Core of the region stores it."""
-        statement = desk.signer.sign(Kind.APP, entry)  # type: ignore[attr-defined]
-        body = Accepted(statement=statement_digest(statement), region=region, roster=1)
-        by = desk.system.identities[f"core-{region}"].sign(Kind.ACCEPTED, body)
-        return encode(RegistryEntry(statement=encode(statement), accepted=encode(by)))
-
     def show(request: AdminRequest, operator: str) -> Message:
         name = decode(AppQuery, request.payload).app
         entry = apps[request.region].get(name)
         if entry is None:
             raise KcmError(Code.UNKNOWN_APP)
-        raw = accepted(entry, request.region)
-        return AppView(
-            app=name, region=request.region, entry=raw, forked=False, held=name in stolen
-        )
+        signer = desk.signer  # type: ignore[attr-defined]
+        return app_view(desk.system, request.region, entry, signer, held=name in stolen)
 
     def page(request: AdminRequest, operator: str) -> Message:
         rows = [

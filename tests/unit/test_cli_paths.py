@@ -15,27 +15,31 @@ from pathlib import Path
 
 import click
 import pytest
+from kcm._internal.app_entries import first_entry, read_grant
 from kcm._internal.evidence_file import FORMAT, VERSION, Evidence, written
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm.ops.roster_changes import write
+from kcm_broker.realm import Realm
+from kcm_deployment.plan_file import EXAMPLE
+from kcm_runtime.clock import SystemClock
 from kcm_schemas.admin.holds import HoldExport
 from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.roster import Operator, OperatorRole
 from kcm_schemas.signed import Kind
 
-from tests.fakes.client import FakeSystem
+from tests.fakes.client import NOW_MS, FakeSystem
 from tests.unit import operator_rig, roster_rig
 from tests.unit.command_lines import found, tree
 
 WITHOUT_CONTEXT = {
     "dev up", "dev init", "region provision", "demo", "l1 policy", "l1 check", "inspect",
-    "audit verify", "roster sign",
+    "audit verify", "roster sign", "init", "broker push", "broker revoke", "broker maintenance",
 }  # fmt: skip
 """They ask nobody who is in a context, so that ``--context`` changes nothing."""
 
-WRITTEN = {"output", "prepare", "to", "key_file"}
+WRITTEN = {"output", "prepare", "to", "key_file", "target"}
 """Parameters that name what a command writes; all others name what it reads."""
 
 
@@ -45,7 +49,7 @@ FILES = {"roster put": "signed", "roster sign": "draft", "hold verify": "evidenc
 WANTED = {
     "kill": ("tenant",), "lift": ("hold_ids",), "l1 link": ("name", "uri"),
     "roster retire": ("key",), "roster sign": ("key",), "app rotate": ("key_file",),
-    "app change": ("grants",),
+    "app change": ("grants",), "init": ("plan",), "broker revoke": ("instance",),
 }  # fmt: skip
 """Parameters that may be left out in another case than this one."""
 
@@ -102,7 +106,10 @@ class Place:
             hold_id="00" * 16, hold=b"", lift=b"", result=b"", roster=b"", lists={},
         )  # fmt: skip
         (directory / "evidence").write_bytes(written(evidence))
+        (directory / "plan").write_text(EXAMPLE)
+        Realm(directory / "deployment" / "authority" / "realms" / "eu", "eu", SystemClock())
         self.good = {
+            "account": "region", "plan": str(directory / "plan"), "target": str(directory / "new"),
             "context_file": str(self.system.context_file),
             "key": str(system / "root.key"),
             "known": str(system / "roster"),
@@ -114,13 +121,18 @@ class Place:
             "hold_ids": "5d41",
             "grants": "acme/crm",
             "key_file": str(system / "new.key"),
-        }
+        }  # fmt: skip
 
     def _export(self, request: AdminRequest, operator: str) -> Message:
         ((hold_id, _),) = self.kills.held.items()
         return HoldExport(
             hold_id=hold_id, hold=b"x", lift=b"", result=b"", complete=False, unstored=""
         )
+
+    def show(self, request: AdminRequest, operator: str) -> Message:
+        public, grants = self.system.alice.public, [read_grant("acme/crm")]
+        entry = first_entry("acme", public, grants, ["eu", "us"], now_ms=NOW_MS, days=1)
+        return operator_rig.app_view(self.system, request.region, entry)
 
     def hold(self) -> None:
         arguments = ["kill", "acme", "--context", self.good["context_file"], "-o", "json"]
@@ -147,6 +159,8 @@ class Place:
 
     def _good(self, command: str, param: click.Parameter) -> str | None:
         name = str(param.name)
+        if command.startswith("broker ") and name == "directory":
+            return str(self.directory / "deployment")
         if name == "file":
             return str(self.directory / FILES.get(command, "plain"))
         if (command, name) == ("roster retire", "name"):
@@ -216,6 +230,9 @@ def is_bad(taken: Taken, kind: str) -> bool:
 def test_a_path_that_cannot_be_used_is_named(place: Place, taken: Taken, kind: str) -> None:
     if "export" in taken.command:
         place.hold()
+    if taken.command == ("app", "credentials"):
+        place.system.let_sign("eu", "us")
+        place.system.everywhere("app", "show", place.show)
     path = bad(place, kind)
     before, puts = place.files(), dict(place.cores.put)
     code, err = place.run(place.arguments(taken, str(path)))

@@ -52,26 +52,26 @@ def test_a_context_is_checked(system: FakeSystem, old: str, new: str) -> None:
         system.context()
 
 
-@pytest.mark.parametrize("version", ["2", "0", '"1"', "true", "1.0"])
+@pytest.mark.parametrize("version", ["1", "0", "3", '"2"', "true", "2.0"])
 def test_a_context_of_another_version_is_refused_by_its_version(
     system: FakeSystem, version: str
 ) -> None:
     text = system.context_file.read_text()
     assert system.context().region(None) == "eu"
-    text = text.replace("version = 1\n", f"version = {version}\nunknown = 1\n")
+    text = text.replace("version = 2\n", f"version = {version}\nunknown = 1\n")
     system.context_file.write_text(text)
-    with pytest.raises(ContextError, match="of the context's format; this kcm reads 1") as caught:
+    with pytest.raises(ContextError, match="of the context's format; this kcm reads 2") as caught:
         system.context()
     assert "unknown" not in str(caught.value)
 
 
 def test_a_context_without_a_version_is_refused_by_that(system: FakeSystem) -> None:
     text = system.context_file.read_text()
-    system.context_file.write_text("unknown = 1\n" + text.replace("version = 1\n", ""))
+    system.context_file.write_text("unknown = 1\n" + text.replace("version = 2\n", ""))
     with pytest.raises(ContextError, match="has no version: it was written before") as caught:
         system.context()
     assert "unknown" not in str(caught.value)
-    assert "add `version = 1`" in caught.value.hint
+    assert "add `version = 2`" in caught.value.hint
 
 
 def test_only_the_roots_roster_of_this_system_is_believed(system: FakeSystem) -> None:

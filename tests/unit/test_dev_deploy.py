@@ -1,14 +1,15 @@
 """The containers, images and units of deploy/: hardened, and the same as the tested system."""
 
 import configparser
+import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from kcm_devsystem import containers
-from kcm_devsystem.brokers import Account, Role
 from kcm_devsystem.containers import INSTANCES, REGIONS
 
 ROOT = Path(__file__).parents[2]
@@ -93,7 +94,8 @@ def test_every_member_is_in_what_the_images_are_built_from():
 
 def test_every_region_has_its_broker_and_its_instances(compose):
     expected = {f"{region}-{instance}" for region in REGIONS for instance in INSTANCES}
-    brokers = {containers.broker_host(region) for region in ("", *REGIONS)}
+    plan = containers.deployment()
+    brokers = {server.host for _, server in plan.servers} | {one.host for one in plan.backbone}
     jobs = {"setup", "cli", "softhsm"} | {f"{region}-provision" for region in REGIONS}
     assert set(compose["services"]) == expected | brokers | jobs
 
@@ -127,12 +129,25 @@ def test_no_container_sees_the_secrets_of_another(compose):
         assert readers[f"{region}-jetstream"] == {f"nats-{region}", "setup"}
         assert readers[f"{region}-keys"] == {f"{region}-core-1", f"{region}-core-2"}
     assert readers["authority"] == {"setup"}
+    assert readers["backbone"] == {"backbone", "setup"}
+    assert readers["backbone-accounts"] == {"backbone"}
     assert readers["operator"] == {"setup", "cli"}
     cores = {f"{region}-core-{n}" for region in REGIONS for n in (1, 2)}
     assert readers["customer"] == {"setup", "cli"} | cores
     assert readers["softhsm"] == {"softhsm"}
     assert readers["softhsm-socket"] == {"softhsm"} | cores
     assert set(readers) == set(compose["volumes"])
+
+
+def test_each_server_and_the_command_line_can_write_what_they_have_to(compose):
+    """The accounts that are pushed to a server, and the credentials of an application."""
+    place = containers.LAYOUT.server
+    for name in ("backbone", *(f"nats-{region}" for region in REGIONS)):
+        found = volumes(compose["services"][name])
+        assert not found[str(containers.STREAMS)].endswith(":ro"), name
+    assert place.accounts.is_relative_to(containers.STREAMS)
+    assert place.streams == containers.STREAMS
+    assert volumes(compose["services"]["cli"])["/system/operator"] == "operator"
 
 
 def test_no_service_starts_before_its_region_has_its_streams(compose):
@@ -171,8 +186,8 @@ def test_setup_sees_every_configuration_where_it_writes_it(compose):
     root = Path("/system")
     for region in REGIONS:
         for instance in INSTANCES:
-            place = containers.instance_dir(root, region, instance)
-            assert places[str(place)] == f"{region}-{instance}"
+            bundle = containers.LAYOUT.instance_bundle(containers.member(region, instance))
+            assert places[str(root / bundle)] == f"{region}-{instance}"
         assert places[f"/system/{region}/broker"] == f"{region}-broker"
         assert places[f"/system/{region}/provision"] == f"{region}-provision"
     # A fresh volume is the user's only if the image has the directory that it covers.
@@ -182,18 +197,17 @@ def test_setup_sees_every_configuration_where_it_writes_it(compose):
 
 
 def test_the_brokers_of_the_containers_find_one_another(tmp_path):
-    plan = containers.write_brokers(tmp_path)
+    containers.write_compose(tmp_path, 1_700_000_000_000)
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("nats.conf"))
     assert files == ["backbone/nats.conf", "eu-de/broker/nats.conf", "us-east/broker/nats.conf"]
-    assert plan.region("eu-de").url == "nats://nats-eu-de:4222"
-    text = (tmp_path / "eu-de/broker/nats.conf").read_text()
-    assert '"host": "0.0.0.0"' in text
-    assert "@backbone:7422" in text
-    assert '"store_dir": "/data"' in text
-    login = plan.region("eu-de").login(Role.CORE, Account.REGION)
-    kept = tmp_path / "authority" / "secrets" / "eu-de" / "core"
-    assert kept.read_text().strip() == login.password
-    assert containers.write_brokers(tmp_path) == plan
+    config = tomllib.loads((tmp_path / "eu-de/core-1/config.toml").read_text())
+    assert config["region_bus"]["url"] == "tls://nats-eu-de:4222"
+    region, backbone = (json.loads((tmp_path / files[n]).read_text()) for n in (1, 0))
+    assert (region["host"], region["port"]) == ("0.0.0.0", 4222)
+    (remote,) = region["leafnodes"]["remotes"]
+    assert remote["urls"] == ["tls://backbone:7422"]
+    assert (backbone["leafnodes"]["host"], backbone["leafnodes"]["port"]) == ("0.0.0.0", 7422)
+    assert region["jetstream"]["store_dir"] == "/data"
 
 
 IMAGES = {

@@ -1,122 +1,101 @@
-"""The broker configuration of deploy/: the server accepts it."""
+"""The servers of a deployment: the server accepts what ``kcm init`` writes for each of them."""
 
-import re
+import json
 import subprocess
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
-import yaml
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from kcm_broker import role_users
-from kcm_devsystem import containers
+from cryptography.exceptions import InvalidSignature
+from kcm_broker.accounts import peering_of
+from kcm_deployment.bundles import write_bundles
+from kcm_deployment.deployment import Deployment, RegionPlan, Server
+from kcm_deployment.layouts import SYSTEMD
+from kcm_deployment.members import Member, Person
 from kcm_devsystem.server_binary import nats_server_binary
+from kcm_runtime.nats.nkeys import KeyKind, SigningKey
+from kcm_schemas.roster import OperatorRole, Role
 
-ROOT = Path(__file__).parents[2]
-
-
-DEPLOY = ROOT / "deploy"
-
-
-BCRYPT = "$2a$11$W2zko751KUvVy59mUTWmpOdWjpEm5qhcCZRd05GjI/sSOT.xtiHyG"
+REGIONS = ("eu", "us")
+SERVERS = {"eu": 3, "us": 1, "backbone": 3}
 
 
-def certificate(directory: Path) -> None:
-    """Write a self-signed certificate for the server to load."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.now(UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
+def servers(name):
+    return tuple(Server(f"{name}-{n}", f"{name}-{n}.example") for n in range(1, SERVERS[name] + 1))
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("deployment")
+    regions = tuple(
+        RegionPlan(name, servers(name), (Member(Role.CORE, name, 1),)) for name in REGIONS
     )
-    pem = cert.public_bytes(serialization.Encoding.PEM)
-    (directory / "server.pem").write_bytes(pem)
-    (directory / "ca.pem").write_bytes(pem)
-    (directory / "server.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    people = (Person("alice", (OperatorRole.ADMIN,)),)
+    write_bundles(directory, Deployment("acme", regions, servers("backbone"), people), SYSTEMD, 1)
+    return directory
 
 
-def checked(directory: Path, name: str, env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(nats_server_binary()), "-t", "-c", str(directory / name)],
-        env=env,
+@pytest.mark.parametrize(
+    "server", [f"{name}/{name}-{n}" for name, count in SERVERS.items() for n in (1, count)]
+)
+def test_the_server_takes_its_configuration(bundles, tmp_path, server):
+    bundle = bundles / server
+    text = (bundle / "nats.conf").read_text()
+    for inside, outside in (("/etc/nats", bundle), ("/var/lib/nats", tmp_path)):
+        assert inside in text
+        text = text.replace(inside, str(outside))
+    path = tmp_path / "nats.conf"
+    path.write_text(text)
+    done = subprocess.run(
+        [str(nats_server_binary()), "-t", "-c", str(path)],
+        env={},
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
-
-
-@pytest.fixture
-def production(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """The production configurations as an operator would have them, and the environment."""
-    certificate(tmp_path)
-    env = {
-        "KCM_SERVER_NAME": "n1",
-        "KCM_REGION": "eu-de",
-        "KCM_ROUTES": '["tls://n2.example:6222", "tls://n3.example:6222"]',
-        "KCM_BACKBONE": '["tls://eu-de:secret@b1.example:7422"]',
-    }
-    texts = {
-        name: (DEPLOY / "nats" / name).read_text()
-        for name in ("backbone.conf", "region.conf", "regions.conf.example")
-    }
-    texts["users.conf"] = role_users.users_text("eu-de")
-    for name, text in texts.items():
-        here = text.replace("/etc/nats", str(tmp_path))
-        (tmp_path / name.removesuffix(".example")).write_text(here)
-        env |= dict.fromkeys(re.findall(r"\$(KCM_\w+_HASH)", text), BCRYPT)
-    return tmp_path, env
-
-
-@pytest.mark.parametrize("name", ["backbone.conf", "region.conf"])
-def test_the_server_takes_the_production_configuration(production, name):
-    directory, env = production
-    done = checked(directory, name, env)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("name", "missing"),
-    [("backbone.conf", "KCM_LINK_EU_DE_HASH"), ("region.conf", "KCM_CORE_HASH")],
-)
-def test_the_server_does_not_start_without_a_password(production, name, missing):
-    directory, env = production
-    done = checked(directory, name, {key: value for key, value in env.items() if key != missing})
-    assert done.returncode != 0
-    assert missing in done.stdout + done.stderr
+def test_a_server_of_a_cluster_has_a_route_to_each_other_one(bundles):
+    settings = json.loads((bundles / "eu/eu-2/nats.conf").read_text())
+    assert settings["cluster"]["routes"] == [f"tls://eu-{n}.example:6222" for n in (1, 3)]
+    assert settings["cluster"]["tls"]["verify"] is True
+    assert "cluster" not in json.loads((bundles / "us/us-1/nats.conf").read_text())
 
 
-def test_the_production_backbone_shares_what_the_tested_one_shares(tmp_path):
-    """Two texts, one rule: the example has the exports and imports that the renderer writes."""
-    containers.write_brokers(tmp_path)
-    rendered = yaml.safe_load((tmp_path / "backbone" / "nats.conf").read_text())
-    text = (DEPLOY / "nats" / "regions.conf.example").read_text()
-    for region, account in rendered["accounts"].items():
-        block = text[text.index(f"\n  {region}: {{") :].split("\n  }\n")[0]
-        shared = re.findall(r"(stream|service): \"([^\"]+)\"", block)
-        taken = re.findall(r"(stream|service): \{account: (\S+), subject: \"([^\"]+)\"\}", block)
-        exported = [("stream", e["stream"]) for e in account["exports"] if "stream" in e]
-        exported += [("service", e["service"]) for e in account["exports"] if "service" in e]
-        assert shared == exported
-        named = re.findall(r"service: \"[^\"]+\", accounts: \[(\S+)\]", block)
-        assert [named] == [e["accounts"] for e in account["exports"] if "service" in e]
-        assert taken == [
-            (kind, at["account"], at["subject"])
-            for entry in account["imports"]
-            for kind, at in entry.items()
-        ]
+def test_the_servers_of_a_cluster_and_the_leaf_nodes_reach_each_other(bundles):
+    """Only the backbone's port for clients, which no client may use, is on the loopback."""
+    for path in bundles.glob("*/*/nats.conf"):
+        settings = json.loads(path.read_text())
+        assert settings.get("cluster", {"host": "0.0.0.0"})["host"] == "0.0.0.0"
+        assert settings["leafnodes"].get("host", "0.0.0.0") == "0.0.0.0"
+        inside = path.parent.parent.name == "backbone"
+        assert settings["host"] == ("127.0.0.1" if inside else "0.0.0.0")
+
+
+def test_a_region_enters_the_backbone_as_a_leaf_and_not_as_a_server(bundles):
+    """Its certificate is of another authority than those that the backbone's routes trust."""
+    routes = x509.load_pem_x509_certificate((bundles / "backbone/backbone-1/ca.pem").read_bytes())
+    links = (bundles / "backbone/backbone-1/links-ca.pem").read_bytes()
+    made = x509.load_pem_x509_certificate((bundles / "eu/eu-1/link.pem").read_bytes())
+    made.verify_directly_issued_by(x509.load_pem_x509_certificate(links))
+    with pytest.raises((ValueError, InvalidSignature)):
+        made.verify_directly_issued_by(routes)
+    settings = json.loads((bundles / "backbone/backbone-1/nats.conf").read_text())
+    assert settings["cluster"]["tls"]["ca_file"] == "/etc/nats/ca.pem"
+    assert settings["leafnodes"]["tls"]["ca_file"] == "/etc/nats/links-ca.pem"
+
+
+def test_no_server_has_a_user_or_a_password(bundles):
+    for path in bundles.glob("*/*/nats.conf"):
+        text = path.read_text()
+        assert "password" not in text
+        assert '"users"' not in text
+        assert json.loads(text)["tls"]["handshake_first"] is True
+
+
+def test_a_region_pulls_from_each_other_one_in_its_own_name():
+    keys = {region: SigningKey.generate(KeyKind.ACCOUNT).public for region in REGIONS}
+    peering = peering_of("eu", keys)
+    services = [one["subject"] for one in peering.exports if one["type"] == "service"]
+    assert services == ["kcm.v1.ctl.pull.eu.us"]

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from kcm_deployment.files import write_private
 from kcm_devsystem import generated, system
 from kcm_devsystem.configs import config_file
 from kcm_devsystem.errors import DevError
-from kcm_devsystem.files import write_private
 from kcm_devsystem.generated import Generated
 from kcm_devsystem.options import Options
 

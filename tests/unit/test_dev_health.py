@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -12,11 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kcm_broker.certificate_files import CertificateFiles
+from kcm_deployment.broker_files import BACKBONE, LINKS
 from kcm_devsystem import exit_causes, processes
 from kcm_devsystem.exit_causes import Witness
 from kcm_devsystem.health import SERVING, health
 from kcm_devsystem.processes import Process
 from kcm_devsystem.state import Entry, Kind
+from kcm_runtime.clock import SystemClock
 
 SECONDS = 20.0
 WAITING = "import os, sys, time\nwhile not os.path.exists('{go}'): time.sleep(0.01)\n"
@@ -52,26 +56,62 @@ def test_an_instance_is_ready_once_it_has_said_so(tmp_path: Path, started: Proce
     assert {"ready", "runs", "answers"} == SERVING
 
 
+@pytest.mark.parametrize("region", ["eu", ""])
 @pytest.mark.parametrize(
     ("greeting", "word"), [(b"INFO {}\r\n", "answers"), (b"HTTP/1.1 ", "silent"), (b"", "silent")]
 )
 def test_a_broker_answers_when_it_greets(
-    tmp_path: Path, started: Process, greeting: bytes, word: str
+    tmp_path: Path, started: Process, greeting: bytes, word: str, region: str
 ) -> None:
+    """The backbone, which has no region, wants the certificate of a link."""
+    links = CertificateFiles(tmp_path / "certificates" / LINKS, "ca", SystemClock())
+    links.server("eu", ["127.0.0.1"])
+    files = CertificateFiles(tmp_path / "certificates" / (region or BACKBONE), "ca", SystemClock())
+    files.server(started.name, ["127.0.0.1"])
+    own = files.certificate(started.name)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(links.ca))
+    tls.load_cert_chain(own, own.with_suffix(".key"))
+    tls.verify_mode = ssl.CERT_NONE if region else ssl.CERT_REQUIRED
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
-            with server.accept()[0] as connection:
+            with tls.wrap_socket(server.accept()[0], server_side=True) as connection:
                 connection.sendall(greeting)
 
         thread = threading.Thread(target=greet)
         thread.start()
-        address = f"nats://127.0.0.1:{server.getsockname()[1]}"
-        entry = Entry(started, Kind.BROKER, "region", "eu", address=address)
+        address = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        entry = Entry(started, Kind.BROKER, "region", region, address=address)
         assert health(tmp_path, entry) == word
         thread.join()
     assert health(tmp_path, entry) == "silent"
-    assert health(tmp_path, Entry(started, Kind.BROKER, "region", "eu")) == "silent"
+    assert health(tmp_path, Entry(started, Kind.BROKER, "region", region)) == "silent"
+
+
+def test_a_broker_with_the_certificate_of_another_authority_is_silent(
+    tmp_path: Path, started: Process
+) -> None:
+    for place in ("certificates/eu", "other"):
+        files = CertificateFiles(tmp_path / place, "ca", SystemClock())
+        files.server(started.name, ["127.0.0.1"])
+    own = files.certificate(started.name)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(own, own.with_suffix(".key"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with (
+                contextlib.suppress(OSError),
+                tls.wrap_socket(server.accept()[0], server_side=True) as connection,
+            ):
+                connection.sendall(b"INFO {}\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        address = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        entry = Entry(started, Kind.BROKER, "region", "eu", address=address)
+        assert health(tmp_path, entry) == "silent"
+        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A development system's roster: made again, it loses nobody whom somebody else put there."""
 
-from kcm_devsystem.identities import APPROVER, OPERATOR, SYSTEM, Member, Trust, make_trust
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
+from kcm_devsystem.identities import APPROVER, OPERATOR, SYSTEM, make_trust
 from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.roster import Operator, OperatorRole, Role

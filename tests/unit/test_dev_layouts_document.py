@@ -10,10 +10,12 @@ import pytest
 import yaml
 from kcm.ops.provision import ProvisionConfig
 from kcm_core.config import CoreConfig
-from kcm_devsystem.identities import Trust
+from kcm_deployment.bundles import write_bundles
+from kcm_deployment.deployment import Deployment, RegionPlan, Server
+from kcm_deployment.layouts import SYSTEMD
+from kcm_deployment.members import Member, Person
 from kcm_killswitch.model.timing import Timing
-from kcm_schemas.roster import Role
-from kcm_trust.verify import verify_roster
+from kcm_schemas.roster import OperatorRole, Role
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "deployment.md").read_text()
@@ -21,21 +23,6 @@ TEXT = (ROOT / "docs" / "deployment.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
-
-
-def test_the_ceremony_makes_what_its_table_names(tmp_path, monkeypatch, capsys):
-    (script,) = blocks("python")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(script, "deployment.md", "exec"), {})
-    public = bytes.fromhex(capsys.readouterr().out.split()[-1])
-    trust = Trust(tmp_path / "trust")
-    roster = verify_roster(trust.roster.read_bytes(), public, 0)
-    assert {region.region for region in roster.regions} == {"eu-de", "us-east"}
-    for instance in roster.instances:
-        assert trust.key(instance.instance).stat().st_size == 32
-    assert sum(instance.role is Role.CORE for instance in roster.instances) == 4
-    for path in re.findall(r"trust/(secrets/\S+/seal-key)", TEXT):
-        assert (trust.root / path).is_file(), path
 
 
 def test_the_configurations_are_taken():
@@ -61,21 +48,58 @@ UNSAID = {"probe_jitter", "clock_error"}
 """Durations that nobody has a reason to change."""
 
 
-def test_the_core_finds_each_credential_that_its_unit_gives_it():
-    core = tomllib.loads(blocks("toml")[1])
-    unit = (ROOT / "deploy" / "systemd" / "kcm-core@.service").read_text()
-    given = set(re.findall(r"^LoadCredentialEncrypted=([\w-]+):", unit, flags=re.MULTILINE))
-    directory = f"/run/credentials/kcm-core@{core['instance']}.service"
-    text = "\n".join(block for block in blocks("toml") if "[unsealer_environment]" not in block)
-    named = set(re.findall(rf'"{directory}/([\w-]+)"', text))
-    assert named == given
-    sealed = dict(re.findall(r"^seal (\S+) +\S+ +(\S+)$", TEXT, flags=re.MULTILINE))
-    for name, source in re.findall(r"^LoadCredentialEncrypted=([\w-]+):(\S+)$", unit, re.MULTILINE):
-        file = sealed[name].strip('"').replace("$i", "%i")
-        assert source == f"/etc/kcm/core/{file}.cred"
-    assert core["state_dir"] == unit_path(unit, "StateDirectory", "/var/lib", core)
-    assert core["ready_file"] == unit_path(unit, "RuntimeDirectory", "/run", core) + "/ready"
-    assert f"ReadWritePaths=-{core['key_store']}\n" in unit
+@pytest.mark.parametrize("role", ["core", "gateway", "auditor"])
+def test_a_unit_gives_an_instance_each_credential_of_its_bundle(bundles, role):
+    name = f"{role}-eu-1"
+    bundle = bundles / "eu" / name
+    unit = (ROOT / "deploy" / "systemd" / f"kcm-{role}@.service").read_text()
+    given = dict(re.findall(r"^LoadCredentialEncrypted=([\w-]+):(\S+)$", unit, re.MULTILINE))
+    secrets = {path.name for path in bundle.iterdir()} - {"config.toml", "roster", "ca.pem"}
+    assert set(given) == secrets
+    for secret, source in given.items():
+        assert source == f"/etc/kcm/{role}/%i.{secret}.cred"
+    text = (bundle / "config.toml").read_text()
+    directory = f"/run/credentials/kcm-{role}@{name}.service"
+    assert set(re.findall(rf'"{directory}/([\w-]+)"', text)) == secrets
+    config = tomllib.loads(text)
+    base = "" if role != "auditor" else "/state"
+    assert config["state_dir"] == unit_path(unit, "StateDirectory", "/var/lib", config) + base
+    assert config["ready_file"] == unit_path(unit, "RuntimeDirectory", "/run", config) + "/ready"
+    if role == "core":
+        assert f"ReadWritePaths=-{config['key_store']}\n" in unit
+
+
+def test_the_document_seals_what_a_core_needs_and_shows_its_configuration(bundles):
+    bundle = bundles / "eu" / "core-eu-1"
+    (names,) = re.findall(r"^for name in ([\w -]+); do$", TEXT, flags=re.MULTILINE)
+    assert set(names.split()) == {p.name for p in bundle.iterdir()} - {
+        "config.toml", "roster", "ca.pem",
+    }  # fmt: skip
+    made = tomllib.loads((bundle / "config.toml").read_text())
+    shown = tomllib.loads(blocks("toml")[1])
+    assert shape(shown) == shape(made)
+    made = tomllib.loads((bundles / "eu" / "provision" / "config.toml").read_text())
+    assert shape(tomllib.loads(blocks("toml")[0])) == shape(made)
+
+
+def shape(config):
+    """The keys of a configuration; the document's region has three servers."""
+    return {
+        key: shape(value) if isinstance(value, dict) else type(value)
+        for key, value in config.items()
+        if key != "also"
+    }
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("deployment")
+    members = tuple(Member(role, "eu", 1) for role in Role)
+    region = RegionPlan("eu", (Server("eu-1", "n.example"),), members)
+    people = (Person("alice", (OperatorRole.ADMIN,)),)
+    plan = Deployment("acme", (region,), (Server("backbone-1", "b.example"),), people)
+    write_bundles(directory, plan, SYSTEMD, 1)
+    return directory
 
 
 def unit_path(unit: str, setting: str, base: str, config: dict[str, Any]) -> str:

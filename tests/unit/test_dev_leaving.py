@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust
 from kcm_devsystem import instances, retired, startup, state, system, topology, watcher
 from kcm_devsystem.errors import DevError
-from kcm_devsystem.identities import SYSTEM, Member, Trust
+from kcm_devsystem.identities import SYSTEM
 from kcm_devsystem.processes import Process
 from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.state import Entry, Kind, State

@@ -1,41 +1,67 @@
-"""Planning and starting brokers: ports, passwords, and what happens when a port is taken."""
+"""Planning and starting brokers: ports, keys, and what happens when a port is taken."""
 
+import base64
+import json
 import socket
+from pathlib import Path
 
 import pytest
+from kcm_deployment.broker_files import IN_REGION
+from kcm_deployment.members import Member
 from kcm_devsystem import ports, topology
-from kcm_devsystem.broker_users import Users
-from kcm_devsystem.brokers import Account, Permissions, Role, Rule
+from kcm_devsystem.broker_users import VISITOR, Users, visitor_file
 from kcm_devsystem.errors import DevError, ProcessDiedError
 from kcm_devsystem.processes import is_running, stop
 from kcm_devsystem.state import Entry
+from kcm_runtime.nats import credentials
+from kcm_schemas.roster import Role
 
 
-def test_a_plan_keeps_its_passwords_and_gives_each_user_its_own(tmp_path):
-    first = topology.plan(tmp_path, ["eu-de", "us-east"])
-    second = topology.plan(tmp_path, ["eu-de", "us-east"])
-    passwords = [
-        login.password for plan in (first, second) for spec in plan.regions for login in spec.users
-    ] + [leaf.password for plan in (first, second) for leaf in plan.backbone.leaves]
-    assert len(set(passwords)) == len(passwords) / 2 == 2 * 8 + 2
+def tree(root: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_plan_keeps_its_keys_and_gives_each_user_its_own(tmp_path):
+    members = [Member(role, "eu-de", n) for role in (Role.CORE, Role.GATEWAY) for n in (1, 2)]
+    users = Users((*members, Member(Role.AUDITOR, "us-east", 1)))
+    first = topology.plan(tmp_path, ["eu-de", "us-east"], users)
+    before = tree(tmp_path)
+    topology.plan(tmp_path, ["eu-de", "us-east"], users)
+    assert tree(tmp_path) == before
+    files = list((tmp_path / "users").rglob("*.creds"))
+    # Two Cores in three accounts, two Gateways in two, an Auditor in each region; in each region
+    # two operators, the application, the setup in three accounts, and the link.
+    assert len(files) == 2 * 3 + 2 * 2 + 2 + 2 * (2 + 1 + 3 + 1)
+    assert len({credentials.read(path).key.public for path in files}) == len(files)
     with pytest.raises(DevError):
         first.region("ap-south")
 
 
-def test_what_the_users_may_do_is_asked_for_each(tmp_path):
-    def permissions(region: str, role: Role, account: Account) -> Permissions | None:
-        return Permissions(publish=Rule(deny=(f"{region}.{role}.{account}",)))
+def test_a_visitor_is_let_in_only_where_it_is_asked_for(tmp_path):
+    for visitor in (False, True):
+        root = tmp_path / str(visitor)
+        plan = topology.plan(root, ["eu-de"], Users(visitor=visitor))
+        trust = plan.brokers.trust("eu-de", root / "accounts")
+        bodies = [json.loads(_part(token)) for token in trust.preload.values()]
+        roles = {key["role"] for body in bodies for key in body["nats"].get("signing_keys", [])}
+        assert (VISITOR in roles) is visitor
+        for account in IN_REGION:
+            assert visitor_file(root, "eu-de", account).exists() is visitor
 
-    plan = topology.plan(tmp_path, ["eu-de"], Users(permissions))
-    login = plan.region("eu-de").login(Role.GATEWAY, Account.CONTROL)
-    assert login.permissions == Permissions(publish=Rule(deny=("eu-de.gateway.CONTROL",)))
+
+def _part(token: str) -> bytes:
+    body = token.split(".")[1]
+    return base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
 
 
 def test_what_is_written_is_for_its_owner_alone(tmp_path):
     topology.write_configs(topology.plan(tmp_path, ["eu-de"]))
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {"backbone.conf", "eu-de.conf", "core"}
-    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    assert {path.name for path in files} >= {"backbone.conf", "eu-de.conf", "ca.key", "signers"}
+    public = {".pem", ".jwt"}
+    secret = {path for path in files if path.suffix not in public}
+    assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
 
 
 @pytest.mark.parametrize("name", ["../x", "EU", "ctl"])

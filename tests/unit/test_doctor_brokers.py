@@ -4,13 +4,12 @@ import datetime as dt
 
 import pytest
 from kcm_broker import rights as table
-from kcm_broker.role_users import USERS, user_rights
 from kcm_broker.roles import INSTANCE_ROLES, Role
-from kcm_deployment.checks import login as logins
-from kcm_deployment.checks.clock import check_clock
-from kcm_deployment.checks.permissions import Answer, Verb, attempts, judge
-from kcm_deployment.checks.wire import check_wire
-from kcm_deployment.wire import Place, WireFacts
+from kcm_deployment.doctor.checks import login as logins
+from kcm_deployment.doctor.checks.clock import check_clock
+from kcm_deployment.doctor.checks.permissions import Answer, Verb, attempts, judge
+from kcm_deployment.doctor.checks.wire import check_wire
+from kcm_deployment.doctor.wire import Place, WireFacts
 from kcm_runtime.nats.connect_failures import Failure, Reason
 from kcm_schemas import limits
 
@@ -93,9 +92,6 @@ def test_what_is_tried_is_a_right_of_no_role():
         instance = f"{role}-1" if role in INSTANCE_ROLES else ""
         made = table.rights(role, account, "eu", instance)
         refused(role, made.publish, made.subscribe)
-    for user, (_, rows) in USERS.items():
-        made = user_rights("eu", user)
-        refused(rows[0][0], made.publish, made.subscribe)
 
 
 def refused(role, publish, subscribe):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from kcm_broker.roles import Account, Role
-from kcm_deployment.configuration import read_configuration
-from kcm_deployment.context_plan import check_roster, plan_of
-from kcm_deployment.plan import Kind
+from kcm_deployment.doctor.configuration import read_configuration
+from kcm_deployment.doctor.context_plan import check_roster, plan_of
+from kcm_deployment.doctor.plan import Kind
 from kcm_runtime.config import ConfigError
 from kcm_schemas import limits
 
@@ -97,7 +97,7 @@ def test_other_values_are_files_if_they_exist(tmp_path):
 def test_the_addresses_of_a_core_have_accounts_and_streams(tmp_path):
     plan = read(tmp_path, CORE)
     region, control = plan.addresses
-    assert (plan.name, plan.findings) == ("core-1", ())
+    assert plan.name == "core-1"
     assert (region.name, region.account, region.role) == ("region_bus", Account.REGION, Role.CORE)
     assert region.bus.urls == ("tls://one:4222", "tls://two:4222", "tls://three:4222")
     assert set(region.streams) == {CONTROL, AUDIT, KEYS, REGISTRY, RESULTS}
@@ -160,10 +160,8 @@ def test_an_address_that_lacks_something_is_a_finding(tmp_path):
 
 
 def test_an_address_without_an_inbox_is_a_warning(tmp_path):
-    (one,) = read(
-        tmp_path, CORE.replace('inbox = "_INBOX.core.core-1"\n[control', "[control")
-    ).findings
-    assert (one.check, one.state) == ("region_bus-inbox", "warn")
+    plan = read(tmp_path, CORE.replace('inbox = "_INBOX.core.core-1"\n[control', "[control"))
+    assert ("region_bus-inbox", "warn") in {(one.check, one.state) for one in plan.findings}
 
 
 def test_a_file_without_a_broker_fails(tmp_path):
@@ -195,14 +193,25 @@ def test_a_context_has_its_files_and_both_logins_of_each_region(system):
     assert kinds == {
         "context.toml": Kind.PUBLIC,
         "roster": Kind.PUBLIC,
-        "app.password": Kind.SECRET,
-        "operator.password": Kind.SECRET,
+        **{
+            f"{region}.{user}.creds": Kind.CREDENTIALS
+            for region in ("eu", "us")
+            for user in ("app", "operator")
+        },
         "alice.key": Kind.SECRET,
     }
     names = [one.name for one in plan.addresses]
     assert names == ["eu app", "eu operator", "us app", "us operator"]
     assert {one.role for one in plan.addresses} == {Role.APPLICATION, Role.OPERATOR}
     assert states(plan.findings) == {"roster-trust": "ok", "roster-time": "ok", "operator": "ok"}
+
+
+def test_a_context_without_an_application_has_the_operators_logins_only(system):
+    text = system.context_file.read_text()
+    lines = [one for one in text.splitlines() if not one.startswith("app_credentials")]
+    system.context_file.write_text("\n".join(lines))
+    plan = plan_of(system.context(), NOW_MS)
+    assert [one.name for one in plan.addresses] == ["eu operator", "us operator"]
 
 
 def test_the_clock_may_be_late_by_the_skew(system):

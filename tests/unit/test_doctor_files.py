@@ -8,12 +8,12 @@ import pytest
 from kcm_broker import claims
 from kcm_broker.certificates import Authority
 from kcm_broker.claims import User, Validity
-from kcm_deployment.checks.certificates import check_certificate_file
-from kcm_deployment.checks.files import FREE_LOW, FREE_MIN, check_file
-from kcm_deployment.checks.tokens import check_token
-from kcm_deployment.doctor import check_named
-from kcm_deployment.file_facts import Above, FileFacts, read_file_facts
-from kcm_deployment.plan import Kind, Named
+from kcm_deployment.doctor.checks.certificates import check_certificate_file
+from kcm_deployment.doctor.checks.files import FREE_LOW, FREE_MIN, check_file
+from kcm_deployment.doctor.checks.tokens import check_token
+from kcm_deployment.doctor.examination import check_named
+from kcm_deployment.doctor.file_facts import Above, FileFacts, read_file_facts
+from kcm_deployment.doctor.plan import Kind, Named
 from kcm_runtime.nats import credentials
 from kcm_runtime.nats.credentials import Credentials
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from kcm_deployment.checks.machine import CHECKS, MEMLOCK_MIN, check_machine
-from kcm_deployment.machine_facts import MachineFacts, read_machine
+from kcm_deployment.doctor.checks.machine import CHECKS, MEMLOCK_MIN, check_machine
+from kcm_deployment.doctor.machine_facts import MachineFacts, read_machine
 
 LIMITS = "Limit  Soft  Hard  Units\nMax core file size         {}          unlimited     bytes\n"
 SWAPS = "Filename\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"

@@ -17,8 +17,6 @@ from tests.unit.app_rig import Bus, Served, app, channel, following
 from tests.unit.refusals import refusal, refused
 from tests.vectors.families.messages import identity
 
-FIELDS = ("plain", "revoked", "regions", "not_after_ms")
-
 
 @pytest.fixture
 def gateway():
@@ -269,44 +267,6 @@ async def test_an_application_cannot_ask_in_the_name_of_another(gateway, bus):
     failure = decode(Failure, await gateway.answer(subject, forged))
     assert failure.error is Code.UNKNOWN_SESSION
     assert gateway.engine.calls == 1
-
-
-# Plain requests
-
-
-async def test_a_request_without_a_key_needs_a_plain_application(gateway):
-    subject = data_subjects.gateway("eu", "encrypt", "acme", "crm")
-    error = await refusal(gateway.handle(subject, plain(gateway)))
-    assert error.code is Code.FORBIDDEN
-    assert "no plain application may encrypt" in error.detail
-    entry = app("raw", "acme/crm", plain=True)
-    gateway.registry.put(entry)
-    await gateway.handle(subject, plain(gateway))
-    assert gateway.audit.actors == [None]
-    told = [(kind, fields["detail"]) for kind, fields in gateway.audit.all]
-    assert told[0][0] == "trust.refused"
-    assert told[1] == ("data.encrypt", "plain")
-    for fields in ({"revoked": True}, {"plain": False}, {"not_after_ms": 1}, {"regions": ["us"]}):
-        last = gateway.registry.known(("app", "raw"))
-        gateway.registry.put(following(last, **({"plain": True} | fields)))
-        assert await refused(gateway.handle(subject, plain(gateway))) is Code.FORBIDDEN
-        last = gateway.registry.known(("app", "raw"))
-        gateway.registry.put(following(last, **{name: getattr(entry, name) for name in FIELDS}))
-        await gateway.handle(subject, plain(gateway))
-
-
-async def test_a_plain_application_may_use_its_key_too(gateway, bus):
-    gateway.registry.put(app("raw", "acme/crm", plain=True))
-    assert (await ask(bus, channel(bus, "raw"))).records == [b"secret"]
-    assert gateway.audit.actors == ["raw"]
-
-
-async def test_keyless_garbage_makes_no_event_each(gateway):
-    for number in range(1000):
-        subject = data_subjects.gateway("eu", "decrypt", f"t{number}", "crm")
-        assert await refused(gateway.handle(subject, b"\xc1")) is Code.FORBIDDEN
-    assert len(gateway.audit.all) < 40
-    assert gateway.audit.events == []
 
 
 # Bounds

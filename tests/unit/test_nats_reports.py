@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
-from kcm_runtime.nats.connect_failures import report
+from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, report
 from nats import errors
 
 REFUSED = 'nats: permissions violation for {} to "{}"'
@@ -31,3 +33,17 @@ def test_the_brokers_words_are_quoted_and_cut():
 def test_of_other_errors_the_log_has_the_type_only():
     assert report(errors.SlowConsumerError("s", "r", 1, None)) == "SlowConsumerError"
     assert report(errors.Error("nats: the broker's words")) == "Error"
+
+
+def tls_error(reason):
+    error = ssl.SSLError(1, "the library's text")
+    error.reason = reason
+    return error
+
+
+def test_the_end_of_a_refused_connection_does_not_hide_the_refusal():
+    """A later failure without a reason leaves the earlier one."""
+    found = failure_of(tls_error("APPLICATION_DATA_AFTER_CLOSE_NOTIFY"))
+    assert found == Failure(Reason.OTHER)
+    found = failure_of(tls_error("TLSV1_ALERT_PROTOCOL_VERSION"))
+    assert found == Failure(Reason.TLS, "tlsv1 alert protocol version")

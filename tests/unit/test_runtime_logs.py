@@ -105,7 +105,7 @@ def test_the_configuration_selects_the_format(
         roster = "r"
         identity = "i"
         state_dir = "s"
-        region_bus = {{ url = "nats://127.0.0.1:1", user = "u", password_file = "p" }}
+        region_bus = {{ url = "tls://127.0.0.1:1", credentials = "p" }}
         log.format = "{form}"
     """)
     monkeypatch.setattr(sys, "argv", ["service", "--config", str(path)])

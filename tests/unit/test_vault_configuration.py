@@ -11,9 +11,8 @@ from kcm_runtime.nats.provision import CORE_STREAMS, VAULT_STREAMS
 
 BUS = """
 [{name}_bus]
-url = "nats://127.0.0.1:4222"
-user = "{name}"
-password_file = "/run/{name}-bus"
+url = "tls://127.0.0.1:4222"
+credentials = "/run/{name}-bus"
 """
 CORE = """
 instance = "core-eu-1"
@@ -44,7 +43,9 @@ def written(tmp_path, text, *buses):
 def test_a_configuration_without_it_is_refused_with_its_name(tmp_path, model, text, buses):
     with pytest.raises(ConfigError, match=r"config\.toml: vault_bus: Field required"):
         load(model, written(tmp_path, text, *buses))
-    assert load(model, written(tmp_path, text, *buses, "vault")).vault_bus.user == "vault"
+    assert load(model, written(tmp_path, text, *buses, "vault")).vault_bus.credentials == Path(
+        "/run/vault-bus"
+    )
 
 
 def test_its_login_is_one_of_the_cores_own_files(tmp_path):

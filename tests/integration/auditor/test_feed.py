@@ -11,7 +11,8 @@ import pytest
 from kcm_auditor import deliveries, ingest
 from kcm_auditor.arrivals import Arrival, Verdict
 from kcm_auditor.sink import StreamFacts
-from kcm_broker.role_users import inbox
+from kcm_broker.roles import Role as BrokerRole
+from kcm_broker.roles import inbox_prefix
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.nats.connection import Connection
 from kcm_schemas import subjects
@@ -69,7 +70,7 @@ class Recorded:
 @asynccontextmanager
 async def following(rig: Rig, sink: Recorded) -> AsyncIterator[None]:
     address = rig.broker.address.model_copy(
-        update={"user": "auditor", "inbox": inbox("auditor", "auditor")}
+        update={"user": "auditor", "inbox": inbox_prefix(BrokerRole.AUDITOR, "auditor")}
     )
     connection = Connection(address, "auditor")
     await connection.start()

@@ -43,7 +43,7 @@ async def api(link, verb, body=None):
 
 
 @pytest.mark.parametrize("stream", [*CORE_STREAMS, *VAULT_STREAMS])
-async def test_nobody_with_the_brokers_password_can_empty_a_stream(link, stream):
+async def test_no_login_of_the_broker_can_empty_a_stream(link, stream):
     """Whoever may call the broker's whole API and publish anything tries to remove messages."""
     await provision_region(link, REGION, vault_bus=link)
     subject = SUBJECT[stream]

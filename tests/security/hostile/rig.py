@@ -22,7 +22,7 @@ DEADLINE_S: Final = 30.0
 FILES: Final = {
     "the seal key": "secrets/seal-key",
     "the Core's identity": "secrets/identity",
-    "the password of the Core's broker": "secrets/region-bus",
+    "the credentials of the Core's broker": "secrets/region-bus.creds",
     "the credentials of another provider": "credentials/aws",
     "the PIN of another tenant": "pins/other",
     "a wrapped key of the second store": "keystore/tenant",

@@ -1,18 +1,18 @@
 """The context of a client: one TOML file, written by ``kcm dev up`` or by an operator.
 
-    version = 1                          # of this format
+    version = 2                          # of this format
     system = "acme"
     root_public = "<64 hexadecimal digits>"
     roster = "roster"
     default_region = "eu"
 
     [regions.eu]
-    url = "nats://127.0.0.1:4222"
-    also = ["nats://127.0.0.1:4223"]     # further nodes, where the broker is a cluster
-    app_user = "app"
-    app_password_file = "secrets/eu/app"
-    operator_user = "operator"
-    operator_password_file = "secrets/eu/operator"
+    url = "tls://nats-1.eu.example:4222"
+    also = ["tls://nats-2.eu.example:4222"]   # further nodes, where the broker is a cluster
+    ca = "eu/ca.pem"                     # who signs the broker's certificate
+    app_credentials = "eu/app.creds"     # with which the broker lets the application in
+    operator_credentials = "eu/operator.creds"
+    signers = "eu/signers"               # for an operator who creates applications
 
     [operator]
     name = "alice"
@@ -50,7 +50,7 @@ from kcm.errors import Unavailable
 ENVIRONMENT: Final = "KCM_CONTEXT"
 """The environment variable that names the context file."""
 
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the context file's format."""
 
 
@@ -77,15 +77,17 @@ class NotLetIn(Unavailable, ContextError):
 
 
 class RegionAccess(Section):
-    """A region's broker, and the two users of a client there."""
+    """A region's broker, and how a client enters it: as an application, and as an operator."""
 
     url: str
     also: tuple[str, ...] = ()
     """Further nodes of the broker, if it is a cluster."""
-    app_user: str
-    app_password_file: Path
-    operator_user: str
-    operator_password_file: Path
+    ca: Path | None = None
+    """The authority of the broker's certificate; without it, those of this machine."""
+    app_credentials: Path | None = None
+    operator_credentials: Path | None = None
+    signers: Path | None = None
+    """The keys that sign credentials of applications (``kcm_broker.signers``)."""
 
 
 class OperatorAccess(Section):
@@ -103,7 +105,7 @@ class AppAccess(Section):
 
 
 class _File(Section):
-    version: Literal[1]
+    version: Literal[2]
     system: Name
     root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     roster: Path
@@ -172,25 +174,37 @@ class ClientContext:
 
     def app_address(self, region: str) -> BusAddress:
         """Return the broker's address for an application."""
-        at = self.regions[region]
-        return BusAddress(
-            url=at.url,
-            user=at.app_user,
-            password_file=self._path(at.app_password_file),
-            inbox=f"_INBOX.application.{self.app_name or 'plain'}",
-            also=at.also,
-        )
+        return self._address(region, "app", "application")
 
     def operator_address(self, region: str) -> BusAddress:
         """Return the broker's address for an operator."""
+        return self._address(region, "operator", "operator")
+
+    def _address(self, region: str, who: str, role: str) -> BusAddress:
         at = self.regions[region]
+        credentials: Path | None = getattr(at, f"{who}_credentials")
+        if credentials is None:
+            raise ContextError(
+                f"{self.path} has no {who}_credentials for {region}",
+                f"add the file with which the broker of {region} lets this {role} in",
+            )
         return BusAddress(
             url=at.url,
-            user=at.operator_user,
-            password_file=self._path(at.operator_password_file),
-            inbox=f"_INBOX.operator.{self.operator_name or 'unnamed'}",
+            credentials=self._path(credentials),
+            ca=at.ca and self._path(at.ca),
+            inbox=f"_INBOX.{role}",
             also=at.also,
         )
+
+    def signers_path(self, region: str) -> Path | None:
+        """Return the file of the keys that sign an application's credentials, if there is one."""
+        signers = self.regions[region].signers
+        return signers and self._path(signers)
+
+    def app_credentials(self, region: str) -> Path | None:
+        """Return the file of the application's credentials, if the context names one."""
+        credentials = self.regions[region].app_credentials
+        return credentials and self._path(credentials)
 
     @property
     def roster_path(self) -> Path:
@@ -202,7 +216,8 @@ class ClientContext:
         """The context file and the files that it names."""
         named = [self._content.roster]
         for at in self.regions.values():
-            named += [at.app_password_file, at.operator_password_file]
+            files = (at.ca, at.app_credentials, at.operator_credentials, at.signers)
+            named += [one for one in files if one is not None]
         if self._content.operator is not None:
             named.append(self._content.operator.key)
         if self._content.app is not None:

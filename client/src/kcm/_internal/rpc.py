@@ -20,11 +20,20 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from kcm_runtime.clock import Clock, SystemClock
+from kcm_runtime.nats.ports import NotAllowed
 from kcm_schemas.codec import Message, decode_unpacked, unpack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 
-from kcm.errors import DeadlineExceeded, Discarded, Internal, Unreached, error_for, typed
+from kcm.errors import (
+    DeadlineExceeded,
+    Discarded,
+    Forbidden,
+    Internal,
+    Unreached,
+    error_for,
+    typed,
+)
 
 WIRE_S: Final = 5.0
 """Seconds from the sending of a data request in which its reply is accepted."""
@@ -98,6 +107,9 @@ async def ask_once(
         sent = around.clock.elapsed()
         try:
             raw = await send(subject, body, timeout_s)
+        except NotAllowed as error:
+            # What the broker knows of this client's credentials; nothing else would help.
+            raise Forbidden(error.detail) from None
         except KcmError as error:
             if error.code is Code.UNAVAILABLE:
                 raise Unreached(error.detail) from None

@@ -87,12 +87,12 @@ async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
 
 _TEXTS: Final = {
     Reason.LOGIN: (
-        "the broker at {where} rejects {user}: no such user, or another password",
-        "the context names the user, and {login_file} has its secret",
+        "the broker at {where} rejects {user}: {rejected}",
+        "the context names {login_file}, the file of the login",
     ),
     Reason.CERTIFICATE: (
         "the certificate of the broker at {where} is not trusted: {detail}",
-        "SSL_CERT_FILE names the CA's certificate; the address must match the name in it",
+        "{authority} names the CA's certificate; the address must match the name in it",
     ),
     Reason.UNENCRYPTED: (
         "the broker at {where} offers no TLS, but the context requires it with tls://",
@@ -118,6 +118,12 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
     about = {
         "where": " or ".join(map(shown, address.urls)),
         "user": address.user or "these credentials",
+        "rejected": (
+            "no such user, or another password"
+            if address.credentials is None
+            else "they have expired, were revoked, or are for another broker"
+        ),
+        "authority": "SSL_CERT_FILE" if address.ca is None else "`ca` in the context",
         "login_file": address.login_file,
         "detail": failure.detail or "no reason given",
         "s": f"{CONNECT_S:.0f}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kcm.cli.app_credentials import issue
 from kcm.cli.app_views import columns_of, rows_of
 from kcm.cli.each_region import put_everywhere
 from kcm.cli.error_report import Problem
@@ -67,7 +68,10 @@ def approve(settings: Settings, file: Path, *, dry_run: bool, yes: bool) -> int:
         return "unchanged" if before == entry else "replaced"
 
     about = {"app": entry.app}
-    return put_everywhere(settings, (), put, about, shows=f"kcm app show {entry.app}")
+    code = put_everywhere(settings, (), put, about, shows=f"kcm app show {entry.app}")
+    if code in (Exit.OK, Exit.PARTIAL):
+        issue(settings, entry)
+    return code
 
 
 def _confirmed(settings: Settings, file: Path, entry: App) -> bool:

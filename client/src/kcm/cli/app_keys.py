@@ -30,7 +30,7 @@ class AppKey:
             )
         self._name: Final = name
         self._system: Final = context.system
-        self._public: Final = None if public is None else _read(public)
+        self._public: Final = None if public is None else read_public_key(public)
         self.path: Final = file or context.app_key(name) or Path(f"{name}.key")
         if self.has_file and not self.path.parent.is_dir():
             raise Problem(
@@ -67,7 +67,8 @@ class AppKey:
             ) from None  # fmt: skip
 
 
-def _read(text: str) -> bytes:
+def read_public_key(text: str) -> bytes:
+    """Return the 32 bytes of ``--public-key``; raises ``Problem``."""
     try:
         raw = bytes.fromhex(text)
     except ValueError:

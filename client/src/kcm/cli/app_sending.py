@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kcm.cli.app_credentials import issue
 from kcm.cli.app_places import unknown_places
 from kcm.cli.each_region import put_everywhere
 from kcm.cli.error_report import Problem
@@ -66,10 +67,17 @@ def revoked_for_good(name: str) -> Problem:
     )  # fmt: skip
 
 
-def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | None = None) -> int:
+def put_entry(
+    settings: Settings,
+    name: str,
+    entry_of: EntryOf,
+    prepare: Path | None = None,
+    beside: Path | None = None,
+) -> int:
     """Sign the entry that ``entry_of`` returns, and send it to each region of the context.
 
-    With ``prepare``, write the signed entry there instead: another operator approves it.
+    With ``prepare``, write the signed entry there instead: another operator approves it. The
+    credentials of the broker are written into the directory ``beside``, or as ``issue`` does.
     """
     from kcm._internal import statements
 
@@ -98,6 +106,8 @@ def put_entry(settings: Settings, name: str, entry_of: EntryOf, prepare: Path | 
         for place in run_async(unknown_places(settings, sent[0].grants)):
             text = f"the region that was asked has no service {place} yet: check the grant"
             note(settings, text, unknown=place)
+    if sent and code in (Exit.OK, Exit.PARTIAL):
+        issue(settings, sent[0], beside)
     if sent and sent[0].plain and code == Exit.OK:
         note(settings, f"{name} is plain: any client of the broker may use its grants", plain=True)
     return code

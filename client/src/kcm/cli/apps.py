@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from kcm.cli.app_approval import approve
+from kcm.cli.app_credentials import credentials
 from kcm.cli.app_keys import AppKey
 from kcm.cli.app_sending import change_entry, needs_two, put_entry, revoked_for_good
 from kcm.cli.app_views import list_apps, show_app
@@ -122,7 +123,7 @@ def create(  # noqa: PLR0913 - one argument for each option
         _refuse_other(newest, first, now_ms)
         return app_entries.changed(found, newest)
 
-    code = put_entry(settings, name, entry, prepare)
+    code = put_entry(settings, name, entry, prepare, beside=own.path.parent)
     if own.has_file:
         _say_key(settings, name, own.path, code)
     return code
@@ -204,8 +205,10 @@ def rotate(
             Exit.USAGE, "usage", "which key?", "give a new file with --key, or --public-key"
         )
     own = AppKey(settings.context(), name, key_file, public)
+    old: list[bytes] = []
 
     def changes(newest: App) -> dict[str, Any]:
+        old.append(newest.public_key)
         if newest.reaches_every_tenant and prepare is None and not newest.revoked:
             raise needs_two()  # before a key is made
         key = None if newest.revoked else own.public(make=True)
@@ -219,6 +222,12 @@ def rotate(
     code = change_entry(settings, name, changes, prepare)
     if own.has_file:
         _say_key(settings, name, own.path, code)
+    if old and code == Exit.OK and prepare is None:
+        text = (
+            f"brokers let its old credentials in until they expire. `kcm broker revoke --dir DIR "
+            f"--region REGION --app {name} --public-key {old[0].hex()}` ends them"
+        )
+        note(settings, text, old_public_key=old[0].hex())
     return code
 
 
@@ -257,7 +266,7 @@ def revoke(settings: Settings, name: str, reason: str, timeout: float) -> int:
     return code
 
 
-for _command in (approve, list_apps, show_app):
+for _command in (approve, credentials, list_apps, show_app):
     app.add_command(_command)
 
 

@@ -9,7 +9,13 @@ import click
 
 GROUP: Final = "kcm.commands"
 
-KNOWN: Final = {"dev": "kcm-devsystem", "demo": "kcm-devsystem", "doctor": "kcm-deployment"}
+KNOWN: Final = {
+    "broker": "kcm-deployment",
+    "demo": "kcm-devsystem",
+    "dev": "kcm-devsystem",
+    "doctor": "kcm-deployment",
+    "init": "kcm-deployment",
+}
 """Commands of this project that are not in every installation, with their distributions."""
 
 

@@ -8,7 +8,7 @@ sender's region, and the pulls; this is the whole of ``regions.conf`` today.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from kcm_schemas.names import is_region
 
 from kcm_broker.claims import User, account_token, issued_at, user_token
 from kcm_broker.rights import TABLE, rights
-from kcm_broker.roles import GRANT_VERBS, INSTANCE_ROLES, SPOKEN, Account, Role
+from kcm_broker.roles import GRANT_VERBS, INSTANCE_ROLES, SPOKEN, Account, Rights, Role
 from kcm_broker.tokens import Claims
 
 WITH_STREAMS: Final = frozenset({Account.REGION, Account.VAULT})
@@ -81,12 +81,18 @@ def account_body(
     *,
     now_s: int,
     peering: Peering | None = None,
+    rights_of: Callable[[Role, Account, str, str], Rights] = rights,
 ) -> dict[str, Any]:
     """Return the claims of an account. ``scopes`` has the public keys (``A…``) of its scopes.
 
-    Raises ``malformed`` for a scope of another account or a bad key, and ``too_large``.
+    ``rights_of`` replaces the table of rights. Raises ``malformed`` for a scope of another account
+    or a bad key, and ``too_large``.
     """
-    keys = [_scope(region, account, scope, key) for scope, key in scopes.items()]
+    keys = []
+    for scope, key in scopes.items():
+        if scope.account is not account:
+            raise KcmError(Code.MALFORMED, f"a scope of another account than {account}")
+        keys.append(_scope(scope, key, rights_of(scope.role, account, region, scope.instance)))
     if len({one["key"] for one in keys}) != len(keys):
         raise KcmError(Code.MALFORMED, "two scopes have the same key")
     body: dict[str, Any] = {
@@ -182,16 +188,30 @@ def spoken_by(region: str) -> tuple[str, ...]:
     return tuple(f"{subjects.CTL}.{noun}.{region}.>" for noun in SPOKEN)
 
 
-def _scope(region: str, account: Account, scope: ScopeId, key: str) -> dict[str, Any]:
-    if scope.account is not account:
-        raise KcmError(Code.MALFORMED, f"a scope of another account than {account}")
+def _scope(scope: ScopeId, key: str, allowed: Rights) -> dict[str, Any]:
     decode_public(key, KeyKind.ACCOUNT)
     return {
         "kind": "user_scope",
         "key": key,
-        "role": f"{scope.role}-{scope.instance}" if scope.instance else str(scope.role),
-        "template": rights(scope.role, account, region, scope.instance).template(),
+        "role": scope_name(scope),
+        "template": allowed.template(),
     }
+
+
+def scope_name(scope: ScopeId) -> str:
+    """Return the name of a scope in its account's token."""
+    return f"{scope.role}-{scope.instance}" if scope.instance else str(scope.role)
+
+
+def unrestricted(key: str, name: str) -> dict[str, Any]:
+    """Return a signing key (public key) whose users may do everything in the account.
+
+    No role has one. It is for credentials that are made for a purpose and end soon.
+    """
+    decode_public(key, KeyKind.ACCOUNT)
+    # A template without lists allows everything.
+    template = dict.fromkeys(("subs", "data", "payload"), -1)
+    return {"kind": "user_scope", "key": key, "role": name, "template": template}
 
 
 def _limits(account: Account) -> dict[str, Any]:

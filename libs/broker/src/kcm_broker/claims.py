@@ -121,12 +121,18 @@ def user_token(
 
 
 def check_grant(grant: str, verbs: Collection[str]) -> None:
-    """Raise ``malformed`` unless the grant is ``<verb>.<tenant>.<service>`` in plain names."""
+    """Raise ``malformed`` unless the grant is ``<verb>.<tenant>.<service>``.
+
+    Tenant and service are plain names, or ``*``. The registry has a grant of every tenant only if
+    two operators signed it; the broker takes what the key of the role signs.
+    """
     parts = grant.split(".")
-    if len(parts) != 3 or parts[0] not in verbs or not all(map(is_name, parts)):
+    named = all(part == "*" or is_name(part) for part in parts[1:])
+    if len(parts) != 3 or parts[0] not in verbs or not named:
         known = " or ".join(sorted(verbs)) or "no verb"
         raise KcmError(
-            Code.MALFORMED, f"a grant is VERB.TENANT.SERVICE, with {known}, and no wildcard"
+            Code.MALFORMED,
+            f"a grant is VERB.TENANT.SERVICE, with {known}, and with names or * for the others",
         )
 
 

@@ -109,13 +109,15 @@ class Pusher:
         """Bring a token to all nodes; the token that they have already may be pushed again.
 
         Raises ``malformed`` or ``forbidden`` before anything is sent, ``conflict`` if a node has
-        one that is not earlier, and ``unavailable`` if not all nodes have the token afterwards.
+        one that is not earlier, or that has a revocation which this one lacks, and ``unavailable``
+        if not all nodes have the token afterwards.
         """
         claims = verify_account(token, self._operators)
         self._check_own_scope(claims)
         for present in await self.present(claims.subject):
             if present.token != token and present.issued >= claims.issued:
                 raise KcmError(Code.CONFLICT, "a node has a token of the account that is as new")
+            self._check_revocations(present, claims)
         answers = await self._nodes.ask(SYSTEM_UPDATE, token.encode("ascii"), self._count)
         names = sorted(_accepted(answer) for answer in answers)
         self._check_count(len(set(names)), "took the token")
@@ -124,6 +126,16 @@ class Pusher:
         if any(one != token for one in found):
             raise KcmError(Code.UNAVAILABLE, "a node has another token of the account")
         return Pushed(claims, tuple(names))
+
+    @staticmethod
+    def _check_revocations(present: Claims, later: Claims) -> None:
+        """Raise ``conflict`` if the later token would let a user in that is revoked now."""
+        wanted = later.body.get("revocations") or {}
+        found = present.body.get("revocations") or {}
+        back = sorted(user for user, at in found.items() if wanted.get(user, 0) < at)
+        if back:
+            text = f"the token lets in {len(back)} revoked users, {back[0]} for example"
+            raise KcmError(Code.CONFLICT, f"{text}: its directory is an old one")
 
     async def present(self, account: str) -> list[Claims]:
         """Return what the nodes have of an account (public key), as far as the operator signed it.

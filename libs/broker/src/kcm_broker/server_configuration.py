@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -76,6 +76,8 @@ class Listening:
     port: int
     connections_max: int = 4096
     ports_dir: PurePath | None = None
+    monitor: str = ""
+    """Where the server answers questions of monitoring over HTTP; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class Cluster:
 
     port: int
     routes: tuple[str, ...]
+    advertise: str = ""
+    """The address that the node sends to the others; empty: where it listens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +101,15 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A region's link to the backbone: only the account ``account`` (public key) uses it."""
+    """A region's link to the backbone: only the account ``account`` (public key) uses it.
+
+    ``tls`` is a certificate of the backbone's authority.
+    """
 
     urls: tuple[str, ...]
     account: str
     credentials: PurePath
+    tls: Tls
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,8 @@ class RegionNode:
     streams: Streams
     link: Link | None = None
     cluster: Cluster | None = None
+    cluster_tls: Tls | None = None
+    """The certificate for the other nodes, if clients see one of an authority that is not ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +136,9 @@ class BackboneNode:
     trust: Trust
     leaf_host: str
     leaf_port: int
+    links_ca: PurePath
+    """The authority of the regions' certificates, which is not that of the backbone's servers: with
+    one for both, a region's server could join the cluster of the backbone."""
     cluster: Cluster | None = None
     name: str = field(default="backbone")
 
@@ -135,7 +148,7 @@ def region_text(node: RegionNode) -> str:
     if not is_region(node.region):
         raise KcmError(Code.MALFORMED, "a region needs a name that is not reserved")
     settings = _common(node.listening, node.tls, node.trust) | _cluster(
-        node.region, node.listening.host, node.tls, node.cluster
+        node.region, node.listening.host, node.cluster_tls or node.tls, node.cluster
     )
     settings["jetstream"] = {
         "domain": node.region,
@@ -151,7 +164,7 @@ def region_text(node: RegionNode) -> str:
             "urls": list(node.link.urls),
             "account": node.link.account,
             "credentials": str(node.link.credentials),
-            "tls": _tls(node.tls) | {"handshake_first": True},
+            "tls": _tls(node.link.tls) | {"handshake_first": True},
         }
         settings["leafnodes"] = {"reconnect": LINK_RETRY, "remotes": [remote]}
     return _text(settings)
@@ -159,8 +172,9 @@ def region_text(node: RegionNode) -> str:
 
 def backbone_text(node: BackboneNode) -> str:
     """Return the configuration of a server of the backbone; raises ``malformed``."""
+    # No client uses it, but the other servers do.
     settings = _common(node.listening, node.tls, node.trust) | _cluster(
-        node.name, node.listening.host, node.tls, node.cluster
+        node.name, node.leaf_host, node.tls, node.cluster
     )
     settings["leafnodes"] = {
         "host": node.leaf_host,
@@ -168,7 +182,8 @@ def backbone_text(node: BackboneNode) -> str:
         "min_version": LEAF_VERSION_MIN,
         # The regions are configured with its address. It advertises no other one.
         "no_advertise": True,
-        "tls": _tls(node.tls) | {"verify": True, "handshake_first": True},
+        "tls": _tls(replace(node.tls, ca=node.links_ca))
+        | {"verify": True, "handshake_first": True},
     }
     return _text(settings)
 
@@ -188,6 +203,8 @@ def _common(listening: Listening, tls: Tls, trust: Trust) -> dict[str, Any]:
     }
     if listening.ports_dir is not None:
         settings["ports_file_dir"] = str(listening.ports_dir)
+    if listening.monitor:
+        settings["http"] = listening.monitor
     return settings
 
 
@@ -219,20 +236,22 @@ def _tls(tls: Tls) -> dict[str, Any]:
 
 
 def _cluster(name: str, host: str, tls: Tls, cluster: Cluster | None) -> dict[str, Any]:
-    """Return a node's routes to the others; nothing for a single server."""
+    """Return a node's routes to the others; nothing for a single server.
+
+    A node lets every server in that has a certificate of its authority: each region has its own.
+    """
     if cluster is None:
         return {}
-    return {
-        "cluster": {
-            "name": name,
-            "host": host,
-            "port": cluster.port,
-            "routes": list(cluster.routes),
-            "tls": _tls(tls) | {"verify": True},
-            # One connection per pair, so that a cut affects all accounts.
-            "pool_size": -1,
-        }
+    settings: dict[str, Any] = {
+        "name": name,
+        "host": host,
+        "port": cluster.port,
+        "routes": list(cluster.routes),
+        "tls": _tls(tls) | {"verify": True},
+        # One connection per pair, so that a cut affects all accounts.
+        "pool_size": -1,
     }
+    return {"cluster": settings | ({"advertise": cluster.advertise} if cluster.advertise else {})}
 
 
 def _name(name: str) -> str:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from kcm_schemas.names import Name
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from kcm_runtime.logs import LogFormat
 
@@ -22,22 +30,38 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    """Return a relative path as one that begins at the directory of the configuration."""
+    directory = (info.context or {}).get(_DIRECTORY)
+    return path if directory is None else directory / path
+
+
+_DIRECTORY: Final = "directory"
+
+PathBeside = Annotated[Path, AfterValidator(_beside)]
+"""A path, relative to the directory of the file that has it."""
+
+
 class BusAddress(Section):
     """One account of the broker, and how a client logs in there.
 
     It has ``credentials``, or a ``user`` and a ``password_file``: files that only their owner may
-    read. With ``ca``, it speaks TLS from the first byte, and believes only this authority.
+    read. With credentials it speaks TLS from the first byte; with ``ca``, it believes only this
+    authority.
     """
 
     url: str
     user: str = ""
-    password_file: Path | None = None
-    credentials: Path | None = None
+    password_file: PathBeside | None = None
+    credentials: PathBeside | None = None
     """The file with the user's token and seed; read again at each connection."""
-    inbox: Annotated[str, Field(pattern=r"^(_INBOX(\.[A-Za-z0-9-]{1,63}){2})?\z")] = ""
-    """Where the user may receive replies, as in ``_INBOX.core.core-1``; empty: anywhere."""
-    ca: Path | None = None
-    """The certificate of the authority that signs the broker's."""
+    inbox: Annotated[str, Field(pattern=r"^(_INBOX(\.[A-Za-z0-9-]{1,63}){1,2})?\z")] = ""
+    """Where the user may receive replies, as in ``_INBOX.core.core-1``; empty: anywhere.
+
+    With a role alone, as in ``_INBOX.operator``, the public key in the credentials completes it.
+    """
+    ca: PathBeside | None = None
+    """The certificate of the authority that signs the broker's; without it, one of this machine."""
     also: tuple[str, ...] = ()
     """Further nodes of a clustered broker; the first that answers is used."""
     allow_old_broker: bool = False
@@ -84,6 +108,16 @@ class InstanceConfig(Section):
     region_bus: BusAddress
     log: LogSection = LogSection()
 
+    @model_validator(mode="after")
+    def _credentials(self) -> InstanceConfig:
+        """Without credentials there is no TLS either. Only a developer's system may lack them."""
+        for name, value in self:
+            buses = value if isinstance(value, tuple) else (value,)
+            open_ = any(isinstance(one, BusAddress) and not one.credentials for one in buses)
+            if open_ and not self.development:
+                raise ValueError(f"{name} needs credentials: `kcm init` makes them")
+        return self
+
 
 C = TypeVar("C", bound=Section)
 
@@ -92,7 +126,8 @@ def load(model: type[C], path: str) -> C:
     """Read and validate a configuration; raises ``ConfigError``."""
     try:
         with Path(path).open("rb") as file:
-            return model.model_validate(tomllib.load(file))
+            context = {_DIRECTORY: Path(path).parent}
+            return model.model_validate(tomllib.load(file), context=context)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

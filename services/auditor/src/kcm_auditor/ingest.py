@@ -211,15 +211,12 @@ class RegionFeed:
     async def _facts(self) -> StreamFacts:
         with _foreign():
             info = await self._connection.jetstream().stream_info(subjects.AUDIT_STREAM)
-        created = info.created.isoformat() if info.created is not None else "unknown"
-        return StreamFacts(
-            created,
-            info.state.last_seq,
-            info.state.first_seq,
-            info.state.bytes,
-            max(info.config.max_bytes or 0, 0),
-            created_us(info.created),
-        )
+            numbers = (info.state.last_seq, info.state.first_seq, info.state.bytes)
+            if not all(type(one) is int for one in numbers):
+                raise ValueError("a stream's state without numbers")
+            created = info.created.isoformat() if info.created is not None else "unknown"
+            most = max(info.config.max_bytes or 0, 0)
+            return StreamFacts(created, *numbers, most, created_us(info.created))
 
     async def _read(self, consumer: PushConsumer, deliveries: Deliveries) -> None:
         """Record what arrives; raises ``Ended``."""

@@ -12,13 +12,15 @@ from typing import Final
 
 from kcm import Admin, ClientContext
 from kcm._internal import app_entries
+from kcm_deployment.trust_files import Trust
 from kcm_runtime.clock import SystemClock
 from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.app import App
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import Kind
 
-from kcm_devsystem.identities import APPROVER, SYSTEM, Trust
+from kcm_devsystem.broker_users import EVERYTHING, app_credentials, let_in
+from kcm_devsystem.identities import APP, APPROVER, SYSTEM
 
 PLAIN: Final = "plain"
 """An application that needs no key, for tests that speak to a Gateway without the SDK."""
@@ -43,6 +45,16 @@ async def allow_everything(context: ClientContext, directory: Path, *, plain: bo
         without_key = _entry(context, PLAIN, _PLAIN_KEY, ["*/*"])
         wanted.append(without_key.model_copy(update={"plain": True}))
     await _put(context, directory, wanted)
+    _let_in(context, directory, EVERYTHING)
+
+
+def let_in_for(context: ClientContext, directory: Path, entry: App) -> None:
+    """Let the brokers carry what the context's application asks by the grants of an entry.
+
+    A client that is connected gets the change at its next connection.
+    """
+    grants = [f"{verb}.{one.tenant}.{one.service}" for one in entry.grants for verb in one.verbs]
+    _let_in(context, directory, grants)
 
 
 async def allow(context: ClientContext, directory: Path, name: str, public: bytes) -> None:
@@ -60,6 +72,11 @@ async def _put(context: ClientContext, directory: Path, wanted: Sequence[App]) -
                 await admin.put(region, "app", encode(signed))
 
 
+def _let_in(context: ClientContext, directory: Path, grants: Sequence[str]) -> None:
+    for region in context.regions:
+        let_in(_signers(context, region), app_credentials(directory, region), APP, grants)
+
+
 def _entry(context: ClientContext, name: str, public: bytes, places: Sequence[str]) -> App:
     return app_entries.first_entry(
         name,
@@ -69,3 +86,9 @@ def _entry(context: ClientContext, name: str, public: bytes, places: Sequence[st
         now_ms=SystemClock().unix_ms(),
         days=DAYS,
     )
+
+
+def _signers(context: ClientContext, region: str) -> Path:
+    found = context.signers_path(region)
+    assert found is not None, "the context of a development system names the keys that sign"
+    return found

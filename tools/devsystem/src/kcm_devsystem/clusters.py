@@ -13,7 +13,6 @@ from typing import Final
 
 from kcm_devsystem.brokers import LOOPBACK, ClusterSpec, RegionSpec
 from kcm_devsystem.errors import ImpossibleShapeError
-from kcm_devsystem.files import password
 
 NODES_MAX: Final = 5
 """Maximum nodes of a region, because JetStream keeps at most five copies."""
@@ -56,7 +55,6 @@ def spread(
         return spec
     places = {name: (next(ports) if number else spec.port) for number, name in enumerate(names)}
     routes = {name: next(ports) for name in names}
-    secret = password(root / "secrets" / spec.name / "routes")
     made = [
         replace(
             spec,
@@ -70,7 +68,6 @@ def spread(
                     for other in names
                     if other != name
                 ),
-                password=secret,
                 advertise="" if detour is direct else NOWHERE,
             ),
         )
@@ -86,6 +83,6 @@ def link(spec: RegionSpec, backbone: str, leaf_port: int, detour: Detour) -> Reg
 
     def led(node: RegionSpec) -> RegionSpec:
         port = detour(node.server_name, backbone, leaf_port)
-        return replace(node, leaf_url=f"nats-leaf://{LOOPBACK}:{port}")
+        return replace(node, leaf_url=f"tls://{LOOPBACK}:{port}")
 
     return replace(led(spec), others=tuple(led(node) for node in spec.others))

@@ -1,62 +1,32 @@
-"""The TOML files of instances and clients.
-
-A container reads its configuration in other directories than those in which it was written. So the
-paths in a configuration (``InstanceFiles``, ``ClientFiles``) do not depend on where it is written.
-"""
+"""The configurations of the instances and clients on this machine."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePath
-from typing import Any, Final, assert_never
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 
-from kcm._internal.client_context import VERSION
+from kcm_broker.roles import Account
+from kcm_broker.roles import Role as BrokerRole
+from kcm_deployment import settings_files
+from kcm_deployment.files import write_private
+from kcm_deployment.members import Member
+from kcm_deployment.settings_files import (
+    BusFiles,
+    ClientFiles,
+    InstanceFiles,
+    RegionFiles,
+    Settings,
+    to_toml,
+)
+from kcm_deployment.trust_files import Trust
 from kcm_killswitch.model.timing import Timing
+from kcm_runtime.config import BusAddress
 from kcm_schemas.roster import Role
 
-from kcm_devsystem.broker_rights import inbox
-from kcm_devsystem.broker_users import password_path
-from kcm_devsystem.brokers import Account, RegionSpec, login_name
-from kcm_devsystem.brokers import Role as Login
-from kcm_devsystem.files import write_private
-from kcm_devsystem.identities import APP, APPROVER, OPERATOR, SYSTEM, Member, Trust
+from kcm_devsystem.broker_users import VISITOR_INBOX, app_credentials, visitor_file
+from kcm_devsystem.identities import APP, APPROVER, OPERATOR, SYSTEM
 from kcm_devsystem.topology import Topology, Write
-
-DEFAULT_TIMING: Final = Timing()
-"""The durations of an instance without a section for them. They are not written."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceFiles:
-    """The paths of an instance's files. A configuration names only those of its role."""
-
-    roster: PurePath
-    identity: PurePath
-    state_dir: PurePath
-    ready_file: PurePath
-    region_bus: PurePath
-    """The password of its user in REGION; ``control_bus`` has the one for CONTROL."""
-    control_bus: PurePath
-    vault_bus: PurePath
-    """For now, the same password as ``region_bus``: wrapped keys are in REGION, too."""
-    seal_key: PurePath
-    key_store: PurePath
-    journal: PurePath
-    followed: Mapping[str, PurePath] = field(default_factory=dict)
-    """By region that an Auditor follows: the password of its user there."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFiles:
-    """The paths of a client's files: absolute, or relative to its context file."""
-
-    roster: PurePath
-    operator_key: PurePath
-    app_key: PurePath
-    password: Callable[[str, Login], PurePath]
-    """By region and role, the password of the user in REGION."""
 
 
 def ready_file(root: Path, member: Member) -> Path:
@@ -67,6 +37,38 @@ def ready_file(root: Path, member: Member) -> Path:
 def config_file(root: Path, member: Member) -> Path:
     """Return the path of an instance's configuration."""
     return root / "config" / f"{member.name}.toml"
+
+
+def bus_files(
+    topology: Topology, region: str, role: BrokerRole, account: Account, name: str
+) -> BusFiles:
+    """Return how a client enters an account of a region's broker."""
+    brokers = topology.brokers
+    return BusFiles(
+        urls=[node.url for node in topology.region(region).nodes],
+        ca=brokers.certificates(region).ca,
+        credentials=brokers.user_file(region, role, account, name),
+    )
+
+
+def address(
+    topology: Topology, region: str, role: BrokerRole, account: Account, name: str
+) -> BusAddress:
+    """Return the same as the address of a connection."""
+    files = bus_files(topology, region, role, account, name)
+    return BusAddress.model_validate(settings_files.bus(files, role, name))
+
+
+def visitor(topology: Topology, region: str, account: Account = Account.REGION) -> BusAddress:
+    """Return how a visitor enters an account of a region's broker."""
+    spec = topology.region(region)
+    return BusAddress(
+        url=spec.url,
+        also=tuple(node.url for node in spec.others),
+        ca=topology.brokers.certificates(region).ca,
+        credentials=visitor_file(topology.root, region, account),
+        inbox=VISITOR_INBOX,
+    )
 
 
 def write_instance(
@@ -83,83 +85,35 @@ def write_instance(
     ``environment`` is the environment of a Core's unsealer. ``probes_per_s`` replaces the default
     of a Core. ``write`` writes the file.
     """
-    root, trust, login = topology.root, Trust(topology.root), Login(member.role.value)
+    root, trust, role = topology.root, Trust(topology.root), BrokerRole(member.role.value)
     store = root / "keystore" / member.region
     if member.role is Role.CORE:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def files_of(region: str, account: Account) -> BusFiles:
+        return bus_files(topology, region, role, account, member.name)
+
     files = InstanceFiles(
         roster=trust.roster,
         identity=trust.key(member.name),
         state_dir=root / "state" / member.name,
         ready_file=ready_file(root, member),
-        region_bus=password_path(root, member.region, login, Account.REGION),
-        control_bus=password_path(root, member.region, login, Account.CONTROL),
-        vault_bus=password_path(root, member.region, login, Account.REGION),
+        region_bus=files_of(member.region, Account.REGION),
+        control_bus=files_of(member.region, Account.CONTROL),
+        vault_bus=files_of(member.region, Account.VAULT),
         seal_key=trust.seal_key(member.region),
         key_store=store,
         journal=root / "journal",
-        followed={
-            spec.name: password_path(root, spec.name, login, Account.REGION)
-            for spec in topology.regions
-        },
+        followed={spec.name: files_of(spec.name, Account.REGION) for spec in topology.regions},
     )
     path = config_file(root, member)
-    config = instance(topology, member, root_public, environment, files, timing)
+    settings = Settings(SYSTEM, root_public, development=True)
+    durations = None if timing == Timing() else asdict(timing)
+    config = settings_files.instance(settings, member, files, environment, durations)
     if member.role is Role.CORE and probes_per_s is not None:
         config |= {"probes_per_s": probes_per_s}
     write(path, to_toml(config))
     return path
-
-
-def instance(
-    topology: Topology,
-    member: Member,
-    root_public: bytes,
-    environment: Mapping[str, str],
-    files: InstanceFiles,
-    timing: Timing = DEFAULT_TIMING,
-) -> dict[str, Any]:
-    """Return the content of an instance's configuration, without default durations."""
-    spec, login = topology.region(member.region), Login(member.role.value)
-    config: dict[str, Any] = {
-        "instance": member.name,
-        "region": member.region,
-        "development": True,
-        "root_public": root_public.hex(),
-        "roster": files.roster,
-        "identity": files.identity,
-        "state_dir": files.state_dir,
-        "ready_file": files.ready_file,
-        "region_bus": bus(spec, login, Account.REGION, files.region_bus, name=member.name),
-    }
-    match member.role:
-        case Role.CORE:
-            config |= {
-                "control_bus": bus(
-                    spec, login, Account.CONTROL, files.control_bus, name=member.name
-                ),
-                "vault_bus": bus(spec, login, Account.REGION, files.vault_bus, name=member.name),
-                "key_store": files.key_store,
-                "secrets": {"seal_key": files.seal_key},
-                "unsealer_environment": dict(environment),
-            }
-        case Role.GATEWAY:
-            control = bus(spec, login, Account.CONTROL, files.control_bus, name=member.name)
-            config |= {"control_bus": control}
-        case Role.AUDITOR:
-            config |= {
-                "auditor": {"journal": files.journal},
-                "regions": [
-                    {"region": name}
-                    | bus(topology.region(name), login, Account.REGION, password, name=member.name)
-                    for name, password in files.followed.items()
-                ],
-            }
-        case _:
-            assert_never(member.role)
-    if timing == DEFAULT_TIMING or member.role is Role.AUDITOR:
-        return config
-    return config | {"timing": asdict(timing)}
 
 
 def write_context(topology: Topology, root_public: bytes, write: Write = write_private) -> Path:
@@ -168,87 +122,25 @@ def write_context(topology: Topology, root_public: bytes, write: Write = write_p
     Beside it, ``approver.toml`` is that of a second operator.
     """
     root = topology.root
-    files = ClientFiles(
-        roster=Trust(root).roster,
-        operator_key=Trust(root).operator_key,
-        app_key=Trust(root).app_key,
-        password=lambda region, role: password_path(root, region, role, Account.REGION),
-    )
     path = root / "context.toml"
-    content = context(topology, root_public, files)
-    write(path, to_toml(content))
-    approver = {"name": APPROVER, "key": Trust(root).key(APPROVER)}
-    write(root / "approver.toml", to_toml(content | {"operator": approver}))
+    for name, target in ((OPERATOR, path), (APPROVER, root / "approver.toml")):
+        write(target, to_toml(_context(topology, root_public, name)))
     return path
 
 
-def context(topology: Topology, root_public: bytes, files: ClientFiles) -> dict[str, Any]:
-    """Return the content of a client's context file."""
-    return {
-        "version": VERSION,
-        "system": SYSTEM,
-        "root_public": root_public.hex(),
-        "roster": files.roster,
-        "default_region": topology.regions[0].name,
-        "operator": {"name": OPERATOR, "key": files.operator_key},
-        "app": {"name": APP, "key": files.app_key},
-        "regions": {spec.name: _access(spec, files) for spec in topology.regions},
-    }
-
-
-def _access(spec: RegionSpec, files: ClientFiles) -> dict[str, Any]:
-    access: dict[str, Any] = _urls(spec)
-    for role in (Login.APP, Login.OPERATOR):
-        access[f"{role.value}_user"] = login_name(role, Account.REGION)
-        access[f"{role.value}_password_file"] = files.password(spec.name, role)
-    return access
-
-
-def bus(
-    spec: RegionSpec, role: Login, account: Account, password: PurePath, *, name: str
-) -> dict[str, Any]:
-    """Return the access of a role to an account of a region's broker; ``password`` is a file.
-
-    ``name`` is that of the instance or job: the place of its inboxes.
-    """
-    return _urls(spec) | {
-        "user": login_name(role, account),
-        "password_file": password,
-        "inbox": inbox(role, name),
-    }
-
-
-def _urls(spec: RegionSpec) -> dict[str, Any]:
-    """Return the URLs of a region's broker: one node, and the others if it is a cluster."""
-    others = [node.url for node in spec.others]
-    return {"url": spec.url} | ({"also": others} if others else {})
-
-
-def to_toml(config: Mapping[str, Any]) -> str:
-    """Return TOML for plain values, paths, tables and arrays of tables."""
-    return "".join(_table(config, ""))
-
-
-def _table(table: Mapping[str, Any], name: str) -> list[str]:
-    lines = [
-        f"{key} = {_value(value)}\n"
-        for key, value in table.items()
-        if not isinstance(value, Mapping) and not _is_tables(value)
-    ]
-    for key, value in table.items():
-        path = f"{name}.{key}" if name else key
-        if isinstance(value, Mapping):
-            lines += [f"\n[{path}]\n", *_table(value, path)]
-        elif _is_tables(value):
-            for one in value:
-                lines += [f"\n[[{path}]]\n", *_table(one, path)]
-    return lines
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-
-
-def _value(value: object) -> str:
-    # JSON strings, numbers and booleans are valid TOML.
-    return json.dumps(str(value) if isinstance(value, PurePath) else value)
+def _context(topology: Topology, root_public: bytes, operator: str) -> dict[str, object]:
+    root, brokers, trust = topology.root, topology.brokers, Trust(topology.root)
+    files = ClientFiles(
+        roster=trust.roster,
+        operator=(operator, trust.key(operator)),
+        app=(APP, trust.key(APP)),
+        regions={
+            spec.name: RegionFiles(
+                bus_files(topology, spec.name, BrokerRole.OPERATOR, Account.REGION, operator),
+                app_credentials(root, spec.name),
+                brokers.signers_file(spec.name),
+            )
+            for spec in topology.regions
+        },
+    )
+    return settings_files.context(Settings(SYSTEM, root_public, development=True), files)

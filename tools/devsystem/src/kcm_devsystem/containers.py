@@ -1,8 +1,7 @@
-"""The brokers of ``compose.yaml``: the same configurations, with the addresses of containers.
+"""The files of ``compose.yaml``: a deployment of two regions, in the places of containers.
 
-``setup`` mounts the configuration volumes of all containers below one directory. This module writes
-``backbone/nats.conf`` and ``<region>/broker/nats.conf`` there. Passwords are stored below
-``authority/``, which only setup mounts. ``layouts`` copies to each instance those that it needs.
+``setup`` mounts the volumes of all containers below one directory, and writes their bundles there
+(``kcm_deployment.bundles``). ``authority/`` has the originals, and only setup mounts it.
 """
 
 from __future__ import annotations
@@ -11,26 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from kcm_devsystem import broker_config, topology
-from kcm_devsystem.files import write_private
-from kcm_devsystem.topology import Place, Topology
+from kcm_deployment.bundles import AUTHORITY, write_bundles
+from kcm_deployment.deployment import Deployment, RegionPlan, Server
+from kcm_deployment.layouts import Layout, Place, ServerPlace
+from kcm_deployment.members import Member
+from kcm_schemas.roster import Role
+
+from kcm_devsystem import state
+from kcm_devsystem.brokers import STORE_BYTES_MAX, region_name
+from kcm_devsystem.identities import APP, OPERATOR, OPERATORS, SYSTEM
 
 REGIONS: Final = ("eu-de", "us-east")
 """The regions of ``compose.yaml``."""
 INSTANCES: Final = ("core-1", "core-2", "gateway-1", "auditor-1")
 """The instances in each region."""
-AUTHORITY: Final = "authority"
-"""The directory of the originals, the operator root included, which only setup sees."""
-OPERATOR: Final = "operator"
-"""The directory that the command line mounts."""
-PROVISION: Final = "provision"
-"""The directory of the job that creates a region's streams."""
-ANY: Final = "0.0.0.0"  # noqa: S104 - a container listens on its own networks only
-"""The address on which a container's broker listens."""
-CLIENT_PORT: Final = 4222
-"""The port for a broker's clients."""
-LEAF_PORT: Final = 7422
-"""The backbone's port for leaf nodes."""
 CONFIG_DIR: Final = PurePosixPath("/etc/kcm")
 """A container's configuration volume, mounted read-only."""
 STATE_DIR: Final = PurePosixPath("/var/lib/kcm")
@@ -40,7 +33,9 @@ KEY_STORE: Final = PurePosixPath("/var/lib/kcm-keys")
 READY_FILE: Final = PurePosixPath("/run/kcm/ready")
 """The file for an instance's health check."""
 STREAMS: Final = PurePosixPath("/data")
-"""The streams of a region's broker."""
+"""The streams of a region's broker, and the accounts that were pushed to it."""
+MONITOR: Final = "127.0.0.1:8222"
+"""Where a broker answers its health check, inside its container only."""
 CUSTOMER: Final = PurePosixPath("/customer")
 """The customer's root key if it is a file; Cores mount it read-only."""
 HSM: Final = PurePosixPath("/run/kcm-softhsm")
@@ -50,38 +45,73 @@ HSM_SOCKET: Final = HSM / "pkcs11"
 HSM_MODULE: Final = PurePosixPath("/usr/lib/kcm/hsm.so")
 """The module in a Core's image that forwards calls to the socket (``p11-kit-client.so``)."""
 
+_ENVIRONMENT: Final = {
+    "P11_KIT_SERVER_ADDRESS": f"unix:path={HSM_SOCKET}",
+    "KCM_L1_MODULES": str(HSM_MODULE),
+}
+"""The environment of a Core's unsealer, for an image with the module."""
 
-def broker_host(region: str) -> str:
-    """Return the container of a region's broker, or of the backbone for an empty name."""
-    return f"nats-{region}" if region else "backbone"
+_PLACE: Final = Place(
+    secrets=CONFIG_DIR,
+    public=CONFIG_DIR,
+    state_dir=STATE_DIR / "state",
+    ready_file=READY_FILE,
+    key_store=KEY_STORE,
+    journal=STATE_DIR / "journal",
+)
+
+LAYOUT: Final = Layout(
+    instance_bundle=lambda one: f"{one.region}/{one.role.value}-{one.number}",
+    server_bundle=lambda region, _: f"{region}/broker" if region else "backbone",
+    place=lambda _: _PLACE,
+    server=ServerPlace(
+        config=CONFIG_DIR,
+        streams=STREAMS,
+        accounts=STREAMS / "accounts",
+        monitor=MONITOR,
+        store_bytes=STORE_BYTES_MAX,
+        memory_bytes=64 << 20,
+    ),
+    provision=CONFIG_DIR,
+    operator_bundle=lambda name: "operator" if name == OPERATOR else f"authority/{name}",
+    push=False,
+)
+"""The directories of ``compose.yaml``. The second operator has no container: its files stay with
+the authority."""
 
 
-def instance_dir(root: Path, region: str, instance: str) -> Path:
-    """Return the directory in which setup sees the configuration volume of an instance."""
-    return root / region / instance
+def member(region: str, container: str) -> Member:
+    """Return the instance of a container: ``core-2`` of ``eu-de`` is ``core-eu-de-2``."""
+    role, _, number = container.rpartition("-")
+    return Member(Role(role), region, int(number))
 
 
-def write_brokers(
-    root: Path,
-    regions: Sequence[str] = REGIONS,
-) -> Topology:
-    """Write the brokers' configurations below ``root`` and return their specifications.
-
-    Existing passwords are kept. Raises ``DevError`` for a region's bad name.
-    """
-    plan = topology.plan(root / AUTHORITY, regions, place=_place)
-    write_private(root / "backbone" / "nats.conf", broker_config.render_backbone(plan.backbone))
-    for spec in plan.regions:
-        write_private(root / spec.name / "broker" / "nats.conf", broker_config.render_region(spec))
-    return plan
-
-
-def _place(region: str) -> Place:
-    return Place(
-        host=ANY,
-        port=CLIENT_PORT,
-        leaf_port=LEAF_PORT,
-        store_dir=STREAMS,
-        ports_dir=None,
-        reached_as=broker_host(region),
+def deployment(regions: Sequence[str] = REGIONS) -> Deployment:
+    """Return the deployment of ``compose.yaml``; raises ``DevError`` for a region's bad name."""
+    return Deployment(
+        SYSTEM,
+        tuple(
+            RegionPlan(
+                region_name(name),
+                (Server(name, f"nats-{name}"),),
+                tuple(member(name, one) for one in INSTANCES),
+            )
+            for name in regions
+        ),
+        (Server("backbone", "backbone"),),
+        OPERATORS,
+        (APP,),
+        development=True,
     )
+
+
+def write_compose(directory: Path, now_ms: int, regions: Sequence[str] = REGIONS) -> bytes:
+    """Write every container's files below ``directory`` and return the root's public key.
+
+    ``now_ms``, in milliseconds of Unix time, is the date of a new roster. Raises ``DevError`` if
+    another setup runs, and ``DeploymentError`` as ``write_bundles`` does.
+    """
+    wanted, authority = deployment(regions), directory / AUTHORITY
+    authority.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with state.exclusive(authority):
+        return write_bundles(directory, wanted, LAYOUT, now_ms, _ENVIRONMENT)

@@ -14,8 +14,9 @@ import struct
 from pathlib import Path
 from typing import Final
 
+from kcm_deployment.files import write_private
+
 from kcm_devsystem import processes
-from kcm_devsystem.files import write_private
 from kcm_devsystem.processes import Process
 
 BYTES_MAX: Final = 4096

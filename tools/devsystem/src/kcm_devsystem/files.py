@@ -1,4 +1,4 @@
-"""Files with secrets or process ids: created with mode 0600."""
+"""The passwords of a development system's tokens."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from kcm_runtime.files.atomic import place
+from kcm_deployment.files import write_private
 
 from kcm_devsystem.errors import DevError
 
 PASSWORD_BYTES: Final = 32
-"""Random bytes of a broker password. It is never typed, so it is as long as a key."""
+"""Random bytes of a password. It is never typed, so it is as long as a key."""
 PASSWORD_CHARACTERS_MAX: Final = 256
 """Maximum characters of a password file that this module wrote."""
-
-
-def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file atomically, with mode 0600 from its creation, and flush it to the disk.
-
-    A text is written as UTF-8. Missing directories are created with mode 0700.
-    """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place(path, content.encode() if isinstance(content, str) else content)
 
 
 def password(path: Path) -> str:

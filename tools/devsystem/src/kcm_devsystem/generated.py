@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from kcm_deployment.files import write_private
+
 from kcm_devsystem.errors import DevError
-from kcm_devsystem.files import write_private
 
 FILE: Final = "generated.json"
 """The file's name in the development system's directory."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
+
+from kcm_deployment.broker_files import BACKBONE, LINKS
 
 from kcm_devsystem import exit_causes, processes
 from kcm_devsystem.instances import ready
@@ -31,7 +34,7 @@ def health(root: Path, entry: Entry) -> str:
         return "paused"
     match entry.kind:
         case Kind.BROKER:
-            return "answers" if _greets(entry.address) else "silent"
+            return "answers" if _greets(root, entry) else "silent"
         case Kind.INSTANCE:
             condition = ready(root, entry)
             return "ready" if condition and condition.path.exists() else "starting"
@@ -39,11 +42,22 @@ def health(root: Path, entry: Entry) -> str:
             return "runs"
 
 
-def _greets(address: str) -> bool:
-    """Whether a broker at a URL sends its greeting, which comes before any request."""
-    place = urlsplit(address)
+def _greets(root: Path, entry: Entry) -> bool:
+    """Whether a broker sends its greeting, which comes after the handshake and before any request.
+
+    The backbone wants the certificate of a region's link.
+    """
+    place, files = urlsplit(entry.address), root / "certificates"
     try:
-        with socket.create_connection((place.hostname, place.port), GREETING_S) as connection:
+        ca = files / (entry.region or BACKBONE) / "ca.pem"
+        tls = ssl.create_default_context(cafile=str(ca))
+        if not entry.region:
+            link = min(set((files / LINKS).glob("*.pem")) - {files / LINKS / "ca.pem"})
+            tls.load_cert_chain(link, link.with_suffix(".key"))
+        with (
+            socket.create_connection((place.hostname, place.port), GREETING_S) as plain,
+            tls.wrap_socket(plain, server_hostname=place.hostname) as connection,
+        ):
             return connection.recv(5) == b"INFO "
-    except OSError:
+    except (OSError, ValueError):  # also without any link
         return False

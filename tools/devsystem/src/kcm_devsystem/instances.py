@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Final
 
+from kcm_deployment.members import Member
 from kcm_schemas.roster import Role
 
 from kcm_devsystem import orphans, parts, processes, topology
 from kcm_devsystem.configs import ready_file
-from kcm_devsystem.identities import Member
 from kcm_devsystem.parts import Part
 from kcm_devsystem.processes import ReadyFile
 from kcm_devsystem.state import Entry, Kind

@@ -30,7 +30,21 @@ MARK: Final = "kcm-dev-system.json"
 MARK_BYTES_MAX: Final = 4096
 """Maximum bytes of a mark; usually about sixty."""
 TREES: Final = frozenset(
-    {"brokers", "config", "journal", "keys", "keystore", "l1", "log", "run", "secrets", "state"}
+    {
+        "brokers",
+        "certificates",
+        "config",
+        "journal",
+        "keys",
+        "keystore",
+        "l1",
+        "log",
+        "realms",
+        "run",
+        "secrets",
+        "state",
+        "users",
+    }
 )
 """Directories of a system."""
 BESIDE: Final = frozenset({"roster.endorsements", "roster.seen"})

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from kcm_deployment.members import Member
 from kcm_killswitch.model.timing import Timing
 
 from kcm_devsystem.clusters import Detour, direct
-from kcm_devsystem.configs import DEFAULT_TIMING
-from kcm_devsystem.identities import Member
 from kcm_devsystem.shape import Shape
 
 REGIONS: Final = ("eu-de", "us-east")
@@ -29,7 +28,7 @@ class Options:
     applications: int = 0
     """Applications in the first region that embed a Gateway. They get an identity and a
     configuration; the system does not start them."""
-    timing: Timing = DEFAULT_TIMING
+    timing: Timing = field(default_factory=Timing)
     """The durations of the kill switch, the same for every instance."""
     probes_per_s: float | None = None
     """Maximum root keys that a Core uses per second; ``None``: its default."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from kcm_deployment.members import Member
 from kcm_schemas.roster import Role
 
 from kcm_devsystem import clusters
 from kcm_devsystem.brokers import LOOPBACK
 from kcm_devsystem.configs import config_file
-from kcm_devsystem.identities import Member
 from kcm_devsystem.processes import Process
 from kcm_devsystem.shape import Shape
 from kcm_devsystem.state import Entry, Kind
@@ -81,7 +81,7 @@ def _brokers(root: Path, shape: Shape) -> list[Part]:
     found = [
         Part(
             backbone, role, backbone, command(backbone),
-            address=address("nats-leaf", f"{backbone}/leaf"), program=SERVER,
+            address=address("tls", f"{backbone}/leaf"), program=SERVER,
         )
     ]  # fmt: skip
     for region in shape.regions:
@@ -92,7 +92,7 @@ def _brokers(root: Path, shape: Shape) -> list[Part]:
                 "region",
                 command(name),
                 region,
-                address=address("nats", name),
+                address=address("tls", name),
                 program=SERVER,
             )
             for name in clusters.server_names(region, shape.nodes_of(region))

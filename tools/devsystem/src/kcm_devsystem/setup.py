@@ -26,7 +26,7 @@ from kcm_runtime.config import ConfigError, load
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_schemas.codes import KcmError
 
-from kcm_devsystem.layouts import write_compose
+from kcm_devsystem.containers import write_compose
 
 EXIT_FAULT: Final = 1
 EXIT_CONFIG: Final = 2

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+from kcm_deployment.files import write_private
+from kcm_deployment.members import Member
 from kcm_schemas.names import Name
 from kcm_schemas.roster import Role
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
-from kcm_devsystem.files import write_private
-from kcm_devsystem.identities import Member
 
 FILE: Final = "shape.json"
 """The file's name in the development system's directory."""

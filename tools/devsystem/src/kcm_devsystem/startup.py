@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kcm.ops.provision import ProvisionConfig, provision
-from kcm_runtime.config import BusAddress
+from kcm_broker.roles import Account, Role
+from kcm_deployment.broker_files import SETUP
+from kcm_deployment.members import Member
+from kcm_deployment.trust_files import Trust, root_public
 from kcm_schemas.text import counted
 
 from kcm_devsystem import instances, retired, shape, topology
-from kcm_devsystem.broker_rights import inbox
-from kcm_devsystem.broker_users import Users, password_path
-from kcm_devsystem.brokers import Account, login_name
-from kcm_devsystem.brokers import Role as Login
-from kcm_devsystem.configs import write_context, write_instance
+from kcm_devsystem.broker_users import Users
+from kcm_devsystem.configs import address, write_context, write_instance
 from kcm_devsystem.generated import Generated
-from kcm_devsystem.identities import Member, Trust, make_trust, root_public
+from kcm_devsystem.identities import SYSTEM, make_trust
 from kcm_devsystem.options import Options
 from kcm_devsystem.root_keys import RootKeys
 from kcm_devsystem.shape import Shape
@@ -50,7 +50,7 @@ class Start:
         root, write = self._root, Generated(self._root, self.tell).write
         if self.running:
             # The running instances use the existing roster.
-            public = root_public(root)
+            public = root_public(root, SYSTEM)
         else:
             public = trust(self.options, self.tell)
             RootKeys(root).prepare()
@@ -84,7 +84,7 @@ class Start:
             die_with_parent=self.options.die_with_parent,
             nodes=self.shape.nodes,
             before=topology.Before(self.shape.ports, self.running),
-            users=Users(visitor=self.options.visitor),
+            users=users(self.options),
             addresses=topology.Addresses(detour=self.options.detour),
             steps=topology.Steps(planned, write, record),
         )
@@ -109,6 +109,11 @@ class Start:
         """Report the start of a process beside running ones."""
         if self.running:
             self.tell(f"starting {name}, which did not run")
+
+
+def users(options: Options) -> Users:
+    """Return who may connect to the brokers."""
+    return Users(tuple(options.everybody), options.visitor)
 
 
 def trust(options: Options, tell: Tell) -> bytes:
@@ -157,18 +162,15 @@ def write_configs(
 async def provision_all(plan: Topology, audit_bytes: int | None) -> None:
     """Create the streams and buckets of every region, with ``audit_bytes`` for the audit stream."""
     for spec in plan.regions:
-        address = BusAddress(
-            url=spec.url,
-            also=tuple(node.url for node in spec.others),
-            user=login_name(Login.PROVISIONER, Account.REGION),
-            password_file=password_path(plan.root, spec.name, Login.PROVISIONER, Account.REGION),
-            inbox=inbox(Login.PROVISIONER, "setup"),
+        region_bus, vault_bus = (
+            address(plan, spec.name, Role.PROVISIONER, account, SETUP)
+            for account in (Account.REGION, Account.VAULT)
         )
         await provision(
             ProvisionConfig(
                 region=spec.name,
-                region_bus=address,
-                vault_bus=address,
+                region_bus=region_bus,
+                vault_bus=vault_bus,
                 replicas=len(spec.nodes),
                 audit_bytes=audit_bytes,
             )

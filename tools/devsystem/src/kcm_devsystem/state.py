@@ -18,9 +18,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, assert_never
 
+from kcm_deployment.files import write_private
+
 from kcm_devsystem import processes
 from kcm_devsystem.errors import DevError, OtherVersionError
-from kcm_devsystem.files import write_private
 from kcm_devsystem.processes import End, Process
 
 FILE: Final = "state.json"

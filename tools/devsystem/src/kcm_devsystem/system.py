@@ -34,7 +34,6 @@ from kcm_devsystem import (
     state,
     topology,
 )
-from kcm_devsystem.broker_users import Users
 from kcm_devsystem.errors import DevError, NoSystemError, UnknownProcessError
 from kcm_devsystem.generated import Generated
 from kcm_devsystem.health import health
@@ -155,7 +154,7 @@ def init(options: Options, tell: Tell = lambda _: None) -> tuple[Topology, bytes
             nodes=options.nodes,
             detour=options.detour,
             known=wanted.ports,
-            users=Users(visitor=options.visitor),
+            users=startup.users(options),
         )
         shape.save(root, wanted.model_copy(update={"ports": plan.ports}))
         topology.write_configs(plan, write)

@@ -7,8 +7,9 @@ restarted.
 A broker is ready when it has written its *ports file*. The file has the broker's pid in its name,
 and the broker writes it after it listens. So another program on that port is not mistaken for it.
 
-The directory: ``brokers/NAME.conf`` (0600, with passwords), ``brokers/NAME/`` (streams),
-``secrets/`` (one password per file, 0600), ``log/NAME.log``, ``run/`` (ports and ready files).
+The directory: ``brokers/NAME.conf``, ``brokers/NAME/`` (streams and accounts), ``realms/``,
+``certificates/`` and ``users/`` (see ``kcm_deployment.broker_files``), ``log/NAME.log``, ``run/``
+(ports and ready files).
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
+from kcm_broker.key_files import make_directory
+from kcm_deployment.broker_files import BACKBONE, LINKS, Brokers
+from kcm_deployment.files import write_private
+
 from kcm_devsystem import broker_config, brokers, clusters, ports, processes
-from kcm_devsystem.broker_users import USERS, Users, logins
-from kcm_devsystem.brokers import LOOPBACK, BackboneSpec, LeafLogin, RegionSpec
+from kcm_devsystem.broker_config import ServerPaths
+from kcm_devsystem.broker_users import USERS, Users, brokers_of, make_users
+from kcm_devsystem.brokers import LOOPBACK, BackboneSpec, RegionSpec
 from kcm_devsystem.clusters import Detour, direct
 from kcm_devsystem.errors import DevError, ImpossibleShapeError, ProcessDiedError
-from kcm_devsystem.files import password, write_private
 from kcm_devsystem.processes import Process, ReadyFile
 from kcm_devsystem.server_binary import nats_server_binary
 from kcm_devsystem.state import Entry, Kind
@@ -50,11 +55,12 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The brokers' specifications, and their directory."""
+    """The brokers' specifications, their directory, and the operators that they trust."""
 
     root: Path
     backbone: BackboneSpec
     regions: tuple[RegionSpec, ...]
+    brokers: Brokers
 
     def region(self, name: str) -> RegionSpec:
         """Return a region by name. Raises ``DevError`` if there is none."""
@@ -98,7 +104,7 @@ def plan(
     detour: Detour = direct,
     known: Mapping[str, int] = ports.NONE_KNOWN,
 ) -> Topology:
-    """Choose ports and passwords; keep the passwords that the directory has.
+    """Choose ports, and make the keys, tokens and credentials that the directory lacks.
 
     ``place`` returns the place of the backbone (an empty name) or of a region's broker. Without it,
     brokers are on the loopback, on the port ``known`` for their name (see ``ports``) or else one
@@ -112,27 +118,24 @@ def plan(
         numbers = ports.numbers(ports.names(names, nodes), known, draw)
         place = _loopback(root, names, numbers).__getitem__
     at = place("")
-    leaves = tuple(LeafLogin(n, password(root / "secrets" / "backbone" / n)) for n in names)
-    backbone = BackboneSpec(
-        at.host, at.port, at.leaf_port, leaves, at.ports_dir, reached_as=at.reached_as
-    )
+    backbone = BackboneSpec(at.host, at.port, at.leaf_port, at.ports_dir, reached_as=at.reached_as)
     specs = []
-    for leaf in leaves:
-        at = place(leaf.region)
+    for name in names:
+        at = place(name)
         spec = RegionSpec(
-            leaf.region,
+            name,
             at.host,
             at.port,
             at.store_dir,
             backbone.url,
-            leaf,
-            logins(root, leaf.region, users),
             at.ports_dir,
             reached_as=at.reached_as,
         )
-        spec = clusters.spread(spec, nodes.get(leaf.region, 1), numbers, root, detour)
+        spec = clusters.spread(spec, nodes.get(name, 1), numbers, root, detour)
         specs.append(clusters.link(spec, backbone.name, backbone.leaf_port, detour))
-    return Topology(root, backbone, tuple(specs))
+    operators = brokers_of(root, names, users)
+    make_users(operators, users)
+    return Topology(root, backbone, tuple(specs), operators)
 
 
 def _loopback(root: Path, regions: Sequence[str], numbers: Iterator[int]) -> dict[str, Place]:
@@ -172,13 +175,29 @@ def config_path(root: Path, name: str) -> Path:
 def write_configs(
     topology: Topology, write: Write = write_private, *, leave: frozenset[str] = frozenset()
 ) -> None:
-    """Write the brokers' configurations, mode 0600, except those of the servers in ``leave``."""
-    root, backbone = topology.root, topology.backbone
+    """Write the brokers' configurations, except those of the servers in ``leave``."""
+    root, backbone, operators = topology.root, topology.backbone, topology.brokers
     if backbone.name not in leave:
-        write(config_path(root, backbone.name), broker_config.render_backbone(backbone))
+        paths = _paths(topology, BACKBONE, backbone.name)
+        text = broker_config.render_backbone(backbone, operators, paths)
+        write(config_path(root, backbone.name), text)
     for spec in topology.servers:
         if spec.server_name not in leave:
-            write(config_path(root, spec.server_name), broker_config.render_region(spec))
+            paths = _paths(topology, spec.name, spec.server_name)
+            text = broker_config.render_region(spec, operators, paths)
+            write(config_path(root, spec.server_name), text)
+
+
+def _paths(topology: Topology, broker: str, server: str) -> ServerPaths:
+    """Return where a server on this machine finds its files, which are made if missing."""
+    accounts = topology.root / "brokers" / server / "accounts"
+    make_directory(accounts)
+    operators, addresses = topology.brokers, (LOOPBACK, "localhost")
+    own, links = operators.tls(broker, server, addresses), operators.certificates(LINKS).ca
+    if broker == BACKBONE:
+        return ServerPaths(own, links, accounts)
+    link = operators.link_tls(server, addresses)
+    return ServerPaths(own, links, accounts, link, operators.link_file(broker))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,13 @@ from kcm_schemas.limits import SKEW_MS
 from kcm_trust.envelopes import Untrusted
 from kcm_trust.identity import check
 
-from kcm_killswitch.model.control_lease import EXPIRED
+from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import shard_of
+
+_OTHERS: Final = "this instance knows other applications than a Core of its region"
 
 
 class Applications:
@@ -81,15 +83,14 @@ class Applications:
         """
         left = self._left(caller)
         if left <= 0:
-            raise KcmError(
-                Code.UNAVAILABLE, "this instance knows other applications than a Core of its region"
-            )
+            raise KcmError(Code.UNAVAILABLE, _OTHERS)
         return left
 
     def check_plain(self, asked: DataSubject, verb: str) -> float:
         """Return for how many seconds a request without a key is covered by a plain application.
 
-        Raises ``forbidden`` if it is not.
+        Raises ``forbidden`` if it is not, and ``unavailable`` while a Core of the region has
+        another registry, which may have such an application.
         """
         covering = (
             self._left(name)
@@ -99,6 +100,8 @@ class Applications:
             and app.covers(verb, asked.tenant, asked.service)
         )
         left = max(covering, default=EXPIRED)
+        if left <= 0 and self._lease.until(self._clock.elapsed()) != FOREVER:
+            raise KcmError(Code.UNAVAILABLE, _OTHERS)
         if left <= 0:
             raise KcmError(
                 Code.FORBIDDEN,

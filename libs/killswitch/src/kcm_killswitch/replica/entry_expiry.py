@@ -1,10 +1,11 @@
 """Expiry of control stream entries that are not needed any more; Cores do this.
 
-A client that has the broker's password can store any number of subjects, and every incarnation
+A client that may write to the stream can store any number of subjects, and every incarnation
 reads all of them before it serves. A Core therefore overwrites an entry with an empty message that
 expires if no roster could make the entry valid: it is not a statement, or it belongs to another
-place. An entry that is refused only by the roster of *this* instance stays, because another roster
-may still arrive. Messages of holds that a lift page ends are removed in the same way.
+place. An entry that only another instance may write stays. So does one that is refused only by the
+roster of *this* instance, because another roster may still arrive. Messages of holds that a lift
+page ends are removed in the same way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from kcm_runtime.host import Host
-from kcm_runtime.nats.ports import Entry, StreamLog
+from kcm_runtime.nats.ports import Entry, NotAllowed, StreamLog
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
 
@@ -69,6 +70,8 @@ class EntryExpiry:
             try:
                 await self._stream.put(subject, b"", expected=sequence, ttl=EXPIRES)
                 cleared += 1
+            except NotAllowed:
+                pass  # the entry of another instance, which alone may write there
             except KcmError as error:
                 if error.code is not Code.CONFLICT:
                     await asyncio.sleep(RETRY_S)

@@ -10,6 +10,7 @@ again and again. Here:
 - a stored message has no status, whatever its sender wrote: only the broker's own messages have;
 - an address with ``tls`` requires it: no password is sent to a broker that offers no TLS;
 - if reading ends nevertheless, that is an outage: it is logged, and the client reconnects;
+- a request that the broker refuses fails at once, and not at the end of its time;
 - connecting, a request and a flush do not lose the cancellation of their task;
 - closing ends everything, also after an earlier closing that was cancelled.
 """
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import Any, Final
 
 from nats import errors as nats_errors
@@ -27,7 +29,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import Parser
 
 from kcm_runtime.cancellation import cancellable
-from kcm_runtime.nats.connect_failures import Unencrypted
+from kcm_runtime.nats.connect_failures import Refused, Unencrypted
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,20 @@ _STORED: Final = b"$JS.ACK."
 
 _ODD: Final = "surrogateescape"
 """Bytes that are not UTF-8 become surrogates, which no text contains."""
+
+
+_REFUSED: Final = re.compile(r"permissions violation for publish to \"([^\"]*)\"", re.IGNORECASE)
+
+_ASKED_MAX: Final = 1024
+"""Answered requests whose subjects are kept before they are forgotten together."""
+
+
+def _quiet_end(record: logging.LogRecord) -> bool:
+    """Drop what asyncio warns of at the end of each connection with TLS: it means nothing."""
+    return "eof_received" not in record.getMessage()
+
+
+logging.getLogger("asyncio").addFilter(_quiet_end)
 
 
 class Lines(Parser):
@@ -106,6 +122,8 @@ class ReadingClient(Client):
         super().__init__()
         self._ps = Lines(self)
         self._connecting: tuple[asyncio.Task[Any] | None, int] = (None, 0)
+        self._asked: dict[str, str] = {}
+        """By the last token of a request's inbox: its subject, in lower case."""
 
     async def connect(self, *args: Any, **options: Any) -> None:
         """As in the library, except that a cancellation ends it also between two attempts."""
@@ -135,8 +153,38 @@ class ReadingClient(Client):
             super().request(subject, payload, timeout, old_style=old_style, headers=headers)
         )
 
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """As in the library; the subject of a request is kept for ``_process_err``."""
+        if reply and self._resp_map:
+            token = reply.rpartition(".")[2]
+            if token in self._resp_map:
+                self._asked[token] = subject.lower()
+                if len(self._asked) > _ASKED_MAX + 2 * len(self._resp_map):
+                    live = self._resp_map
+                    self._asked = {one: of for one, of in self._asked.items() if one in live}
+        await super().publish(subject, payload, reply, headers)
+
+    async def _process_err(self, err_msg: str) -> None:
+        # The broker names the subject, and the library changes it to lower case.
+        if refused := _REFUSED.search(err_msg):
+            for token, future in list(self._resp_map.items()):
+                if self._asked.get(token) == refused[1].lower() and not future.done():
+                    future.set_exception(Refused())
+        await super()._process_err(err_msg)
+
     async def flush(self, timeout: int = 10) -> None:  # noqa: ASYNC109 - the library's own
-        """As in the library, except that a cancellation ends it also while the reply arrives."""
+        """As in the library, except that a cancellation ends it also while the reply arrives.
+
+        The library writes its question before what waits to be written, so that is written first.
+        """
+        if self.is_connected:
+            await cancellable(self._flush_pending(force_flush=True))
         await cancellable(super().flush(timeout))
 
     async def close(self) -> None:
@@ -151,6 +199,10 @@ class ReadingClient(Client):
                     task.cancel()
             if self._transport is not None:
                 self._transport.close()  # type: ignore[no-untyped-call]
+                # The library leaves the plain stream under TLS open.
+                bare = getattr(self._transport, "_bare_io_writer", None)
+                if bare is not None and bare is not getattr(self._transport, "_io_writer", None):
+                    bare.transport.abort()
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
         server = self._current_server

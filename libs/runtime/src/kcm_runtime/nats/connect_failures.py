@@ -10,11 +10,15 @@ from typing import Final
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 
-from kcm_runtime.nats.ports import NobodyListens
+from kcm_runtime.nats.ports import NobodyListens, NotAllowed
 
 
 class Unencrypted(nats_errors.Error):
     """The address requires TLS and the broker offers none: no password is sent to it."""
+
+
+class Refused(nats_errors.Error):
+    """The broker does not let this client publish to the subject of a request."""
 
 
 class Reason(Enum):
@@ -65,7 +69,7 @@ def failure_of(error: BaseException) -> Failure:
         case ssl.SSLCertVerificationError():
             return Failure(Reason.CERTIFICATE, str(error.verify_message).rstrip("."))
         case ssl.SSLError():
-            return Failure(Reason.TLS, (error.reason or "").replace("_", " ").lower())
+            return _tls_failure(error.reason or "")
         case Unencrypted():
             return Failure(Reason.UNENCRYPTED)
         case nats_errors.Error():
@@ -78,6 +82,16 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(Reason.OTHER)
 
 
+def _tls_failure(reason: str) -> Failure:
+    """Return the reason of a TLS error.
+
+    A connection that the broker refuses may end with data after its end, which hides the refusal.
+    """
+    if reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
+        return Failure(Reason.OTHER)
+    return Failure(Reason.TLS, reason.replace("_", " ").lower())
+
+
 def kcm_error(error: Exception) -> KcmError:
     """Return the error for callers of a request or publication that failed with ``error``."""
     match error:
@@ -87,6 +101,8 @@ def kcm_error(error: Exception) -> KcmError:
             return KcmError(Code.TOO_LARGE)
         case TimeoutError():
             return KcmError(Code.DEADLINE_EXCEEDED, "no answer in time")
+        case Refused():
+            return NotAllowed()
         case _:
             return KcmError(Code.UNAVAILABLE, "the broker cannot be reached")
 

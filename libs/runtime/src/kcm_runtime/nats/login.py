@@ -1,4 +1,4 @@
-"""How a client logs in to a broker: with credentials or a password, with TLS or without.
+"""How a client logs in to a broker: with credentials and TLS, or with a password.
 
 TLS begins with the first byte, on both sides. Otherwise a man in the middle could take it away: a
 client that is only *told* to use TLS sends its login to a server that offers none.
@@ -29,12 +29,8 @@ class Login:
     def check(self) -> None:
         """Read the files once; raises ``SecretFileError`` for one that cannot be used."""
         self.options()
-        path = self._address.credentials
-        if path is not None:
-            try:
-                credentials.read(path)
-            except KcmError as error:
-                raise SecretFileError(f"{path}: {error.detail}") from None
+        if self._address.credentials is not None:
+            _own_key(self._address.credentials)
 
     def options(self) -> dict[str, Any]:
         """Return the options; raises ``SecretFileError``."""
@@ -44,15 +40,30 @@ class Login:
         elif address.password_file is not None:
             found |= {"user": address.user, "password": read_password(address.password_file)}
         if address.inbox:
-            found["inbox_prefix"] = address.inbox
-        if address.ca is not None:
+            found["inbox_prefix"] = _inbox(address)
+        if address.ca is not None or address.credentials is not None:
             found |= {"tls": _tls(address.ca), "tls_handshake_first": True}
         return found
 
 
-def _tls(ca: Path) -> ssl.SSLContext:
+def _inbox(address: BusAddress) -> str:
+    """Return the place of the client's inboxes."""
+    if address.credentials is None or address.inbox.count(".") > 1:
+        return address.inbox
+    return f"{address.inbox}.{_own_key(address.credentials)}"
+
+
+def _own_key(path: Path) -> str:
+    """Return the public key in a credentials file; raises ``SecretFileError``."""
     try:
-        context = ssl.create_default_context(cafile=str(ca))
+        return credentials.read(path).key.public
+    except KcmError as error:
+        raise SecretFileError(f"{path}: {error.detail}") from None
+
+
+def _tls(ca: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     except OSError as error:  # also what the library says of a file that is no certificate
         raise SecretFileError(f"cannot use the certificate {ca}: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_3

@@ -16,6 +16,8 @@ from typing import Final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from kcm_schemas.codes import Code, KcmError
 
 KEY_SIZE: Final = 32
@@ -67,6 +69,12 @@ class SigningKey:
         if raw[0] & 0xF8 != _SEED_PREFIX or raw[1] & 7:
             raise KcmError(Code.MALFORMED, "not a seed of a broker's key")
         return cls(_kind_of(kind_byte), Ed25519PrivateKey.from_private_bytes(raw[2:]))
+
+    def derive(self, kind: KeyKind, info: bytes) -> SigningKey:
+        """Return another key that follows from this one; ``info`` says which (HKDF, RFC 5869)."""
+        hkdf = HKDF(SHA256(), KEY_SIZE, salt=None, info=info)
+        raw = hkdf.derive(self._key.private_bytes_raw())
+        return SigningKey(kind, Ed25519PrivateKey.from_private_bytes(raw))
 
     def seed(self) -> str:
         """Return the seed, for a file that only its owner may read."""

@@ -43,6 +43,19 @@ class NobodyListens(KcmError):
         super().__init__(Code.UNAVAILABLE, "no instance serves this at the moment")
 
 
+class NotAllowed(KcmError):
+    """The broker does not let this client write to a subject; on the wire ``unavailable``.
+
+    A broker may say so of any subject, so to callers it is no refusal of an instance.
+    """
+
+    def __init__(self) -> None:
+        text = (
+            "the broker does not let this client send the request: its credentials lack the right"
+        )
+        super().__init__(Code.UNAVAILABLE, text)
+
+
 OnDelivery = Callable[[Delivery], Awaitable[None]]
 """Called for the messages of a subscription, one at a time."""
 

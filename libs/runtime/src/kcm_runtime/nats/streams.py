@@ -15,9 +15,10 @@ from nats.js import errors as js_errors
 from kcm_runtime.clock import Clock
 from kcm_runtime.error_text import describe
 from kcm_runtime.logs import fields
+from kcm_runtime.nats.connect_failures import Refused
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import is_conflict, is_full, is_no_message
-from kcm_runtime.nats.ports import Entry, LogFollower, StreamLeader
+from kcm_runtime.nats.ports import Entry, LogFollower, NotAllowed, StreamLeader
 from kcm_runtime.nats.store_health import CAUSE, Trouble
 from kcm_runtime.nats.stream_follower import Follower
 
@@ -172,6 +173,8 @@ def _store_errors(connection: Connection) -> Iterator[None]:
             Code.UNAVAILABLE, f"the region's store rejected the request{connection.over}"
         )
         failure = StoreFull() if is_full(error) else refused
+    except Refused:
+        failure = NotAllowed()
     except (nats_errors.Error, TimeoutError):
         failure = KcmError(
             Code.UNAVAILABLE, f"the region's store cannot be reached{connection.over}"

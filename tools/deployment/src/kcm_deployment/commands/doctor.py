@@ -12,8 +12,8 @@ from kcm.cli.settings import Settings, common, run_async
 from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
-    from kcm_deployment.finding import Subject
-    from kcm_deployment.plan import Plan
+    from kcm_deployment.doctor.finding import Subject
+    from kcm_deployment.doctor.plan import Plan
 
 
 @click.command()
@@ -39,8 +39,8 @@ def doctor(settings: Settings, configs: tuple[Path, ...], *, machine: bool) -> i
 
     Example: kcm doctor --config /etc/kcm/core/core-eu-de-1.toml
     """
-    from kcm_deployment.commands.shown import document, lines
-    from kcm_deployment.finding import failed
+    from kcm_deployment.doctor.finding import failed
+    from kcm_deployment.doctor.shown import document, lines
 
     found = run_async(_found(settings, configs, machine=machine))
     number = failed(found)
@@ -55,10 +55,10 @@ def doctor(settings: Settings, configs: tuple[Path, ...], *, machine: bool) -> i
 
 
 async def _found(settings: Settings, configs: tuple[Path, ...], *, machine: bool) -> list[Subject]:
-    from kcm_deployment.checks.machine import check_machine
-    from kcm_deployment.doctor import examine
-    from kcm_deployment.finding import Subject
-    from kcm_deployment.machine_facts import read_machine
+    from kcm_deployment.doctor.checks.machine import check_machine
+    from kcm_deployment.doctor.examination import examine
+    from kcm_deployment.doctor.finding import Subject
+    from kcm_deployment.doctor.machine_facts import read_machine
 
     plans = _plans(settings, configs)
     found = [Subject("machine", check_machine(read_machine()))] if machine else []
@@ -71,7 +71,7 @@ def _plans(settings: Settings, configs: tuple[Path, ...]) -> list[Plan]:
     """Read the files that are named; raises ``Problem`` and ``ContextError``."""
     from kcm_runtime.config import ConfigError
 
-    from kcm_deployment.configuration import read_configuration
+    from kcm_deployment.doctor.configuration import read_configuration
 
     try:
         plans = [read_configuration(path) for path in configs]
@@ -89,9 +89,9 @@ def _context_plan(settings: Settings) -> Plan:
 
     from kcm._internal.client_context import ENVIRONMENT, default_path
 
-    from kcm_deployment.context_plan import plan_of
-    from kcm_deployment.finding import unknown
-    from kcm_deployment.plan import Plan
+    from kcm_deployment.doctor.context_plan import plan_of
+    from kcm_deployment.doctor.finding import unknown
+    from kcm_deployment.doctor.plan import Plan
 
     named = settings.context_file or os.environ.get(ENVIRONMENT)
     if not named and not default_path(os.environ).exists():

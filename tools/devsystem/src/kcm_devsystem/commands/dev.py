@@ -86,13 +86,13 @@ def init(
 ) -> None:
     """Create the files of a system, and start nothing.
 
-    The files are identities, roster, passwords and configurations.
+    The files are identities, roster, credentials, certificates and configurations.
     """
-    from kcm_devsystem import layouts, system
+    from kcm_devsystem import containers, system
 
     wanted = options(directory, regions, cores, gateways, nodes)
     if layout == "compose":
-        public = layouts.write_compose(wanted.directory, time.time_ns() // 1_000_000)
+        public = containers.write_compose(wanted.directory, time.time_ns() // 1_000_000)
     else:
         _, public = system.init(wanted, _tell)
     found = {"directory": wanted.directory, "root_public": public}

@@ -120,6 +120,7 @@ def passed(result: dict[str, Any]) -> bool:
         (
             rows > 0 and result["round_trips_ok"] == rows,
             file.get("correct") == file.get("pieces") and file.get("bytes") == FILE_BYTES,
+            result["without_credentials"] == "refused",
             result["without_grant"] == "forbidden",
             result["stolen_gateway"] == "forbidden",
             result["past_the_gateway"] == "refused",

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,15 @@ from kcm_devsystem.processes import ReadyFile
 
 CLOUDS: Final = ("awskms", "gcpkms", "azurekv")
 
+KINDS: Final = {
+    "awskms": "AWS KMS (a test server on this machine)",
+    "azurekv": "Azure Key Vault (a test server on this machine)",
+    "gcpkms": "Google Cloud KMS (a test server on this machine)",
+    "pkcs11": "an HSM (SoftHSM)",
+    "softkey": "files (softkey: development only)",
+}
+"""The kinds of root keys, as the demonstration names them."""
+
 _SERVERS: Final = "tests.l1.servers"
 
 
@@ -31,6 +40,11 @@ class Cloud:
 
     uris: tuple[str, str]
     environment: Mapping[str, str]
+
+
+def provided(kind: str | None, directory: Path) -> AbstractContextManager[Cloud | None]:
+    """Run a cloud's test server during the block, if this kind of root key needs one."""
+    return standing(kind, directory / "cloud") if kind in CLOUDS else nullcontext()
 
 
 @contextmanager

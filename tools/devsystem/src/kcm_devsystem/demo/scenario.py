@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +41,7 @@ from kcm_devsystem.demo.checks import (
     refused_plaintext,
     served,
 )
-from kcm_devsystem.demo.clouds import CLOUDS, Cloud, standing
+from kcm_devsystem.demo.clouds import KINDS, Cloud, provided
 from kcm_devsystem.demo.traffic import Stream, running
 from kcm_devsystem.errors import NoSystemError
 from kcm_devsystem.root_keys import RootKeys
@@ -83,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
     All started processes are ended when this returns or raises, also after a signal.
     """
     rows = records.from_file(options.input) if options.input else records.made_up()
-    with _directory() as directory, orderly(), _cloud(options, directory) as cloud:
+    with _directory() as directory, orderly(), provided(options.l1, directory) as cloud:
         root = directory / "system"  # a system needs an empty directory
         setup = system.Options(
             root,
@@ -101,21 +100,6 @@ def run(options: Options) -> dict[str, Any]:
         result["audit"] = audit(root, config_file(root, setup.members[-1]))
     result["ok"] = passed(result)
     return result
-
-
-def _cloud(options: Options, directory: Path) -> AbstractContextManager[Cloud | None]:
-    if options.l1 in CLOUDS:
-        return standing(options.l1, directory / "cloud")
-    return contextlib.nullcontext()
-
-
-_KINDS: Final = {
-    "awskms": "AWS KMS (a test server on this machine)",
-    "azurekv": "Azure Key Vault (a test server on this machine)",
-    "gcpkms": "Google Cloud KMS (a test server on this machine)",
-    "pkcs11": "an HSM (SoftHSM)",
-    "softkey": "files (softkey: development only)",
-}
 
 
 class _Scenario:
@@ -138,13 +122,23 @@ class _Scenario:
 
     async def play(self) -> dict[str, Any]:
         result: dict[str, Any] = {}
+        async with Admin.open(self._context) as admin:
+            result["root_keys"] = await self._tenants(admin)
+            first = await self._one_tenant(admin)
+            result["without_credentials"] = await self._refused_by_the_broker()
+            both = applications.entry(
+                self._context, [f"{one}/{SERVICE}" for one in (KILLED, OTHER)]
+            )
+            applications.let_in_for(self._context, self._setup.directory, both)
+            await self._served(admin, first, both, result)
+        return result
+
+    async def _served(self, admin: Admin, first: App, both: App, result: dict[str, Any]) -> None:
         async with (
-            Admin.open(self._context) as admin,
             Client.connect(self._context, HOME) as home,
             Client.connect(self._context, ABROAD) as abroad,
         ):
-            result["root_keys"] = await self._tenants(admin)
-            result["without_grant"] = await self._grants(admin, home, abroad)
+            result["without_grant"] = await self._grants(admin, first, both, home, abroad)
             sealed = await self._rows_there_and_back(home, result)
             result["file"] = await self._file()
             result["wrong_region"] = await refused(abroad, sealed[0])
@@ -157,12 +151,11 @@ class _Scenario:
                 for tenant in (KILLED, OTHER)
             ]
             await self._kill_and_lift(admin, home, streams, sealed, result)
-        return result
 
     async def _tenants(self, admin: Admin) -> str:
         keys = RootKeys(self._setup.directory)
         kind = self._kind or keys.kind
-        self._tell(f"root keys: {_KINDS[kind]}")
+        self._tell(f"root keys: {KINDS[kind]}")
         for number, tenant in enumerate((KILLED, OTHER)):
             if self._cloud is None:
                 uri = await asyncio.to_thread(keys.create, f"{tenant}-root", kind)
@@ -184,15 +177,35 @@ class _Scenario:
         self._tell(f"tenants {KILLED} and {OTHER}, each with its own root key, in both regions")
         return kind
 
-    async def _grants(self, admin: Admin, home: Client, abroad: Client) -> str:
-        """Grant one tenant, ask for the other, then grant both; returns the refusal's code."""
+    async def _one_tenant(self, admin: Admin) -> App:
+        """Grant the application one tenant, at the brokers and at the Gateways."""
         first = applications.entry(self._context, [f"{OTHER}/{SERVICE}"])
+        applications.let_in_for(self._context, self._setup.directory, first)
         await self._put_app(admin, first)
+        async with Client.connect(self._context, HOME) as home:
+            await served(home, OTHER, self._clock, self._clock.elapsed() + GRANT_S)
+        return first
+
+    async def _refused_by_the_broker(self) -> str:
+        """Ask the Gateways for the other tenant; the request does not reach them."""
+        subject = data_subjects.gateway(HOME, "encrypt", KILLED, SERVICE)
+        refusal = await refused_by_broker(self._context.app_address(HOME), subject)
+        self._tell(f"an application let in for {OTHER} asks for {KILLED}: {refusal} by the broker")
+        return refusal
+
+    async def _grants(
+        self, admin: Admin, first: App, both: App, home: Client, abroad: Client
+    ) -> str:
+        """Ask the Gateways for what the broker lets pass; returns the code of their refusal.
+
+        Then grant both tenants.
+        """
         until = self._clock.elapsed() + GRANT_S
         await served(home, OTHER, self._clock, until)
         refusal = await refused_plaintext(home, KILLED)
-        self._tell(f"an application with a grant for {OTHER} asks for {KILLED}: {refusal}")
-        both = applications.entry(self._context, [f"{one}/{SERVICE}" for one in (KILLED, OTHER)])
+        self._tell(
+            f"let in for {KILLED}, but with a grant for {OTHER} only: {refusal} by the Gateway"
+        )
         everywhere: dict[str, App | None] = {HOME: first, ABROAD: first}
         await self._put_app(admin, app_entries.changed(everywhere, first, grants=list(both.grants)))
         for client in (home, abroad):

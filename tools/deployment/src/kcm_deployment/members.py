@@ -1,0 +1,33 @@
+"""The instances and operators of a deployment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kcm_schemas.roster import OperatorRole, Role
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A planned instance, named by role, region and number.
+
+    An ``embedded`` Gateway is part of one application's process.
+    """
+
+    role: Role
+    region: str
+    number: int
+    embedded: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name, as in ``core-eu-de-1``."""
+        return f"{self.role.value}-{self.region}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A planned operator: the name and the roles on the roster."""
+
+    name: str
+    roles: tuple[OperatorRole, ...]

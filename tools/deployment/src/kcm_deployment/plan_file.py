@@ -1,0 +1,174 @@
+"""The file that describes a deployment, for ``kcm init``."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from kcm_runtime.config import ConfigError, Section, load
+from kcm_schemas.names import Name, is_name, is_region
+from kcm_schemas.roster import OperatorRole, Role
+from kcm_trust.identity import ROOT
+from pydantic import AfterValidator, Field, model_validator
+
+from kcm_deployment.deployment import RESERVED, Deployment, RegionPlan, Server
+from kcm_deployment.members import Member, Person
+
+VERSION: Final = 1
+"""The version of the file's format."""
+
+INSTANCES_MAX: Final = 64
+"""Instances of one role in one region."""
+
+EXAMPLE: Final = """\
+# What `kcm init` makes: a backbone and two regions of three servers each. Change the names and the
+# hosts. Later you may add regions, servers at the end of a list, instances and operators, and give
+# the command again.
+
+version = 1
+system = "acme"                  # in every signature: it cannot be changed later
+
+[[operators]]
+name = "alice"
+roles = ["admin", "security"]    # admin: tenants and applications; security: kills and lifts
+
+[[operators]]
+name = "bob"                     # some orders need two operators
+roles = ["security"]
+
+[backbone]                       # joins the regions: three places are best
+servers = ["backbone-1.example", "backbone-2.example", "backbone-3.example"]
+
+[regions.eu-de]
+servers = ["nats-1.eu-de.example", "nats-2.eu-de.example", "nats-3.eu-de.example"]
+cores = 2
+gateways = 2
+auditors = 1
+
+[regions.us-east]
+servers = ["nats-1.us-east.example", "nats-2.us-east.example", "nats-3.us-east.example"]
+cores = 2
+gateways = 2
+auditors = 1
+# ca = "corp-ca.pem"             # clients trust this authority, and you bring the certificates
+"""
+
+
+def _host(text: str) -> str:
+    """Return a host name or an IP address; raises ``ValueError``."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        if 0 < len(text) <= 253 and all(map(is_name, text.split("."))):
+            return text
+        raise ValueError("a host is a name in lower case or an IPv4 address, no port") from None
+    if found.version != 4:
+        raise ValueError("give IPv6 servers a host name")
+    return text
+
+
+def _cluster(servers: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(servers)) != len(servers):
+        raise ValueError("a server is listed twice")
+    if len(servers) not in {1, 3, 4, 5}:
+        raise ValueError("a broker has 1 server, or 3 to 5: two tolerate no failure")
+    return servers
+
+
+Servers = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], AfterValidator(_cluster)]
+
+Count = Annotated[int, Field(ge=1, le=INSTANCES_MAX)]
+
+
+class OperatorEntry(Section):
+    """A person who signs orders."""
+
+    name: Name
+    roles: Annotated[tuple[OperatorRole, ...], Field(min_length=1)]
+
+
+class BackboneEntry(Section):
+    """The servers that join the regions."""
+
+    servers: Servers
+
+
+class RegionEntry(Section):
+    """A region: its servers, and the numbers of its instances."""
+
+    servers: Servers
+    cores: Count = 2
+    gateways: Count = 1
+    auditors: Count = 1
+    ca: Path | None = None
+    """The authority of the certificates that clients see, if it is yours; relative to the file."""
+
+
+class PlanFile(Section):
+    """The whole file."""
+
+    version: Literal[1]
+    system: Name
+    operators: Annotated[tuple[OperatorEntry, ...], Field(min_length=1, max_length=64)]
+    backbone: BackboneEntry
+    regions: Annotated[dict[Name, RegionEntry], Field(min_length=1, max_length=32)]
+
+    @model_validator(mode="after")
+    def _names(self) -> PlanFile:
+        names = [one.name for one in self.operators]
+        if len(set(names)) != len(names):
+            raise ValueError("an operator is listed twice")
+        if not any(OperatorRole.SECURITY in one.roles for one in self.operators):
+            raise ValueError(
+                "no operator has the role security, so there is no one to place a hold"
+            )
+        for region in self.regions:
+            if not is_region(region) or region in RESERVED:
+                raise ValueError(f"no region can be called {region}")
+        if ROOT in names:
+            raise ValueError(f"no operator can be called {ROOT}: that is the operator root")
+        members = {one.name for one in self._members()} & set(names)
+        if members:
+            raise ValueError(f"an operator cannot have an instance's name: {min(members)}")
+        return self
+
+    def _members(self) -> list[Member]:
+        return [one for name, region in self.regions.items() for one in _members(name, region)]
+
+
+def read_plan(path: Path) -> Deployment:
+    """Read and validate a plan; raises ``ConfigError``."""
+    file = load(PlanFile, str(path))
+    for name, region in file.regions.items():
+        if region.ca is not None and not (path.parent / region.ca).is_file():
+            raise ConfigError(f"{path}: regions.{name}.ca: there is no file {region.ca}")
+    return Deployment(
+        file.system,
+        tuple(
+            RegionPlan(
+                name,
+                _servers(name, region.servers),
+                tuple(_members(name, region)),
+                region.ca and path.parent / region.ca,
+            )
+            for name, region in file.regions.items()
+        ),
+        _servers("backbone", file.backbone.servers),
+        tuple(Person(one.name, tuple(one.roles)) for one in file.operators),
+    )
+
+
+def _members(region: str, entry: RegionEntry) -> list[Member]:
+    counts = (
+        (Role.CORE, entry.cores),
+        (Role.GATEWAY, entry.gateways),
+        (Role.AUDITOR, entry.auditors),
+    )
+    return [
+        Member(role, region, number) for role, count in counts for number in range(1, count + 1)
+    ]
+
+
+def _servers(name: str, hosts: tuple[str, ...]) -> tuple[Server, ...]:
+    return tuple(Server(f"{name}-{number}", host) for number, host in enumerate(hosts, 1))
