@@ -21,6 +21,7 @@ from typing import Final, TypeVar
 
 from kcm_runtime.clock import Clock, SystemClock
 from kcm_runtime.nats.ports import NotAllowed
+from kcm_schemas import data_subjects
 from kcm_schemas.codec import Message, decode_unpacked, unpack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
@@ -109,7 +110,7 @@ async def ask_once(
             raw = await send(subject, body, timeout_s)
         except NotAllowed as error:
             # What the broker knows of this client's credentials; nothing else would help.
-            raise Forbidden(error.detail) from None
+            raise Forbidden(_not_allowed(subject, error.detail)) from None
         except KcmError as error:
             if error.code is Code.UNAVAILABLE:
                 raise Unreached(error.detail) from None
@@ -123,6 +124,18 @@ async def ask_once(
     if took_s >= lease_s:
         raise Discarded("the reply was discarded: its answer lease had ended when it came")
     return answer
+
+
+def _not_allowed(subject: str, detail: str) -> str:
+    """Return the text for a request that the broker refuses: a name may be mistyped."""
+    try:
+        asked = data_subjects.read_gateway_at(subject)
+    except KcmError:
+        return detail
+    return (
+        f"the broker does not let this client {asked.operation} for tenant {asked.tenant}, service"
+        f" {asked.service}: its credentials have no such grant"
+    )
 
 
 async def pause(
