@@ -96,7 +96,7 @@ _TEXTS: Final = {
     ),
     Reason.UNENCRYPTED: (
         "the broker at {where} offers no TLS, but the context requires it with tls://",
-        "no password was sent; nats:// is for a broker without TLS",
+        "check the port; nothing secret was sent. nats:// is for a broker without TLS",
     ),
     Reason.TLS: (
         "the broker at {where} and this client do not agree on TLS: {detail}",

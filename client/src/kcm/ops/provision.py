@@ -9,13 +9,15 @@ configuration names the region, the broker's user for this work, once for the wr
 
     [region_bus]
     url = "tls://nats.eu-de.example:4222"
-    user = "provisioner"
-    password_file = "/etc/kcm/region-bus"
+    ca = "/etc/kcm/broker-ca.pem"
+    credentials = "/etc/kcm/region.creds"
+    inbox = "_INBOX.provisioner"
 
     [vault_bus]
     url = "tls://nats.eu-de.example:4222"
-    user = "provisioner"
-    password_file = "/etc/kcm/vault-bus"
+    ca = "/etc/kcm/broker-ca.pem"
+    credentials = "/etc/kcm/vault.creds"
+    inbox = "_INBOX.provisioner"
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 An account has a *scope* for each role, or for each instance: a signing key with the
 template of ``rights``. A user that such a key signs has these rights, and no others. Only accounts
 with streams get JetStream. Between the accounts of the backbone pass the subjects that bear the
-sender's region, and the pulls; this is the whole of ``regions.conf`` today.
+sender's region, and the pulls.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Pusher:
         back = sorted(user for user, at in found.items() if wanted.get(user, 0) < at)
         if back:
             text = f"the token lets in {len(back)} revoked users, {back[0]} for example"
-            raise KcmError(Code.CONFLICT, f"{text}: its directory is an old one")
+            raise KcmError(Code.CONFLICT, f"{text}; it comes from an old copy of the directory")
 
     async def present(self, account: str) -> list[Claims]:
         """Return what the nodes have of an account (public key), as far as the operator signed it.

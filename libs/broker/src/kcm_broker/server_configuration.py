@@ -103,7 +103,7 @@ class Streams:
 class Link:
     """A region's link to the backbone: only the account ``account`` (public key) uses it.
 
-    ``tls`` is a certificate of the backbone's authority.
+    ``tls`` has a certificate of the authority of links, and as ``ca`` that of the backbone.
     """
 
     urls: tuple[str, ...]

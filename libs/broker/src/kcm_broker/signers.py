@@ -27,7 +27,6 @@ SIGNED: Final = (Role.APPLICATION, Role.PLAIN)
 
 _SIZE_MAX: Final = 4096
 
-
 _LABEL: Final = b"kcm/v1/broker-user"
 
 
@@ -42,7 +41,7 @@ class Signers:
         """Return the key with which an application enters as this role.
 
         It follows from the signing key, the application's name and its public key (32 bytes). So
-        every operator issues the same one, and knows whom to revoke without a list of the issued.
+        every operator issues the same one, and can revoke it with the public key of that time.
         """
         info = b"\0".join((_LABEL, role.value.encode(), application.encode(), public_key))
         return self.keys[role].derive(KeyKind.USER, info)

@@ -1,7 +1,8 @@
 """Where the files of a deployment are: in the bundles that are made, and on their machines.
 
 A *bundle* is the directory with the files of one machine or container. ``SYSTEMD`` is for the units
-in ``deploy/systemd``, which get secrets as credentials. ``CONTAINERS`` is for ``compose.yaml``.
+in ``deploy/systemd``, which get secrets as credentials. ``kcm_devsystem.containers`` has the layout
+of ``compose.yaml``.
 """
 
 from __future__ import annotations

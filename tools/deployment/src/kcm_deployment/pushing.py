@@ -12,7 +12,9 @@ from kcm_broker.claims import verify_account
 from kcm_broker.resolver import NODES_MAX, OwnScope, Pusher, SystemAccount
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import BusAddress, Section
+from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.nats.connection import Connection
+from kcm_runtime.nats.stream_protection import Unfit
 from kcm_schemas.codes import KcmError
 from pydantic import Field
 
@@ -60,6 +62,9 @@ async def push(config: PushConfig, clock: Clock) -> list[PushedAccount]:
         text = (await why_not(config.bus, connection)).detail
         await connection.close()
         raise PushError(text) from None
+    except (Unfit, SecretFileError) as error:
+        await connection.close()
+        raise PushError(str(error)) from None
     try:
         own = OwnScope(config.system_account, config.pusher)
         pusher = Pusher(

@@ -1,12 +1,12 @@
 """The size of the audit stream at provisioning, and the space that it leaves to other streams.
 
-Theory of operation. All streams of a region share the broker's store, those of the account VAULT,
-too. The audit stream grows with
-traffic, the others with customers and kills. If it could fill the store, no kill would be durable
-any more. So it has its own bound, at which it rejects new messages. A broker reserves a stream's
-bound, and creates no stream whose bound does not fit. A temporary stream that needs the bound *and*
-the reserve for the other streams shows whether both fit. The broker compares it with the room of
-the whole server, so that it also leaves room for the wrapped keys in the other account.
+Theory of operation. All streams of a region share the broker's store, those of the account VAULT
+too. The audit stream grows with traffic, the others with customers and kills. If it could fill the
+store, no kill would be durable any more. So it has its own bound, at which it rejects new messages.
+A broker reserves a stream's bound, and creates no stream whose bound does not fit. A temporary
+stream that needs the bound *and* the reserve for the other streams shows whether both fit. The
+broker compares it with the room of the whole server, so that it also leaves room for the wrapped
+keys in the other account.
 """
 
 from __future__ import annotations

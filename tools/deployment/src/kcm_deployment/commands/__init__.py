@@ -1,1 +1,1 @@
-"""``kcm doctor``, which this distribution adds to the ``kcm`` command."""
+"""``kcm init``, ``kcm broker`` and ``kcm doctor``, which this distribution adds to ``kcm``."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Final
 
+from kcm_broker import server_subjects
 from kcm_runtime.clock import Clock
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.jetstream_errors import StreamMissing
@@ -59,7 +60,7 @@ async def _checked(connection: Connection, region: str, stream: str) -> Finding:
 async def _clock(connection: Connection, stream: str, clock: Clock) -> Finding:
     before = clock.unix_ms()
     try:
-        raw = await connection.request(f"$JS.API.STREAM.INFO.{stream}", b"", ASK_S)
+        raw = await connection.request(server_subjects.info(stream), b"", ASK_S)
         answer = json.loads(raw)
     except (KcmError, ValueError, RecursionError):
         return no_time()
