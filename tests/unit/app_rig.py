@@ -259,5 +259,5 @@ def channel(
     clock = clock or next(iter(bus.gateways.values())).clock
     made = sealed_channel.SealedChannel(bus, signer, "eu", roster, clock, SessionRandomness())
     return SimpleNamespace(
-        request=made.request, decrypt=made.decrypt, close=made.close, roster=roster
+        request=made.request, decrypt=made.decrypt, close=made.close, roster=roster, whole=made
     )

@@ -11,6 +11,7 @@ import click
 import kcm
 import kcm_devsystem
 import pytest
+from kcm._internal import sealed_channel
 from kcm._internal.client_context import ContextError
 from kcm._internal.file_format import BrokenFileError, NotEncryptedError
 from kcm.cli.error_report import explain
@@ -95,7 +96,9 @@ def test_hints_are_for_commands_and_codes() -> None:
 
 
 def test_what_a_detail_is_known_by_is_what_an_instance_says() -> None:
-    modules = (registry_requests, admission, registry_lease, checks, rights, applications)
+    modules = (
+        registry_requests, admission, registry_lease, checks, rights, applications, sealed_channel
+    )  # fmt: skip
     claimed = unsealed("gateway-eu", KcmError(Code.FORBIDDEN)).detail
     said = claimed + " ".join(text for one in modules for text in texts(Path(str(one.__file__))))
     for code, part in OF_TEXT:

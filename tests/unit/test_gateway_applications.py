@@ -114,7 +114,7 @@ async def test_an_application_that_may_not_act_opens_no_session(gateway, bus, fi
     gateway.registry.put(following(gateway.registry.app("shop"), **fields))
     error = await refusal(ask(bus, channel(bus)))
     assert error.code is Code.UNAVAILABLE
-    assert "forbidden" in error.detail, "said, and not believed"
+    assert "Without a seal, they say: gw-eu: the application" in error.detail
     assert len(gateway.sessions) == 0
     assert [kind for kind, _ in gateway.audit.all] == ["trust.refused"]
 

@@ -38,8 +38,9 @@ The public names, by purpose:
 - refusals of the data: ``TenantKilled``, ``TenantUnavailable``, ``UnknownTenant``,
   ``UnknownService``, ``WrongRegion``, ``Forbidden``, ``Tampered``, ``Malformed``, ``TooLarge``,
   ``KeyDestroyed``, ``KeyShredded``;
-- failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``DeadlineExceeded``,
-  ``Discarded``, ``UnknownSession``, ``UnknownAsk``, ``Replayed``; ``Internal`` is a fault;
+- failures that may pass: ``Busy``, ``Unavailable``, ``Unreached``, ``NotAccepted``,
+  ``DeadlineExceeded``, ``Discarded``, ``UnknownSession``, ``UnknownAsk``, ``Replayed``;
+  ``Internal`` is a fault;
 - answers to operators: ``UnknownLink``, ``UnknownApp``, ``UnknownHold``, ``Conflict``,
   ``UntrustedReply``;
 - wrong arguments: ``BadArgument``, ``BadType``, ``BadValue``;
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
         KeyDestroyed,
         KeyShredded,
         Malformed,
+        NotAccepted,
         Replayed,
         ServiceError,
         Tampered,
@@ -115,6 +117,7 @@ _HOME: Final = {
         "KeyDestroyed",
         "KeyShredded",
         "Malformed",
+        "NotAccepted",
         "Replayed",
         "ServiceError",
         "Tampered",
@@ -166,6 +169,7 @@ __all__ = [
     "KeyShredded",
     "Malformed",
     "Misuse",
+    "NotAccepted",
     "NotLetIn",
     "Replayed",
     "ServiceError",

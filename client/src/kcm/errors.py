@@ -163,6 +163,13 @@ class Unreached(Unavailable):
     """The request reached no component: the broker or all instances are down."""
 
 
+class NotAccepted(Unavailable):
+    """Gateways refuse, without a seal, to open a session for this application.
+
+    The text has what they claim. Any client of the broker can send such a refusal.
+    """
+
+
 class UntrustedReply(Tampered):
     """A reply whose signature or subject does not match the request."""
 

@@ -37,6 +37,27 @@ UNSEALED: Final = frozenset(
 )
 """Codes that a refusal without a seal may have."""
 
+NOT_COUNTED: Final = "the ticket does not count: "
+"""The first words of a refusal to open a session; one of ``REASONS`` follows."""
+
+REASONS: Final = frozenset(
+    {
+        "the application is not known in this region",
+        "the application is revoked",
+        "an operator took the application's key out of service",
+        "the application may not act in this region",
+        "the application is not valid yet, by the clock of this instance",
+        "the application has expired, by the clock of this instance",
+        "the application has another key",
+        "the signer is not on the roster",
+        "the signer is not an operator",
+        "the operator is retired",
+        "a signature is not valid",
+    }
+)
+"""Why an application or an operator may open no session. Any client of the broker can claim one of
+these; a caller shows no other text of a refusal without a seal."""
+
 
 OPENED: Final = struct.Struct(">I")
 """Inside of the sealed reply to a ticket: the version of the callee's roster."""
@@ -140,3 +161,9 @@ def decode_sealed_reply(body: bytes) -> SealedReply | SealedRefusal:
     if body.startswith(_REFUSED):
         return decode(SealedRefusal, body)
     return decode_reply(SealedReply, body)
+
+
+def reason_claimed(detail: str) -> str:
+    """Return which of ``REASONS`` a refusal without a seal claims; empty for any other text."""
+    reason = detail.removeprefix(NOT_COUNTED)
+    return reason if reason in REASONS else ""

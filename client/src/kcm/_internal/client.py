@@ -33,7 +33,7 @@ from kcm._internal.coalescer import Coalescer, Key
 from kcm._internal.counts import Counts, Tally
 from kcm._internal.job import Answer, Job, Operation
 from kcm._internal.known_roster import KnownRoster
-from kcm._internal.rpc import Environment, Send, ask_once, attempt_s, pause
+from kcm._internal.rpc import Environment, Refusals, Send, ask_once, attempt_s, pause
 from kcm._internal.sealed_channel import SealedChannel
 from kcm._internal.session_memory import SessionRandomness
 from kcm._internal.transport import Asking, Opener, Transport, open_nats
@@ -229,7 +229,7 @@ class Client:
 
     async def _part(self, job: Job, part: list[int], until: float, outcome: Outcome) -> None:
         """Send one message; send again those of its records that a retry may help."""
-        pending, attempt, away = part, 0, 0
+        pending, attempt, away, refusals = part, 0, 0, Refusals()
         while True:
             self._owner.check()
             self._tally.sent(again=attempt + away > 0)
@@ -242,6 +242,8 @@ class Client:
                 reached = not isinstance(error, Unreached)
                 if isinstance(error, Discarded):
                     self._tally.discarded()
+                if refusals.final(error, self._around.clock.elapsed()):
+                    return
             pending = outcome.again(pending)
             if not pending:
                 return

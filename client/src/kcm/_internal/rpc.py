@@ -31,6 +31,8 @@ from kcm.errors import (
     Discarded,
     Forbidden,
     Internal,
+    NotAccepted,
+    ServiceError,
     Unreached,
     error_for,
     typed,
@@ -50,6 +52,10 @@ BACKOFF_FIRST_S: Final = 0.02
 
 BACKOFF_MAX_S: Final = 1.0
 """Maximum seconds of any wait."""
+
+REFUSED_S: Final = 1.0
+"""Seconds in which every Gateway that answers has to repeat a refusal before it ends a call. An
+entry that an operator has just signed arrives earlier."""
 
 FAILURE_MAX: Final = 16 * 1024
 """Bytes of an encoded ``Failure``: its text has at most 2048 characters."""
@@ -111,6 +117,8 @@ async def ask_once(
         except NotAllowed as error:
             # What the broker knows of this client's credentials; nothing else would help.
             raise Forbidden(_not_allowed(subject, error.detail)) from None
+        except NotAccepted:
+            raise
         except KcmError as error:
             if error.code is Code.UNAVAILABLE:
                 raise Unreached(error.detail) from None
@@ -124,6 +132,25 @@ async def ask_once(
     if took_s >= lease_s:
         raise Discarded("the reply was discarded: its answer lease had ended when it came")
     return answer
+
+
+class Refusals:
+    """What Gateways claim about an application, attempt after attempt."""
+
+    def __init__(self) -> None:
+        self._claimed = ""
+        self._since = 0.0
+
+    def final(self, error: ServiceError, now: float) -> bool:
+        """Whether an attempt failed as those before it, for ``REFUSED_S`` seconds.
+
+        ``now`` is of the clock's ``elapsed``.
+        """
+        claimed = error.detail if isinstance(error, NotAccepted) else ""
+        if not claimed or claimed != self._claimed:
+            self._claimed, self._since = claimed, now
+            return False
+        return now - self._since >= REFUSED_S
 
 
 def _not_allowed(subject: str, detail: str) -> str:

@@ -19,7 +19,7 @@ from kcm_schemas import data_subjects, limits
 from kcm_schemas.asks import Ask
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data import DecryptReply, Failure, decode_reply
+from kcm_schemas.data import Failure
 from kcm_schemas.data_subjects import CARRIED, DataSubject
 from kcm_schemas.roster import Role
 from kcm_schemas.session import SealedRequest
@@ -27,22 +27,20 @@ from kcm_sealing.memory import SecretRandomness
 from kcm_sessions.caller import Caller
 from kcm_sessions.peer_sessions import PeerSessions
 from kcm_sessions.replies import Replies
-from kcm_sessions.session_opener import Elsewhere, PeerSession
+from kcm_sessions.session_opener import Elsewhere, NotOpened, PeerSession
 from kcm_trust.identity import Identity
 
 from kcm._internal.core_asks import AsksEnded, CoreAsks
 from kcm._internal.known_roster import KnownRoster
 from kcm._internal.session_memory import SessionEnded, SessionMemory
 from kcm._internal.transport import Transport
+from kcm.errors import NotAccepted
 
 _STRANGE: Final = (
     "a Gateway opens no session for this application, or forgets it at once: compare the clocks of"
     " both, and look whether the Gateway restarts again and again"
 )
 
-
-_CODE_WITHIN: Final = 64
-"""Bytes of an encoded ``Failure`` in which its code is."""
 
 TRIES_MAX: Final = 3
 """Times that a request to decrypt is sent: a Core that started again knows no session. If the next
@@ -89,41 +87,62 @@ class SealedChannel:
 
         Raises ``unavailable`` if no Gateway could be reached, and ``deadline_exceeded``.
         """
-        return await self._request(data_subjects.read_data(subject), body, timeout_s, _no_asks)
+        try:
+            return await self._request(data_subjects.read_data(subject), body, timeout_s, _no_asks)
+        except _Reached as error:
+            return _as_reply(error)
 
     async def decrypt(
         self, names: Sequence[bytes], subject: str, body: bytes, timeout_s: float
     ) -> bytes:
         """Send a request to decrypt, and ask Cores for its data keys: 76 bytes each, in order."""
-        asked, until = data_subjects.read_data(subject), self._clock.elapsed() + timeout_s
-        doubted, without, before = False, list[str](), b""
+        try:
+            return await self._decrypt(names, data_subjects.read_data(subject), body, timeout_s)
+        except _Reached as error:
+            return _as_reply(error)
+
+    async def _decrypt(
+        self, names: Sequence[bytes], asked: DataSubject, body: bytes, timeout_s: float
+    ) -> bytes:
+        until = self._clock.elapsed() + timeout_s
+        doubted, without, before = False, list[str](), None
         for last in (False,) * (TRIES_MAX - 1) + (True,):
-            try:
-                async with asyncio.timeout(max(0.0, until - self._clock.elapsed())):
-                    sessions = await self._cores.sessions() if names else []
-            except TimeoutError:
-                raise KcmError(Code.DEADLINE_EXCEEDED) from None
+            sessions = await self._core_sessions(until) if names else []
             left, used = until - self._clock.elapsed(), list[str]()
             asks = partial(self._asks, used, sessions, asked=asked, names=names, within_s=left)
             try:
-                answer = await self._request(asked, body, left, asks, without)
+                return await self._request(asked, body, left, asks, without)
             except AsksEnded:
                 continue
-            except KcmError:
-                if before:
-                    return before
-                raise
-            if last or not _no_ask_is_known(answer):
-                return answer
-            before = answer
+            except _Reached as error:
+                if last or error.code is not Code.UNKNOWN_ASK:
+                    raise
+                before = error
+            except KcmError as error:
+                raise before or error from None
             helps = not doubted and self._cores.doubt(sessions)
             doubted = True
             if not helps:  # the Gateway may lie
                 self._sessions.failed(used[-1])
                 without = used[-1:]
                 if not self._sessions.others(without):
-                    return answer
+                    raise before
         raise KcmError(Code.UNKNOWN_ASK)
+
+    async def _core_sessions(self, until: float) -> list[PeerSession]:
+        """Return open sessions with Cores.
+
+        Raises what a Gateway replied in place of a Core, if it carries nothing.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, until - self._clock.elapsed())):
+                return await self._cores.sessions()
+        except TimeoutError:
+            raise KcmError(Code.DEADLINE_EXCEEDED) from None
+        except NotOpened as error:
+            raise _not_accepted("Core", [error]) from None
+        except Elsewhere as error:
+            raise error.error from None
 
     def _asks(
         self,
@@ -139,7 +158,7 @@ class SealedChannel:
         return self._cores.asks(sessions, gateway, asked, names, within_s)
 
     async def _carry(self, core: str, verb: str, body: bytes, timeout_s: float) -> bytes:
-        """Have a Gateway pass on what begins a session with a Core."""
+        """Have a Gateway pass on what begins a session with a Core; raises what it replies."""
         return await self._request(DataSubject(CARRIED, core, verb), body, timeout_s, _no_asks)
 
     async def _request(
@@ -150,6 +169,7 @@ class SealedChannel:
         asks: AsksOf,
         without: Sequence[str] = (),
     ) -> bytes:
+        """Return the reply of a Gateway; raises ``_Reached`` for what one refused."""
         until = self._clock.elapsed() + timeout_s
         if self._roster.old:
             self._tasks.spawn(self._roster.refresh())
@@ -174,7 +194,7 @@ class SealedChannel:
                 break
             if not self._sessions.others({*refused, *without}):
                 break
-        return await self._failed(list(refused.values()), reason)
+        raise await self._failure(list(refused.values()), reason)
 
     async def close(self) -> None:
         """Wipe the keys of the sessions, and disconnect."""
@@ -223,26 +243,29 @@ class SealedChannel:
             except Elsewhere:
                 raise
             except KcmError as error:  # the Gateway sealed it
-                return _as_reply(error)
+                raise _Reached(error.code, error.detail) from None
         finally:
             session.end()
 
-    async def _failed(self, refused: list[Elsewhere], reason: str) -> bytes:
-        """Return the refusal of a Gateway that was reached; raise if none was.
+    async def _failure(self, refused: list[Elsewhere], reason: str) -> KcmError:
+        """Return the refusal of a Gateway that was reached, or why none was.
 
         ``reason`` says why no Gateway was asked, if none was.
 
         The roster may have changed: the next request uses the one that a Gateway has now.
         """
         await self._roster.refresh()
-        for error in refused:
-            if not error.away:
-                strange = error.code is Code.UNKNOWN_SESSION
-                code = Code.UNAVAILABLE if strange else error.code
-                return _as_reply(KcmError(code, _STRANGE if strange else error.detail))
         if not refused:
-            raise KcmError(Code.UNAVAILABLE, reason)
-        raise KcmError(refused[-1].code, refused[-1].detail)
+            return KcmError(Code.UNAVAILABLE, reason)
+        answered = [error for error in refused if not error.away]
+        if not answered:
+            return KcmError(refused[-1].code, refused[-1].detail)
+        unopened = [error for error in answered if isinstance(error, NotOpened)]
+        if len(unopened) == len(answered):
+            return _not_accepted("Gateway", unopened)
+        if answered[0].code is Code.UNKNOWN_SESSION:
+            return _Reached(Code.UNAVAILABLE, _STRANGE)
+        return _Reached(answered[0].code, answered[0].detail)
 
     def _told(self, gateway: str, version: int) -> None:
         """A Gateway acts by this version of the roster; it sealed that, so no broker hides it."""
@@ -262,15 +285,19 @@ def _no_asks(*, gateway: str) -> list[Ask]:  # noqa: ARG001 - as AsksOf has it
     return []
 
 
-def _no_ask_is_known(answer: bytes) -> bool:
-    """Whether a Gateway answered that no Core that it reaches knows the application's session."""
-    if Code.UNKNOWN_ASK.encode() not in answer[:_CODE_WITHIN]:
-        return False
-    try:
-        decode_reply(DecryptReply, answer)
-    except KcmError as error:
-        return error.code is Code.UNKNOWN_ASK
-    return False
+def _not_accepted(peer: str, refused: Sequence[NotOpened]) -> NotAccepted:
+    """Return the error of an application for which no session is opened, with what is claimed."""
+    by_claim: dict[str, list[str]] = {}
+    for one in sorted(refused, key=lambda one: one.peer):
+        by_claim.setdefault(one.claim or "nothing known; see the log there", []).append(one.peer)
+    said = "; ".join(f"{', '.join(peers)}: {claim}" for claim, peers in by_claim.items())
+    return NotAccepted(
+        f"no {peer} opens a session for this application. Without a seal, they say: {said}"
+    )
+
+
+class _Reached(KcmError):
+    """What a Gateway that was reached replied, in place of a result."""
 
 
 class _NoGateway(Exception):

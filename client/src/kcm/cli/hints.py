@@ -139,9 +139,11 @@ OF_COMMAND: Final = {
 """By command and code."""
 
 OF_TEXT: Final = {
-    ("unavailable", "refuses without a seal (forbidden)"): "compare [app] in the context with "
+    ("unavailable", "opens a session for this application"): "compare [app] in the context with "
     "`kcm app show NAME`: it may be unknown, revoked or expired, may have another key now, or may "
     "not act in this region",
+    ("unavailable", "refuses without a seal (forbidden)"): "`kcm roster show` shows the operators: "
+    "compare [operator] in the context, its name and its key, with them",
     ("forbidden", "no plain application may"): "name an application and its key in [app] of the "
     "context: `kcm app create NAME --grant TENANT/SERVICE` creates one",
     ("unavailable", "no baseline of its region's registry"): "`kcm registry show` shows which Core "
@@ -160,7 +162,7 @@ OF_TEXT: Final = {
     ("malformed", "a majority needs three regions"): "create it with --region-quorum all, or name "
     "at least three regions with --region",
 }
-"""By code and a part of the detail, which says more than the code. Both are of an instance."""
+"""By code and a part of the detail, which says more than the code. Instances say or claim both."""
 
 REPLIED: Final = {_GATEWAY: _CORES}
 """In place of a hint, where ``unavailable`` is the reply of that component."""

@@ -122,16 +122,16 @@ class PeerSessions:
     async def several(self) -> list[PeerSession]:
         """Return the open sessions; opens one, with any peer that can be reached, if there is none.
 
-        Raises ``KcmError``: ``Elsewhere`` for the peer that could not be reached last.
+        Raises ``KcmError``: ``Elsewhere`` for a peer that answered, or else for the last one.
         """
-        without: set[str] = set()
+        refused: dict[str, Elsewhere] = {}
         while True:
             try:
-                await self.choose(without)
+                await self.choose(refused)
             except Elsewhere as error:
-                without.add(error.peer)
-                if not self.others(without):
-                    raise
+                refused[error.peer] = error
+                if not self.others(refused):
+                    raise next((one for one in refused.values() if not one.away), error) from None
             else:
                 return list(self._open.values())
 

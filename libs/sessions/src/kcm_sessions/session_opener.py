@@ -18,7 +18,7 @@ from kcm_schemas import limits
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import decode_reply
-from kcm_schemas.session import OPENED, SealedReply, SessionKey, Ticket
+from kcm_schemas.session import OPENED, SealedReply, SessionKey, Ticket, reason_claimed
 from kcm_sealing.hpke import HpkePublic
 from kcm_sealing.memory import Lend, SecretRandomness
 from kcm_sealing.session import Session, TicketInfo, open_session_as_caller
@@ -51,8 +51,20 @@ class Elsewhere(KcmError):
         """``away``: the peer was not reached. ``sent``: it may have the request itself."""
         super().__init__(error.code, error.detail)
         self.peer: Final = peer
+        self.error: Final = error
         self.away: Final = away
         self.sent: Final = sent
+
+
+class NotOpened(Elsewhere):
+    """A peer refused, without a seal, to open a session for this caller.
+
+    ``claim`` is one of ``session.REASONS``, or empty if the peer gives none of them.
+    """
+
+    def __init__(self, peer: str, refusal: KcmError) -> None:
+        super().__init__(peer, unsealed(peer, refusal), sent=False)
+        self.claim: Final = reason_claimed(refusal.detail)
 
 
 @dataclass(slots=True)
@@ -97,10 +109,12 @@ class PeerSession:
 def unsealed(peer: str, error: KcmError) -> KcmError:
     """Return what a refusal without a seal means: another instance, or a new session, may help.
 
-    Any client of the broker can send one, so nothing else of its code counts, and none of its text.
+    Any client of the broker can send one, so nothing else of its code counts. Of its text, only a
+    reason of the protocol is shown.
     """
     code = error.code if error.code in (Code.UNKNOWN_SESSION, Code.BUSY) else Code.UNAVAILABLE
-    return KcmError(code, f"{peer} refuses without a seal ({error.code.value}): its log says why")
+    why = reason_claimed(error.detail) or "its log says why"
+    return KcmError(code, f"{peer} refuses without a seal ({error.code.value}): {why}")
 
 
 class SessionOpener:
@@ -122,7 +136,7 @@ class SessionOpener:
         self._clock: Final = clock
         self._random: Final = randomness
         self._lend: Final = lend
-        self._failures: Final[dict[str, str]] = {}
+        self._failures: Final[dict[str, KcmError]] = {}
         """What a peer said when it last opened no session."""
         self._tickets_until: Final[dict[str, float]] = {}
         """When the tickets that were made for a peer are used up, at one in ``TICKET_EVERY_S``."""
@@ -145,9 +159,8 @@ class SessionOpener:
         except Elsewhere:
             raise
         except KcmError as error:
-            said = unsealed(peer, error)
-            self._failures[peer] = said.detail
-            raise Elsewhere(peer, said, sent=False) from None
+            self._failures[peer] = error
+            raise _refused(peer, error) from None
         except (InvalidTag, ValueError, Untrusted):
             text = f"the key that {peer} offers is not valid, or it does not have it"
             raise _not_opened(peer, text) from None
@@ -170,8 +183,9 @@ class SessionOpener:
         until = max(now, self._tickets_until.get(peer, now))
         if until - now >= TICKETS_AT_ONCE * TICKET_EVERY_S:
             # The cause of the last one is what helps: this is only its consequence.
+            before = self._failures.get(peer)
             text = f"too many sessions with {peer} were opened just now"
-            raise _not_opened(peer, self._failures.get(peer, text))
+            raise _refused(peer, before) if before else _not_opened(peer, text)
         self._tickets_until[peer] = until + TICKET_EVERY_S
 
     async def _prove(self, peer: str, keys: Session, ticket: bytes) -> None:
@@ -233,6 +247,13 @@ class SessionOpener:
             ciphertext=ciphertext,
             signature=signature,
         )
+
+
+def _refused(peer: str, error: KcmError) -> Elsewhere:
+    """Return what a refusal without a seal means while a session is opened."""
+    if error.code is Code.FORBIDDEN:
+        return NotOpened(peer, error)
+    return Elsewhere(peer, unsealed(peer, error), sent=False)
 
 
 def _not_opened(peer: str, text: str) -> Elsewhere:

@@ -25,7 +25,7 @@ from kcm_runtime.tasks import TaskSet
 from kcm_schemas import data_subjects, limits
 from kcm_schemas.codec import decode, encode, start_of
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.session import OPENED, SealedReply, Ticket
+from kcm_schemas.session import NOT_COUNTED, OPENED, SealedReply, Ticket
 from kcm_sealing.hpke import KeyClosed
 from kcm_sealing.memory import Lend
 from kcm_sealing.replay_window import ReplayWindow
@@ -247,7 +247,7 @@ class Sessions(Generic[E]):
         try:
             entry = self._callers.ticket(ticket.caller, ticket.signature, signed)
         except Untrusted as error:
-            raise KcmError(Code.FORBIDDEN, f"the ticket does not count: {error.reason}") from None
+            raise KcmError(Code.FORBIDDEN, f"{NOT_COUNTED}{error.reason}") from None
         self._remember(key, ticket, entry.public_key)
         memory = self._lend()
         try:
