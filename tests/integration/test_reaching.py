@@ -136,6 +136,18 @@ async def refusal(address):
     return caught.value
 
 
+@pytest.mark.parametrize("fault", ["password", "certificate"])
+async def test_a_rejection_is_reported_before_the_time_is_over(
+    secure, address, tmp_path, monkeypatch, fault
+):
+    monkeypatch.setattr(transport, "CONNECT_S", 3600)
+    if fault == "password":
+        monkeypatch.setenv("SSL_CERT_FILE", secure.authority)
+        (tmp_path / "password").write_text("wrong")
+    async with asyncio.timeout(20):
+        assert isinstance(await refusal(address(f"tls://localhost:{secure.port}")), NotLetIn)
+
+
 @pytest.mark.usefixtures("quick")
 async def test_a_wrong_password_is_the_contexts_fault(secure, address, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", secure.authority)

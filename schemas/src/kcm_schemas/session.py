@@ -12,6 +12,7 @@ every other unsealed code as ``unavailable``.
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import Annotated, Final, Literal
 
@@ -52,12 +53,14 @@ REASONS: Final = frozenset(
         "the signer is not on the roster",
         "the signer is not an operator",
         "the operator is retired",
+        "the signer is retired",
         "a signature is not valid",
     }
 )
-"""Why an application or an operator may open no session. Any client of the broker can claim one of
-these; a caller shows no other text of a refusal without a seal."""
+"""Why an application or an operator is not accepted. Any client of the broker can claim one of
+these; a caller shows no other text of a refusal without a seal or signature."""
 
+_RETIRED: Final = re.compile(r"the signer [a-z0-9-]{1,63} is retired")
 
 OPENED: Final = struct.Struct(">I")
 """Inside of the sealed reply to a ticket: the version of the callee's roster."""
@@ -164,6 +167,10 @@ def decode_sealed_reply(body: bytes) -> SealedReply | SealedRefusal:
 
 
 def reason_claimed(detail: str) -> str:
-    """Return which of ``REASONS`` a refusal without a seal claims; empty for any other text."""
-    reason = detail.removeprefix(NOT_COUNTED)
+    """Return which of ``REASONS`` a refusal claims; empty for any other text.
+
+    The names in it, and what follows it, are left out: the sender chooses them.
+    """
+    reason = detail.removeprefix(NOT_COUNTED).partition(": ")[0]
+    reason = _RETIRED.sub("the signer is retired", reason)
     return reason if reason in REASONS else ""

@@ -7,7 +7,7 @@ forged, replayed, or moved from another request or region. Both are sealed (``co
 
 A request that places a hold or a lift goes to any Core of the region, in clear: it has to work when
 nothing else does, and a copy changes nothing. So does one to an Auditor, which only reads. An
-unsigned reply to these can only be reported as a failure.
+unsigned reply to these is ``unavailable``: another instance may serve the request.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kcm_schemas.admin.requests import CLEAR, AdminRequest
 from kcm_schemas.codec import Message, decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.roster import Role
+from kcm_schemas.session import reason_claimed
 from kcm_schemas.signed import Kind, Signed
 from kcm_sealing.memory import SecretRandomness
 from kcm_sessions.caller import Caller
@@ -36,7 +37,7 @@ from kcm._internal.retry import repeated
 from kcm._internal.rpc import Environment, ask_once, attempt_s, pause, read_reply
 from kcm._internal.session_memory import SessionRandomness
 from kcm._internal.transport import Opener, Transport, open_nats
-from kcm.errors import ServiceError, UntrustedReply, error_for
+from kcm.errors import ServiceError, Unavailable, Unreached, UntrustedReply, error_for
 
 ADMIN_S: Final = 30.0
 """Seconds for an operator's request, retries included. Calls to a root key's provider are slow."""
@@ -104,7 +105,11 @@ class AdminChannel:
         place = _place(region, noun, verb)
         until, attempt = self.around.until(deadline_s), 0
         # The transport reconnects by itself, so only requests are retried here.
-        link = await self._link(region)
+        try:
+            async with asyncio.timeout(deadline_s):
+                link = await self._link(region)
+        except TimeoutError:
+            raise Unreached("no connection to the broker in time") from None
         order = Order(noun, verb, partial(self._request, place, payload), at)
         while True:
             try:
@@ -146,7 +151,10 @@ class AdminChannel:
             return request
 
         def read(body: bytes) -> tuple[M, float]:
-            read_reply(Signed, body)  # raises the error of an unsigned failure
+            try:
+                read_reply(Signed, body)
+            except ServiceError as error:
+                raise _unsigned(error) from None
             return self._verified(body, place, request, reply), ADMIN_WIRE_S
 
         def ask() -> Awaitable[M]:
@@ -245,6 +253,17 @@ class _Place:
     region: str
     noun: str
     verb: str
+
+
+def _unsigned(error: ServiceError) -> ServiceError:
+    """Return what a failure without a signature means: another instance may serve the request.
+
+    Any client of the broker can send one, so of its text only a reason of the protocol is shown.
+    """
+    if error.code is Code.BUSY:
+        return error_for(Code.BUSY)
+    why = reason_claimed(error.detail) or "the logs of the region's instances say why"
+    return Unavailable(f"an instance refuses without a signature ({error.code.value}): {why}")
 
 
 def _place(region: str, noun: str, verb: str) -> _Place:

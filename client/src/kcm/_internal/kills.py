@@ -23,6 +23,7 @@ from kcm_trust.verify import Untrusted
 
 from kcm._internal import statements
 from kcm._internal.admin import Admin
+from kcm._internal.client_context import NotLetIn
 from kcm._internal.rpc import backoff_s
 from kcm._internal.staggered import first
 from kcm.errors import (
@@ -122,7 +123,8 @@ class Kills:
         """Place a hold, repeatedly until it is durable in a region.
 
         Raises ``ServiceError``: a refusal, or ``unavailable`` after ``until`` (by the clock's
-        ``elapsed``). The hold may be in force even then.
+        ``elapsed``). The hold may be in force even then. Raises ``NotLetIn`` at once if no region's
+        broker accepts the context.
         """
         status = await self._put(hold.raw, until, on_failure)
         if (status.scope, status.target, status.cause) != (hold.scope, hold.target, "operator"):
@@ -179,13 +181,7 @@ class Kills:
 
     async def _again(self, hold: NewHold, until: float) -> HoldStatus:
         """Place a hold again, through the first region that replies."""
-
-        async def ask(region: str) -> HoldStatus:
-            return await self._admin.put_hold(region, hold.raw, deadline_s=self._time(until))
-
-        region, status = await first(self._regions, ask)
-        self._prefer(region)
-        return _about(status, hold.id)
+        return _about(await self._first_put(hold.raw, until), hold.id)
 
     async def status(self, hold_id: bytes, until: float) -> HoldStatus:
         """Return the status of a hold from any region that replies and knows it.
@@ -291,21 +287,31 @@ class Kills:
         )
         return _about(await self._put(raw, until, on_failure), hold_id)
 
-    async def _put(self, raw: bytes, until: float, on_failure: OnFailure) -> HoldStatus:
-        async def ask(region: str) -> HoldStatus:
-            return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
+    async def _first_put(self, raw: bytes, until: float) -> HoldStatus:
+        """Send a hold or lift to the regions; returns the first reply."""
 
+        async def ask(region: str) -> HoldStatus:
+            try:
+                return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
+            except UntrustedReply as error:
+                # It crosses the broker in clear: a forged reply is no reason to end.
+                raise Unavailable(error.detail) from None
+
+        region, status = await first(self._regions, ask)
+        self._prefer(region)
+        return status
+
+    async def _put(self, raw: bytes, until: float, on_failure: OnFailure) -> HoldStatus:
         attempt = 0
         failure: ServiceError | None = None
         while True:
             try:
-                region, status = await first(self._regions, ask)
+                status = await self._first_put(raw, until)
             except ServiceError as error:
-                if not error.retryable:
-                    raise
+                if not error.retryable or isinstance(error, NotLetIn):
+                    raise  # of every region, which ``first`` has asked
                 failure = error
             else:
-                self._prefer(region)
                 if any(entry.durable_at > 0 for entry in status.regions):
                     return status
                 failure = error_for(Code.UNAVAILABLE, "no region has stored it durably yet")

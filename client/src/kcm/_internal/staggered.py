@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from kcm._internal.client_context import NotLetIn
 from kcm.errors import ServiceError, Unavailable, error_for
 
 STAGGER_S: Final = 0.7
@@ -56,10 +57,10 @@ async def first(
                 failures[region] = error
     finally:
         await _drop(list(running))
-    raise _worst(failures)
+    raise worst(failures)
 
 
-def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
+def worst(failures: Mapping[str, ServiceError]) -> ServiceError:
     """Return a refusal, or an error with the reason of every region, each text once."""
     errors = list(failures.values())
     error = min(errors, key=lambda one: one.retryable, default=Unavailable("no region to ask"))
@@ -69,6 +70,9 @@ def _worst(failures: Mapping[str, ServiceError]) -> ServiceError:
     for region, one in sorted(failures.items()):
         by_text.setdefault(one.detail, []).append(region)
     text = "; ".join(f"{', '.join(regions)}: {detail}" for detail, regions in by_text.items())
+    if all(isinstance(one, NotLetIn) for one in errors):
+        hints = dict.fromkeys(one.hint for one in errors if isinstance(one, NotLetIn))
+        return NotLetIn(text, "; ".join(hints))
     kinds = {type(one) for one in errors}
     return error_for(error.code, text) if len(kinds) > 1 else type(error)(text)
 

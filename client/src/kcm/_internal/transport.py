@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from asyncio import FIRST_COMPLETED
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -58,22 +59,34 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     """Connect to NATS; raises ``unavailable``, at once if no program listens there.
 
     Raises ``NotLetIn`` if the context has to be changed. The client library retries without end. So
-    this function first tests the port, and reports the library's last failure after the timeout.
+    this function first tests the port, and reports the library's last failure: after the timeout,
+    or as soon as every node rejects the client.
     """
     await _look_at_any(address.urls)
     # An old broker must not prevent a kill. The region's components check its version.
     connection = Connection(address.model_copy(update={"allow_old_broker": True}), name)
+    starting = asyncio.ensure_future(connection.start())
+    rejected = asyncio.ensure_future(connection.attempts.rejected.wait())
     try:
-        await asyncio.wait_for(connection.start(), CONNECT_S)
-    except TimeoutError:
-        await connection.close()
-        raise _why(address, connection.failure or Failure(Reason.SILENT)) from None
+        await asyncio.wait({starting, rejected}, timeout=CONNECT_S, return_when=FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            return connection
     except SecretFileError as error:
         raise NotLetIn(str(error), "the context names this file") from None
     except asyncio.CancelledError:
-        await connection.close()  # it may be established already
+        await _given_up(connection, starting)  # it may be established already
         raise
-    return connection
+    finally:
+        rejected.cancel()
+    await _given_up(connection, starting)
+    raise _why(address, connection.failure or Failure(Reason.SILENT))
+
+
+async def _given_up(connection: Connection, starting: asyncio.Future[None]) -> None:
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await connection.close()
 
 
 async def why_not(address: BusAddress, connection: Connection) -> Unavailable:

@@ -138,12 +138,20 @@ OF_COMMAND: Final = {
 }  # fmt: skip
 """By command and code."""
 
+_NO_OPERATOR: Final = {
+    "the signer is not on the roster": "[operator] in the context must name an operator of the "
+    "roster, which `kcm roster show` shows; the owner of the operator root adds one",
+    "a signature is not valid": "the key that the context names is not that operator's key on the "
+    "roster: name the right file in [operator]; `kcm roster show` shows the operators",
+    " is retired": "a retired operator signs nothing new: use the context of another one; "
+    "`kcm roster show` shows who is not retired",
+}
+"""By a part of the detail, of a refusal that an instance signed, or claims."""
+
 OF_TEXT: Final = {
     ("unavailable", "opens a session for this application"): "compare [app] in the context with "
     "`kcm app show NAME`: it may be unknown, revoked or expired, may have another key now, or may "
     "not act in this region",
-    ("unavailable", "refuses without a seal (forbidden)"): "`kcm roster show` shows the operators: "
-    "compare [operator] in the context, its name and its key, with them",
     ("forbidden", "no plain application may"): "name an application and its key in [app] of the "
     "context: `kcm app create NAME --grant TENANT/SERVICE` creates one",
     ("unavailable", "no baseline of its region's registry"): "`kcm registry show` shows which Core "
@@ -151,14 +159,11 @@ OF_TEXT: Final = {
     ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "
     "list` shows the regions that serve, and `kcm roster show` which has an older roster; "
     "docs/cli.md describes what to do about a lost region",
-    ("forbidden", "the signer is not on the roster"): "[operator] in the context must name an "
-    "operator of the roster, which `kcm roster show` shows; the owner of the operator root adds "
-    "one",
-    ("forbidden", "a signature is not valid"): "the key that the context names is not that "
-    "operator's key on the roster: name the right file in [operator]; `kcm roster show` shows the "
-    "operators",
-    ("forbidden", " is retired"): "a retired operator signs nothing new: use the context of "
-    "another one; `kcm roster show` shows who is not retired",
+    **{
+        (code, part): hint
+        for part, hint in _NO_OPERATOR.items()
+        for code in ("forbidden", "unavailable")
+    },
     ("malformed", "a majority needs three regions"): "create it with --region-quorum all, or name "
     "at least three regions with --region",
 }
@@ -179,9 +184,9 @@ def hint_of(command: str, code: str, detail: str = "", *, replied: bool = False)
 
     ``replied``: the error is the reply of a component.
     """
-    for (one, part), hint in OF_TEXT.items():
-        if one == code and part in detail:
-            return hint
+    known = hint_of_text(code, detail)
+    if known:
+        return known
     by_code = OF_COMMAND.get(ALSO.get(command, command), {})
     hint = by_code.get(code) or GENERAL.get(code, "")
     if code == "unavailable" and replied:
@@ -189,3 +194,9 @@ def hint_of(command: str, code: str, detail: str = "", *, replied: bool = False)
     if hint in {_GATEWAY, _AUDITOR} and any(part in detail for part in NO_BROKER):
         return _BROKER
     return hint
+
+
+def hint_of_text(code: str, detail: str) -> str:
+    """Return the hint for a detail that says more than the code; empty for any other one."""
+    known = (hint for (one, part), hint in OF_TEXT.items() if one == code and part in detail)
+    return next(known, "")

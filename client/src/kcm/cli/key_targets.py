@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from kcm._internal.admin import Admin
     from kcm.cli.settings import Settings
+    from kcm.errors import ServiceError
 
 Scope = Literal["tenant", "link", "app", "instance"]
 """What ``kcm kill`` names."""
@@ -91,9 +92,11 @@ async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name
     from kcm_schemas.names import key_target
 
     from kcm._internal import app_entries
+    from kcm._internal.client_context import NotLetIn
+    from kcm._internal.staggered import worst
     from kcm.cli.similar_names import near
 
-    found = await _entries(admin, regions, name)
+    found, failed = await _entries(admin, regions, name)
     newest = app_entries.newest_of(found)
     if newest is None and len(found) == len(regions):
         other = await near(admin, regions, "app", name)
@@ -103,8 +106,12 @@ async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name
             f"nothing was changed; `kcm app list` shows the names{meant}",
         )  # fmt: skip
     if newest is None:
+        error = worst(failed)
+        if isinstance(error, NotLetIn):
+            raise error
+        text = f"no region that replies knows the key of {name}. {error.detail}"
         raise Problem(
-            Exit.UNAVAILABLE, "unavailable", f"no region that replies knows the key of {name}",
+            Exit.UNAVAILABLE, "unavailable", text,
             f"nothing was changed; `--app {name}.KEY`, with its public key in hex, asks no region",
         )  # fmt: skip
     target = key_target(name, newest.public_key)
@@ -131,7 +138,7 @@ async def warn_of_key(
         entries = [one for one in admin.verifier.roster.instances if one.instance == name]
         known, shows = [one.public_key for one in entries], "kcm roster show"
     elif scope == "app":
-        found = await _entries(admin, regions, name)
+        found, _ = await _entries(admin, regions, name)
         if len(found) < len(regions):
             return
         known = [one.public_key for one in found.values() if one is not None]
@@ -143,13 +150,19 @@ async def warn_of_key(
         note(settings, text, unknown_key=target)
 
 
-async def _entries(admin: Admin, regions: Sequence[str], name: str) -> dict[str, App | None]:
-    """Return the entry of an application in each region that replies; ``None`` if it has none."""
+async def _entries(
+    admin: Admin, regions: Sequence[str], name: str
+) -> tuple[dict[str, App | None], dict[str, ServiceError]]:
+    """Return the entry of an application in each region that replies; ``None`` if it has none.
+
+    Also returns why the others did not reply.
+    """
     import asyncio
 
-    from kcm.errors import ServiceError, UnknownApp
+    from kcm.errors import ServiceError, Unavailable, UnknownApp
 
     found: dict[str, App | None] = {}
+    failed: dict[str, ServiceError] = {}
 
     async def look(region: str) -> None:
         try:
@@ -157,11 +170,13 @@ async def _entries(admin: Admin, regions: Sequence[str], name: str) -> dict[str,
                 found[region] = (await admin.app(region, name)).entry
         except UnknownApp:
             found[region] = None
-        except (ServiceError, TimeoutError):
-            pass  # another region may reply
+        except ServiceError as error:
+            failed[region] = error
+        except TimeoutError:
+            failed[region] = Unavailable("no reply in time")
 
     await asyncio.gather(*map(look, regions))
-    return found
+    return found, failed
 
 
 def may_hold(settings: Settings) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 import click
 
 from kcm.cli.error_report import Problem, explain, show, together
+from kcm.cli.hints import hint_of_text
 from kcm.cli.hold_progress import SHOWN, TELL_S, follow
 from kcm.cli.key_targets import KEY_NAME, Scope, find_key, warn_of_key
 from kcm.cli.names import NAME
@@ -180,7 +181,7 @@ async def kill_now(
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
         typed, target = target, await find_key(settings, admin, regions, scope, target)
-        known = await find(admin, regions, scope, target, EXISTS_S)
+        known = await find(admin, regions, scope, target, min(EXISTS_S, timeout))
         await check(admin, known)
         hold = kills.make(scope, target, reason)
         # Print the id before sending: after a lost terminal, the operator can still find the hold.
@@ -244,6 +245,7 @@ class KillWait:
 
 async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -> HoldStatus:
     """Place a hold and return its status; raises ``Problem`` with a hint if no region confirms."""
+    from kcm._internal.client_context import NotLetIn
     from kcm.errors import ServiceError
 
     what = f"the hold {hold.id.hex()} on {hold.scope} {hold.target}"
@@ -252,6 +254,9 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
     try:
         with KillWait(settings, "the hold", until) as waiting:
             placed = await kills.place(hold, until, waiting.failed)
+    except NotLetIn as error:
+        text = f"no region confirmed the hold {hold.id.hex()}: {error.detail}"
+        raise Problem(Exit.USAGE, "context", text, error.hint) from None
     except ServiceError as error:
         if not error.retryable:
             raise
@@ -259,11 +264,13 @@ async def place(settings: Settings, kills: Kills, hold: NewHold, until: float) -
         if status := await _found(settings, kills, hold):
             placed = status
         else:
+            code = error.code.value
+            known = hint_of_text(code, error.detail) or "check that the system runs"
             raise Problem(
                 Exit.UNAVAILABLE,
-                error.code.value,
+                code,
                 f"no region confirmed the hold {hold.id.hex()}: {error.detail}",
-                "check that the system runs. The hold may be in force: see "
+                f"{known}. The hold may be in force: see "
                 f"`kcm hold show {hold.id.hex()[:SHOWN]}`; killing again does no harm",
             ) from None
     settings.leaves(f"{what} is in force", f"{look} --wait 60` continues to watch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from dataclasses import dataclass
 from enum import Enum
@@ -42,6 +43,10 @@ class Reason(Enum):
     """Any other reason."""
 
 
+LASTING: Final = frozenset({Reason.LOGIN, Reason.CERTIFICATE, Reason.UNENCRYPTED})
+"""Reasons that a further attempt does not change, unless a person changes something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A failed attempt. ``detail`` is safe to show: it contains no text of the broker."""
@@ -80,6 +85,27 @@ def failure_of(error: BaseException) -> Failure:
             return Failure(Reason.SILENT)
         case _:
             return Failure(Reason.OTHER)
+
+
+class Attempts:
+    """What failed of the attempts to connect to a broker, since the last success."""
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes: Final = nodes
+        self._rejections = 0
+        self.failure: Failure | None = None
+        """Why the latest attempts failed; a broker may truncate the reason of a rejection."""
+        self.rejected: Final = asyncio.Event()
+        """Whether as many attempts as there are nodes failed for reasons of ``LASTING``."""
+
+    def failed(self, error: BaseException) -> None:
+        """Note a failed attempt."""
+        failure = failure_of(error)
+        if failure.reason is not Reason.OTHER or self.failure is None:
+            self.failure = failure
+        self._rejections += failure.reason in LASTING
+        if self._rejections >= self._nodes:
+            self.rejected.set()
 
 
 def _tls_failure(reason: str) -> Failure:

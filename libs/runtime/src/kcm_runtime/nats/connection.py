@@ -36,7 +36,7 @@ from kcm_runtime.backoff import Backoff
 from kcm_runtime.config import BusAddress
 from kcm_runtime.logs import fields
 from kcm_runtime.nats.client import ReadingClient, abandon
-from kcm_runtime.nats.connect_failures import Failure, Reason, failure_of, kcm_error, report
+from kcm_runtime.nats.connect_failures import Attempts, Failure, kcm_error, report
 from kcm_runtime.nats.login import Login
 from kcm_runtime.nats.ports import OnDelivery
 from kcm_runtime.nats.server_version import check_version
@@ -90,7 +90,7 @@ class Connection:
         """Whether the broker stores what is written over this connection."""
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()
-        self._failure: Failure | None = None
+        self.attempts: Final = Attempts(len(address.urls))
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -102,7 +102,7 @@ class Connection:
     @property
     def failure(self) -> Failure | None:
         """Why the latest attempts to connect failed; ``None`` while connected."""
-        return self._failure
+        return self.attempts.failure
 
     @property
     def times_connected(self) -> int:
@@ -242,7 +242,7 @@ class Connection:
                 )
                 self._check(client)
                 self._client = client
-                self._failure = None
+                self.attempts.failure = None
                 self._times += 1
                 if self._times == 1:
                     log.info("connected to the broker", extra=self._named)
@@ -254,7 +254,7 @@ class Connection:
                 await abandon(made)
                 raise
             except Exception as error:
-                self._failed(error)
+                self.attempts.failed(error)
                 await abandon(made)
                 if isinstance(error, Unfit) and first:
                     self._building = False
@@ -298,12 +298,6 @@ class Connection:
     def _named(self) -> dict[str, object]:
         return fields(instance=self._name, broker=self._place, bus=self.bus or None)
 
-    def _failed(self, error: BaseException) -> None:
-        """Remember why an attempt failed; a broker may truncate the reason of a rejection."""
-        failure = failure_of(error)
-        if failure.reason is not Reason.OTHER or self._failure is None:
-            self._failure = failure
-
     def _missing(self, reason: str) -> None:
         """Log that there is no broker, once for each reason until there is one."""
         if reason not in self._reasons:
@@ -314,7 +308,7 @@ class Connection:
         if self.connected:
             log.warning("the broker reports %s", report(error), extra=self._named)
         else:
-            self._failed(error)
+            self.attempts.failed(error)
             self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
@@ -333,7 +327,7 @@ class Connection:
             self._leaving.spawn(abandon(client))
             return
         self._times += 1
-        self._failure = None
+        self.attempts.failure = None
         self._reasons.clear()
         log.info("connected to the broker again", extra=self._named)
         for callback in self._on_reconnect:
