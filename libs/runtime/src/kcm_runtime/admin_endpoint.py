@@ -9,8 +9,9 @@ incarnation: neither another Core nor a restarted one executes a copy.
 
 The same request gets the same answer until its deadline: a client repeats an unanswered request,
 because the instance that received it may have died. A request is recorded once, and copies that
-arrive while it is served wait for its answer. The answer to a request that only reads, or that was
-refused, is made again for each copy, and is recorded again only if its code differs.
+arrive while it is served wait for its answer. The answer to a request that only reads, that was
+refused, or that repeats an order is made again for each copy, and is recorded again only if its
+code differs.
 """
 
 from __future__ import annotations
@@ -52,17 +53,23 @@ ANSWER_MAX: Final = 16 * 1024
 of the request: it answers a kill, which is placed once, however often it is ordered."""
 
 
+REPEATED: Final = "given before"
+"""The detail of the event of an order that changes nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class RequestEvent:
     """The audit event of a request. An event that only ``reads`` is counted when it repeats.
 
-    Without a ``detail``, the event of a refused request has the text of the refusal.
+    So is the event of a request that ``repeats`` an order that was executed before: nothing
+    changes. Without a ``detail``, the event of a refused request has the text of the refusal.
     """
 
     type: EventType
     what: What
     reads: bool
     detail: str = ""
+    repeats: bool = False
 
 
 class AdminRules(Protocol):
@@ -75,7 +82,10 @@ class AdminRules(Protocol):
         """Raise ``KcmError`` if this instance cannot serve the request now; the role fits."""
 
     def event(self, request: AdminRequest) -> RequestEvent:
-        """Return the event of a verified request; the caller cannot choose its type."""
+        """Return the event of a verified request that was not served yet.
+
+        The caller cannot choose its type.
+        """
         ...
 
 
@@ -184,16 +194,16 @@ class AdminEndpoint:
         request_digest: bytes,
     ) -> bytes:
         code, detail, payload = Code.OK, "", b""
+        event = self._rules.event(request)
         try:
             payload = encode(await self._serve(request, operator, roles))
         except KcmError as error:
             code, detail = error.code, error.detail
-        event = self._rules.event(request)
-        bounded = code is not Code.OK or event.reads
+        bounded = code is not Code.OK or event.reads or event.repeats
         made = self._asked.get(operator, request_digest)
         if made is None or made.code is not code:
             if bounded:
-                said = event.detail or detail
+                said = event.detail or detail or (REPEATED if event.repeats else "")
                 self._repeats.record(event.type, operator, event.what, code, said)
             else:
                 self._emit(event.type, **event.what, actor=operator, detail=event.detail)

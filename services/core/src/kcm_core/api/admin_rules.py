@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from kcm_killswitch.model.hold_set import HoldState
+from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.admin_endpoint import RequestEvent
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import subjects
 from kcm_schemas.admin.requests import CLEAR, AdminRequest
+from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_core.api.read_only import LOOKS
-from kcm_core.api.request_events import requested, type_of
+from kcm_core.api.request_events import ordered, requested, type_of
 from kcm_core.registry.baseline import RegistryBaseline
 
 REMEMBERING: Final = frozenset(
@@ -29,9 +32,12 @@ on entries that it does not know."""
 class CoreRules:
     """Implements ``kcm_runtime.admin_endpoint.AdminRules`` for a Core."""
 
-    def __init__(self, me: InstanceContext, baseline: RegistryBaseline) -> None:
+    def __init__(
+        self, me: InstanceContext, baseline: RegistryBaseline, revocations: Revocations
+    ) -> None:
         self._me: Final = me
         self._baseline: Final = baseline
+        self._revocations: Final = revocations
 
     def check_place(self, subject: str, request: AdminRequest) -> None:
         """Raise ``forbidden`` for a request that was signed for another place.
@@ -55,6 +61,24 @@ class CoreRules:
             self._baseline.require()
 
     def event(self, request: AdminRequest) -> RequestEvent:
-        """Return the event, with the object that the operator named."""
+        """Return the event, with the object that the operator named.
+
+        A client that watches a kill gives the same order every second: it is recorded once.
+        """
         kind = type_of(request)
-        return RequestEvent(kind, requested(request), reads=kind in LOOKS)
+        repeats = kind is EventType.ADMIN_HOLD_PUT and self._known(request)
+        return RequestEvent(kind, requested(request), reads=kind in LOOKS, repeats=repeats)
+
+    def _known(self, request: AdminRequest) -> bool:
+        """Whether this Core knows the hold or lift of a request already.
+
+        It is not verified yet. One that does not verify is refused, and recorded as that.
+        """
+        order = ordered(request)
+        if order is None:
+            return False
+        hold, lifts = order
+        state = self._revocations.holds.get(hold.id)
+        if state is None:
+            return self._revocations.holds.ends(HoldState(hold, b""))
+        return state.lifted or not lifts

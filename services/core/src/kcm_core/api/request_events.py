@@ -38,6 +38,18 @@ def requested(request: AdminRequest) -> What:
         return {}
 
 
+def ordered(request: AdminRequest) -> tuple[Hold, bool] | None:
+    """Return the hold of an order, and whether the order lifts it; ``None`` if it is not one."""
+    try:
+        signed = read_signed(decode(PutStatement, request.payload).statement)
+        if signed.kind is Kind.LIFT:
+            held = read_signed(decode(Lift, signed.body).hold)
+            return decode(Hold, held.body), True
+        return (decode(Hold, signed.body), False) if signed.kind is Kind.HOLD else None
+    except KcmError:
+        return None
+
+
 def _requested(request: AdminRequest) -> What:
     read = _READERS.get((request.noun, request.verb))
     if read is not None:

@@ -34,7 +34,7 @@ def admin_requests(
     ports: Ports, parts: KillSwitchParts, keys: KeyService, registry: RegistryParts
 ) -> AdminEndpoint:
     """Make the endpoint with the whole table."""
-    rules = CoreRules(ports.host.me, registry.baseline)
+    rules = CoreRules(ports.host.me, registry.baseline, ports.replica_state.revocations)
     endpoint = AdminEndpoint(ports.host, "admin", rules)
     _serve_registry(endpoint, ports, keys, registry)
     _serve_lists(endpoint, ports)
