@@ -292,7 +292,7 @@ def test_closing_wipes_every_session(core):
     assert wiped(session)
 
 
-async def test_a_ticket_that_does_not_verify_is_recorded_without_a_name_and_bounded(core):
+async def test_a_ticket_that_does_not_verify_is_recorded_without_an_actor_and_bounded(core):
     subject = data_subjects.core_session("eu", "core-eu", "open")
     for _ in range(3):
         made = encode(ticket(core, signer="gw-us"))
@@ -300,6 +300,7 @@ async def test_a_ticket_that_does_not_verify_is_recorded_without_a_name_and_boun
     (event,) = [fields for kind, fields in core.events if kind == "trust.refused"]
     assert event["actor"] is None
     assert event["detail"].startswith("a caller's ticket: ")
+    assert event["detail"].endswith(" (claimed name: gw-eu)")
 
 
 @pytest.mark.parametrize("verb", ["close", "ticket", "unwrap"])

@@ -30,7 +30,7 @@ from kcm_sealing.hpke import KeyClosed
 from kcm_sealing.memory import Lend
 from kcm_sealing.replay_window import ReplayWindow
 from kcm_sealing.session import Session, TicketInfo, open_session_as_callee, to_sign
-from kcm_trust.envelopes import Untrusted
+from kcm_trust.envelopes import Unknown, Untrusted
 
 from kcm_sessions.session_keys import SessionKeys, SessionPrivate
 
@@ -137,6 +137,8 @@ class Sessions(Generic[E]):
         self._of_caller: Final[dict[str, OrderedDict[bytes, OpenSession]]] = {}
         self._tasks: Final = TaskSet()
         self._unbelieved: Final = RejectionLog("a caller's ticket", host.emit)
+        self._strangers: Final = RejectionLog("the ticket of an unknown caller", host.emit)
+        """Apart, so that names that a sender invents hide no refusal of a known caller."""
         callers.listen(self._judge_again)
 
     def __len__(self) -> int:
@@ -166,7 +168,9 @@ class Sessions(Generic[E]):
             session = self.open(ticket)
         except KcmError as error:
             if error.code is Code.FORBIDDEN:
-                self._unbelieved.record(error)
+                unknown = isinstance(error.__cause__, Unknown)
+                rejected = self._strangers if unknown else self._unbelieved
+                rejected.record(error, claimed=ticket.caller)
             raise
         nonce = self._random.public(limits.NONCE_SIZE)
         inside = memoryview(OPENED.pack(self._me.verifier.roster.version))
@@ -247,7 +251,7 @@ class Sessions(Generic[E]):
         try:
             entry = self._callers.ticket(ticket.caller, ticket.signature, signed)
         except Untrusted as error:
-            raise KcmError(Code.FORBIDDEN, f"{NOT_COUNTED}{error.reason}") from None
+            raise KcmError(Code.FORBIDDEN, f"{NOT_COUNTED}{error.reason}") from error
         self._remember(key, ticket, entry.public_key)
         memory = self._lend()
         try:
@@ -272,6 +276,7 @@ class Sessions(Generic[E]):
         for key in list(self._open):
             self._close(key)
         self._unbelieved.close()
+        self._strangers.close()
 
     def _remember(self, key: SessionPrivate, ticket: Ticket, public_key: bytes) -> None:
         """Remember a ticket, whether it opens or not.

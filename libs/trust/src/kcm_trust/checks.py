@@ -15,6 +15,7 @@ from kcm_trust.envelopes import (
     STATEMENT_MAX,
     Forged,
     Retired,
+    Unknown,
     Unlisted,
     Untrusted,
     envelope,
@@ -48,7 +49,7 @@ class Checker:
         """Return an instance on the roster; raises ``Untrusted``."""
         entry = self._entries.get(name)
         if not isinstance(entry, Instance):
-            raise Untrusted("the signer is not an instance on the roster", name)
+            raise Unknown("the signer is not an instance on the roster", name)
         return entry
 
     def acting(self, name: str) -> Instance:

@@ -32,6 +32,10 @@ class Untrusted(Exception):
         self.reason: Final = reason
 
 
+class Unknown(Untrusted):
+    """No entry has the name: a sender can invent any number of such names."""
+
+
 class Unlisted(Untrusted):
     """All signers are retired, and no endorsement that is known here lists the statement."""
 

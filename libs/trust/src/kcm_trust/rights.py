@@ -9,7 +9,7 @@ from typing import Final
 
 from kcm_schemas.roster import Instance, Operator, OperatorRole, Role
 
-from kcm_trust.envelopes import Untrusted
+from kcm_trust.envelopes import Unknown, Untrusted
 
 Entry = Instance | Operator
 
@@ -24,7 +24,7 @@ class Right:
     def check(self, entry: Entry | None, signer: str) -> Entry:
         """Return the roster's entry of ``signer``; raises ``Untrusted``."""
         if entry is None:
-            raise Untrusted("the signer is not on the roster", signer)
+            raise Unknown("the signer is not on the roster", signer)
         if not self.has(entry):
             raise Untrusted(f"the signer is not {self.who}", signer)
         return entry

@@ -16,7 +16,7 @@ from kcm_schemas.app import App
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data_subjects import DataSubject
 from kcm_schemas.limits import SKEW_MS
-from kcm_trust.envelopes import Untrusted
+from kcm_trust.envelopes import Unknown, Untrusted
 from kcm_trust.identity import check
 
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
@@ -53,7 +53,7 @@ class Applications:
         self.left_s(caller)
         app = self._registry.app(caller)
         if app is None:
-            raise Untrusted("the application is not known in this region", caller)
+            raise Unknown("the application is not known in this region", caller)
         refusal = self._refusal(app)
         if refusal:
             raise Untrusted(refusal, caller)

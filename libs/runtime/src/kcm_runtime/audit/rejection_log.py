@@ -2,7 +2,8 @@
 
 Every client that can publish can send forged messages. So the first rejection is recorded at once,
 and further ones of the same kind are counted (``kcm_runtime.audit.repeat_counter``): by requester
-if it is verified, by tenant and by reason, so that a harmless kind does not hide another one.
+if it is verified, by the name that it claims if it is not, by tenant and by reason, so that a
+harmless kind does not hide another one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from kcm_schemas.audit import EventType
 from kcm_schemas.codes import Code
+from kcm_schemas.names import is_name
 from kcm_trust.envelopes import Untrusted
 
 from kcm_runtime.audit.port import Emit
@@ -39,18 +41,26 @@ class RejectionLog:
         self._repeats: Final = Repeats(self._tell, KINDS_MAX, f"{source}: {REST}")
 
     def record(
-        self, reason: Exception, *, actor: str | None = None, tenant: str | None = None
+        self,
+        reason: Exception,
+        *,
+        actor: str | None = None,
+        tenant: str | None = None,
+        claimed: str = "",
     ) -> None:
         """Count a rejection; ``actor`` is a verified requester, and ``tenant`` whose data it asked.
+
+        ``claimed`` is a name in which an unverified requester asked: the event has it, as that.
 
         The event has the ``reason`` of an ``Untrusted``, which is one of a fixed set, and not its
         details: a sender could vary them. The log line has the details of the latest one.
         """
         what = What() if tenant is None else What(tenant=tenant)
         fixed = reason.reason if isinstance(reason, Untrusted) else str(reason)
-        detail = f"{self._source}: {fixed}"
+        by = f" (claimed name: {claimed})" if is_name(claimed) else ""
+        detail = f"{self._source}: {fixed}{by}"
         if detail in self._latest or len(self._latest) < LATEST_MAX:
-            self._latest[detail] = f"{self._source}: {reason}"
+            self._latest[detail] = f"{self._source}: {reason}{by}"
         self._repeats.record(EventType.TRUST_REFUSED, actor, what, Code.FORBIDDEN, detail)
 
     def close(self) -> None:

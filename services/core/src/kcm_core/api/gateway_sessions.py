@@ -13,7 +13,7 @@ from kcm_runtime.instance import InstanceContext
 from kcm_schemas.roster import Instance
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import INSTANCES, OpenSession, Sessions
-from kcm_trust.verify import Untrusted
+from kcm_trust.envelopes import Unknown, Untrusted
 
 
 class RosterCallers:
@@ -35,9 +35,10 @@ class RosterCallers:
         try:
             entry = self._me.verifier.ticket(caller, self._me.region, signature, message)
             return self._not_held(entry)
-        except Untrusted:
+        except Untrusted as error:
             text = "it is of no Gateway on the roster, or of one that is held"
-            raise Untrusted(text, caller) from None
+            kind = Unknown if isinstance(error, Unknown) else Untrusted
+            raise kind(text, caller) from None
 
     def listen(self, changed: Callable[[frozenset[str]], None]) -> None:
         """Report callers whose roster entry changed, or whose key a hold takes out of service."""
