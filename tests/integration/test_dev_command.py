@@ -104,9 +104,15 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_it_comes_up_again_as_it_was_and_may_grow_meanwhile(desk: Desk) -> None:
-    desk("up", "--region", EU, "--cores", "1", "--no-watch")
+    shown = json.loads(desk("up", "--region", EU, "--cores", "1", "--no-watch"))
     before = desk.rows()
     assert before.keys() == ALL
+    assert shown == {
+        "directory": str(desk.root),
+        "context": str(desk.root / "context.toml"),
+        "processes": list(before.values()),
+    }
+    assert "{" not in desk.told, "the result is one document"
     refused = desk("up", "--cores", "2", expect=Exit.USAGE)
     assert refused == ""
     assert json.loads(desk.told)["error"] == "other_shape"

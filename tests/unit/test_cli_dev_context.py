@@ -7,6 +7,7 @@ import pytest
 from kcm.cli.main import run
 from kcm.exit_codes import Exit
 from kcm_devsystem import system
+from kcm_devsystem.commands.place import working
 
 from tests.fakes.client import FakeSystem
 
@@ -113,3 +114,67 @@ def test_a_directory_that_no_uri_can_name_gets_no_key(desk: Desk, tmp_path: Path
     assert code == Exit.FAULT
     assert f"the URI of a key cannot name {place}" in json.loads(err)["detail"]
     assert not (place / "l1").exists()
+
+
+def made_at(place: Path) -> bool:
+    return (place / "context.toml").exists() and (place / "keys" / "root").exists()
+
+
+def test_a_system_is_made_where_the_context_will_be(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, usual = tmp_path / "wanted", tmp_path / "state" / "kcm" / "dev"
+    monkeypatch.setenv("KCM_CONTEXT", str(wanted / "context.toml"))
+    assert desk.run("init", "--region", "eu", "--cores", "1")[0] == Exit.OK
+    assert made_at(wanted)
+    assert not usual.exists()
+    assert desk.run("init", "--region", "eu", "--cores", "1")[0] == Exit.OK, "it exists now"
+    third = tmp_path / "third"
+    assert desk.run("init", "--region", "eu", "--cores", "1", "--dir", str(third))[0] == Exit.OK
+    assert made_at(third)
+
+
+@pytest.mark.parametrize("command", ["up", "init"])
+def test_no_system_is_made_for_the_context_of_another_one(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "real").mkdir()
+    real = FakeSystem(tmp_path / "real").context_file
+    for named in (real, tmp_path / "absent" / "alice.toml"):
+        monkeypatch.setenv("KCM_CONTEXT", str(named))
+        code, _, err = desk.run(command, "-o", "json")
+        assert (code, json.loads(err)["error"]) == (Exit.USAGE, "context")
+    assert not (tmp_path / "state").exists()
+    assert not (tmp_path / "absent").exists()
+
+
+@pytest.mark.parametrize("way", ["--dir", "--context"])
+def test_a_hint_names_the_system_that_commands_alone_are_not_about(
+    desk: Desk, other: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    named = {"--dir": other, "--context": other / "context.toml"}[way]
+    for command, hint in (
+        (("status",), f"no system runs here: `kcm dev up --dir {other}`"),
+        (("restart", "core-eu-1"), f"hint: `kcm dev up --dir {other}` starts one"),
+        (("up", "--region", "us"), f"`kcm dev down --wipe --dir {other}`"),
+    ):
+        _, _, err = desk.run(*command, way, str(named), "-o", "table")
+        assert hint in err
+    monkeypatch.setenv("KCM_CONTEXT", str(other / "context.toml"))
+    for command, hint in (
+        (("status",), "no system runs here: `kcm dev up`"),
+        (("restart", "core-eu-1"), "hint: `kcm dev up` starts one"),
+        (("up", "--region", "us"), "`kcm dev down --wipe`"),
+    ):
+        _, _, err = desk.run(*command, "-o", "table")
+        assert hint in err
+
+
+def test_hints_of_other_commands_name_the_context(tmp_path: Path, desk: Desk) -> None:
+    place = tmp_path / "a b"
+    hint = "`kcm roster show` shows it; see --nodes in `kcm dev up --help`, or `chmod 600 x`"
+    assert working(place, hint) == (
+        f"`kcm roster show --context '{place}/context.toml'` shows it; see --nodes in `kcm dev up "
+        "--help`, or `chmod 600 x`"
+    )
+    assert working(system.default_directory(), hint) == hint

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import Any, Final
+from typing import Any
 
 import click
-from kcm.cli.error_report import Problem, clean
+from kcm.cli.error_report import clean
 from kcm.cli.names import NAME
 from kcm.cli.output import advise, emit, note, say
 from kcm.cli.settings import Settings, common
@@ -17,10 +17,8 @@ from kcm.cli.signals import orderly
 from kcm.cli.streams import tell
 from kcm.exit_codes import Exit
 
+from kcm_devsystem.commands.place import chosen, used_alone, working, working_hints
 from kcm_devsystem.commands.shape_options import directory_option, options, shape_options
-
-ROOT_KEY: Final = Path("keys") / "root"
-"""The operator root's private key, which only a development system has beside its context."""
 
 
 @click.group()
@@ -56,12 +54,16 @@ def up(
     """
     from kcm_devsystem import system
 
-    wanted = options(directory, regions, cores, gateways, nodes, watch=watch)
-    settings.leaves("the processes that this command started were ended", _shows(wanted.directory))
-    with orderly():
-        state = system.up(wanted, _tell)
-    _show_status(settings, state.directory)
-    note(settings, f"context: {state.context}", context=state.context)
+    place = chosen(settings, directory, new=True)
+    with working_hints(place):
+        wanted = options(place, regions, cores, gateways, nodes, watch=watch)
+        settings.leaves("the processes that this command started were ended", _shows(place))
+        with orderly():
+            state = system.up(wanted, _tell)
+    found = {"directory": state.directory, "context": state.context}
+    _show_status(settings, state.directory, found)
+    if not settings.json:
+        note(settings, f"context: {state.context}{_to_use(state.context)}")
 
 
 @dev.command()
@@ -90,11 +92,13 @@ def init(
     """
     from kcm_devsystem import containers, system
 
-    wanted = options(directory, regions, cores, gateways, nodes)
-    if layout == "compose":
-        public = containers.write_compose(wanted.directory, time.time_ns() // 1_000_000)
-    else:
-        _, public = system.init(wanted, _tell)
+    place = chosen(settings, directory, new=True)
+    with working_hints(place):
+        wanted = options(place, regions, cores, gateways, nodes)
+        if layout == "compose":
+            public = containers.write_compose(wanted.directory, time.time_ns() // 1_000_000)
+        else:
+            _, public = system.init(wanted, _tell)
     found = {"directory": wanted.directory, "root_public": public}
     emit(settings, found, ("directory", "root_public"), [(wanted.directory, public.hex())])
 
@@ -107,9 +111,9 @@ def down(settings: Settings, directory: Path | None, *, wipe: bool) -> None:
     """End every process of the system."""
     from kcm_devsystem import system
 
-    place = _chosen(settings, directory)
+    place = chosen(settings, directory)
     settings.leaves("some processes of the system may still run", _shows(place))
-    with orderly():
+    with working_hints(place), orderly():
         ended = system.down(place, wipe=wipe, tell=_tell)
     emit(settings, {"ended": ended, "wiped": wipe}, ("ended",), [(name,) for name in ended])
 
@@ -128,9 +132,10 @@ def restart(settings: Settings, names: tuple[str, ...], directory: Path | None) 
     """
     from kcm_devsystem import system
 
-    place = _chosen(settings, directory)
-    settings.leaves("some processes do not run", "`kcm dev up` starts missing processes")
-    with orderly():
+    place = chosen(settings, directory)
+    starts = working(place, "`kcm dev up` starts missing processes")
+    settings.leaves("some processes do not run", starts)
+    with working_hints(place), orderly():
         done = system.restart(place, names, _tell)
     emit(settings, {"restarted": done}, ("restarted",), [(name,) for name in done])
 
@@ -144,7 +149,7 @@ def status(settings: Settings, directory: Path | None) -> int:
     A broker answers or is silent; an instance is ready or still starting. If the watcher saw the
     end of a process, its exit status or signal is shown. Exit code 5 if a process is not healthy.
     """
-    return _show_status(settings, _chosen(settings, directory))
+    return _show_status(settings, chosen(settings, directory))
 
 
 @dev.command()
@@ -180,10 +185,11 @@ def key(
     from kcm_devsystem import mark
     from kcm_devsystem.root_keys import RootKeys
 
-    place = _chosen(settings, directory).resolve()
-    mark.claim(place)
-    keys = RootKeys(place)
-    uri = keys.create(name, kind)
+    place = chosen(settings, directory).resolve()
+    with working_hints(place):
+        mark.claim(place)
+        keys = RootKeys(place)
+        uri = keys.create(name, kind)
     environment = keys.environment_of(uri)
     exports = [f"export {variable}={quote(value)}" for variable, value in environment.items()]
     if settings.json if shown is None else settings.json_wanted:
@@ -196,52 +202,36 @@ def key(
             say(f"{line}\n")
 
 
-def _shows(directory: Path) -> str:
+def _shows(place: Path) -> str:
     """Return the hint after an interruption."""
-    shows = f"`kcm dev status --dir {directory}` shows what runs"
-    return f"{shows}; the same command again continues"
+    return working(place, "`kcm dev status` shows what runs; the same command again continues")
 
 
-def _chosen(settings: Settings, directory: Path | None) -> Path:
-    """Return the directory given, else that of the chosen context, else the default."""
-    from kcm._internal.client_context import ENVIRONMENT
-
-    from kcm_devsystem import system
-
-    if directory is not None:
-        return directory
-    if not (settings.context_file or os.environ.get(ENVIRONMENT)):
-        return system.default_directory()
-    path = settings.context().path.resolve()
-    if not (path.parent / ROOT_KEY).exists():
-        raise Problem(
-            Exit.USAGE,
-            "context",
-            f"{path} is not the context of a development system",
-            "name a system's directory with --dir, or its context with --context",
-        )
-    return path.parent
+def _to_use(context: Path) -> str:
+    """Return how other commands get a context, if it is not the one that they use."""
+    if used_alone(context.parent):
+        return ""
+    return f"; for other commands: export KCM_CONTEXT={quote(str(context))}"
 
 
-def _show_status(settings: Settings, directory: Path) -> int:
+def _show_status(settings: Settings, place: Path, found: Mapping[str, object] | None = None) -> int:
+    """Show the processes; as JSON in one object with ``found``, if there is such a result."""
     from kcm_devsystem import system
     from kcm_devsystem.health import SERVING
 
-    processes = system.status(directory)
+    with working_hints(place):
+        processes = system.status(place)
     columns = ("name", "role", "region", "pid", "address", "health", "log")
     rows = [[(entry | {"health": _state(entry)})[name] for name in columns] for entry in processes]
-    emit(settings, processes, columns, rows)
+    emit(settings, {**found, "processes": processes} if found else processes, columns, rows)
     if not processes:
-        note(settings, "no system runs here: `kcm dev up`", running=0)
+        note(settings, working(place, "no system runs here: `kcm dev up`"), running=0)
     serves = bool(processes) and all(one["health"] in SERVING or one["left"] for one in processes)
     if serves:
         return Exit.OK
     if processes:
-        advise(
-            settings,
-            "`kcm dev up` starts missing processes, `kcm dev restart NAME` restarts others; `log` "
-            "names the log of each",
-        )
+        hint = "`kcm dev up` starts missing processes, `kcm dev restart NAME` restarts others"
+        advise(settings, f"{working(place, hint)}; `log` names the log of each")
     return Exit.UNAVAILABLE
 
 

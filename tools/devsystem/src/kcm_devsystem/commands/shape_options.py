@@ -17,7 +17,7 @@ directory_option: Final = click.option(
     "directory",
     metavar="DIR",
     type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
-    help="The system's directory [default: that of the context, else as for `dev up`].",
+    help="The system's directory [default: that of the context, else $XDG_STATE_HOME/kcm/dev].",
 )
 
 _OPTIONS: Final = (
@@ -56,7 +56,7 @@ def shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def options(
-    directory: Path | None,
+    place: Path,
     regions: tuple[str, ...],
     cores: int | None,
     gateways: int | None,
@@ -65,10 +65,9 @@ def options(
     watch: bool | None = None,
 ) -> Options:
     """Return the options, with defaults of the stored shape. Raises ``DevError``."""
-    from kcm_devsystem import shape, system
+    from kcm_devsystem import shape
     from kcm_devsystem.options import Options
 
-    place = directory or system.default_directory()
     known = shape.load(place)
     if known is None:
         known = Options(place, watch=True).shape
