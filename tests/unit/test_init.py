@@ -248,35 +248,6 @@ def test_clients_may_see_certificates_of_another_authority(desk, capsys):
     assert (desk.made / "eu/core-eu-1/ca.pem").read_bytes() != other.certificate
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "word"),
-    [
-        ("version = 1", "version = 2", "version"),
-        ('"acme"', '"Acme"', "system"),
-        ('"n3.example"', '"n2.example"', "twice"),
-        (', "n3.example"', "", "two tolerate no failure"),
-        ('"b.example"', '"b.example:4222"', "no port"),
-        ('"b.example"', '"::1"', "IPv6"),
-        ('"b.example"', '""', "host"),
-        ('"b.example"', '"b.example\\"x"', "host"),
-        ("regions.us", "regions.ctl", "ctl"),
-        ("cores = 2", "cores = 0", "cores"),
-        ("cores = 2", "cores = 65", "cores"),
-        ('"bob"', '"alice"', "twice"),
-        ('"bob"', '"core-eu-1"', "instance's name"),
-        ('["security"]', '["king"]', "roles"),
-        ("security", "admin", "place a hold"),
-        ("cores = 1", 'cores = 1\nca = "none.pem"', "none.pem"),
-        ("cores = 1", "colour = 1", "colour"),
-        ("[backbone]", "[backbone", "TOML"),
-    ],
-)
-def test_a_plan_that_cannot_be_is_refused_and_nothing_is_made(desk, old, new, word):
-    assert old in PLAN
-    desk.refused(PLAN.replace(old, new), word)
-    assert not desk.made.exists()
-
-
 def test_without_a_plan_it_says_how_to_begin(capsys):
     assert run(["init"]) == Exit.USAGE
     assert "--example" in capsys.readouterr().err

@@ -41,7 +41,7 @@ def written(tmp_path, text, *buses):
     ],
 )
 def test_a_configuration_without_it_is_refused_with_its_name(tmp_path, model, text, buses):
-    with pytest.raises(ConfigError, match=r"config\.toml: vault_bus: Field required"):
+    with pytest.raises(ConfigError, match=r"config\.toml: vault_bus: is missing"):
         load(model, written(tmp_path, text, *buses))
     assert load(model, written(tmp_path, text, *buses, "vault")).vault_bus.credentials == Path(
         "/run/vault-bus"

@@ -13,7 +13,12 @@ from kcm_schemas import limits
 TOKEN: Final = re.compile(r"[a-z0-9-]{1,63}", re.ASCII)
 """A subject token: a tenant, a service, a region, an instance."""
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}\z")]
+NAME_PATTERN: Final = r"^[a-z0-9-]{1,63}\z"
+
+NAME_FORM: Final = "1 to 63 characters of a-z, 0-9 and -"
+"""The same, for a person."""
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 """A token as a field of a message."""
 
 Target = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}(\.[0-9a-f]{32})?\z")]

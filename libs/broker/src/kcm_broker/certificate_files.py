@@ -87,14 +87,26 @@ class CertificateFiles:
             found = x509.load_pem_x509_certificate(path.read_bytes())
             mine = x509.load_pem_x509_certificate(self._authority.certificate)
             found.verify_directly_issued_by(mine)
-            names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            listed = _addresses(found)
             key = load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
         except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return False
-        listed = [str(one.value) for one in names]
         begin, end = found.not_valid_before_utc, found.not_valid_after_utc
         now = dt.datetime.fromtimestamp(self._clock.unix_ms() / 1000, dt.UTC)
         long = end - now > (end - begin) * RENEWED
         # After a crash between the two files, the key is not the certificate's.
         same = key.public_key() == found.public_key()
         return listed == list(addresses) and long and same
+
+
+def addresses_of(pem: bytes) -> list[str]:
+    """Return the host names and IP addresses of a server's certificate; empty if it has none."""
+    try:
+        return _addresses(x509.load_pem_x509_certificate(pem))
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+
+
+def _addresses(certificate: x509.Certificate) -> list[str]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(one.value) for one in names]

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from kcm_runtime.config_faults import faults
 from kcm_runtime.logs import LogFormat
 
 
@@ -122,8 +123,11 @@ class InstanceConfig(Section):
 C = TypeVar("C", bound=Section)
 
 
-def load(model: type[C], path: str) -> C:
-    """Read and validate a configuration; raises ``ConfigError``."""
+def load(model: type[C], path: str, *, values: bool = False) -> C:
+    """Read and validate a configuration; raises ``ConfigError``.
+
+    With ``values``, its text shows wrong values: the file has no secrets.
+    """
     try:
         with Path(path).open("rb") as file:
             context = {_DIRECTORY: Path(path).parent}
@@ -135,8 +139,4 @@ def load(model: type[C], path: str) -> C:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     except ValidationError as error:
-        places = (
-            ".".join(map(str, item["loc"])) + ": " + item["msg"]
-            for item in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        raise ConfigError(f"{path}: " + "; ".join(places)) from None
+        raise ConfigError(f"{path}: {faults(error, values=values)}") from None

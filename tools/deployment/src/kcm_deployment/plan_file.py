@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from kcm_runtime.config import ConfigError, Section, load
 from kcm_schemas.names import Name, is_name, is_region
 from kcm_schemas.roster import OperatorRole, Role
+from kcm_schemas.text import counted
 from kcm_trust.identity import ROOT
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from kcm_deployment.deployment import RESERVED, Deployment, RegionPlan, Server
 from kcm_deployment.members import Member, Person
@@ -62,17 +64,20 @@ def _host(text: str) -> str:
     except ValueError:
         if 0 < len(text) <= 253 and all(map(is_name, text.split("."))):
             return text
-        raise ValueError("a host is a name in lower case or an IPv4 address, no port") from None
+        raise ValueError(
+            "is not a host: a name in lower case or an IPv4 address, with no port"
+        ) from None
     if found.version != 4:
-        raise ValueError("give IPv6 servers a host name")
+        raise ValueError("is an IPv6 address: give the server a host name")
     return text
 
 
 def _cluster(servers: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(servers)) != len(servers):
-        raise ValueError("a server is listed twice")
     if len(servers) not in {1, 3, 4, 5}:
-        raise ValueError("a broker has 1 server, or 3 to 5: two tolerate no failure")
+        raise ValueError(
+            f"has {counted(len(servers), 'server')}; a broker has 1, or 3 to 5: two tolerate no"
+            " failure"
+        )
     return servers
 
 
@@ -114,35 +119,12 @@ class PlanFile(Section):
     backbone: BackboneEntry
     regions: Annotated[dict[Name, RegionEntry], Field(min_length=1, max_length=32)]
 
-    @model_validator(mode="after")
-    def _names(self) -> PlanFile:
-        names = [one.name for one in self.operators]
-        if len(set(names)) != len(names):
-            raise ValueError("an operator is listed twice")
-        if not any(OperatorRole.SECURITY in one.roles for one in self.operators):
-            raise ValueError(
-                "no operator has the role security, so there is no one to place a hold"
-            )
-        for region in self.regions:
-            if not is_region(region) or region in RESERVED:
-                raise ValueError(f"no region can be called {region}")
-        if ROOT in names:
-            raise ValueError(f"no operator can be called {ROOT}: that is the operator root")
-        members = {one.name for one in self._members()} & set(names)
-        if members:
-            raise ValueError(f"an operator cannot have an instance's name: {min(members)}")
-        return self
-
-    def _members(self) -> list[Member]:
-        return [one for name, region in self.regions.items() for one in _members(name, region)]
-
 
 def read_plan(path: Path) -> Deployment:
     """Read and validate a plan; raises ``ConfigError``."""
-    file = load(PlanFile, str(path))
-    for name, region in file.regions.items():
-        if region.ca is not None and not (path.parent / region.ca).is_file():
-            raise ConfigError(f"{path}: regions.{name}.ca: there is no file {region.ca}")
+    file = load(PlanFile, str(path), values=True)
+    for fault in _faults(file, path.parent):
+        raise ConfigError(f"{path}: {fault}")
     return Deployment(
         file.system,
         tuple(
@@ -157,6 +139,40 @@ def read_plan(path: Path) -> Deployment:
         _servers("backbone", file.backbone.servers),
         tuple(Person(one.name, tuple(one.roles)) for one in file.operators),
     )
+
+
+def _faults(file: PlanFile, directory: Path) -> Iterator[str]:
+    """Yield what parts of a plan contradict, each with its place."""
+    yield from _wrong_servers("backbone", file.backbone.servers)
+    for name, region in file.regions.items():
+        yield from _wrong_servers(f"regions.{name}", region.servers)
+    yield from _wrong_operators(file)
+    for name, region in file.regions.items():
+        if not is_region(name) or name in RESERVED:
+            yield f"regions.{name}: a region cannot have this name: it has another meaning"
+        if region.ca is not None and not (directory / region.ca).is_file():
+            yield f"regions.{name}.ca: there is no file {str(region.ca)!r}"
+
+
+def _wrong_servers(place: str, servers: tuple[str, ...]) -> Iterator[str]:
+    for index, host in enumerate(servers):
+        if host in servers[:index]:
+            yield f"{place}.servers[{index}]: {host!r} is listed twice"
+
+
+def _wrong_operators(file: PlanFile) -> Iterator[str]:
+    members = {one.name for name, region in file.regions.items() for one in _members(name, region)}
+    names = [one.name for one in file.operators]
+    for index, name in enumerate(names):
+        place = f"operators[{index}].name: {name!r}"
+        if name in names[:index]:
+            yield f"{place} is listed twice"
+        if name == ROOT:
+            yield f"{place} is the name of the operator root: choose another one"
+        if name in members:
+            yield f"{place} is the name of an instance: choose another one"
+    if not any(OperatorRole.SECURITY in one.roles for one in file.operators):
+        yield "operators: none has the role 'security', so there is no one to place a hold"
 
 
 def _members(region: str, entry: RegionEntry) -> list[Member]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +92,9 @@ def _read(plan: Path) -> Deployment:
         return read_plan(plan)
     except ConfigError as error:
         raise Problem(
-            Exit.USAGE, "usage", str(error), "`kcm init --example` prints a plan that is valid"
-        ) from None
+            Exit.USAGE, "plan", str(error),
+            "nothing was made: correct the plan; `kcm init --example` prints one that is valid",
+        ) from None  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,8 @@ class _Made:
     roster_before: int
     """0: there was none."""
     changes: Mapping[str, str]
+    moved: Sequence[str]
+    """What the plan changes about servers that exist."""
 
     def changed(self, *names: str) -> bool:
         """Whether one of these bundles was there before and has changed."""
@@ -118,7 +121,7 @@ def _next(directory: Path, deployment: Deployment, made: _Made) -> list[str]:
 
     if not made.roster_before:
         return []
-    steps = []
+    steps = list(made.moved)
     if "made" in made.changes.values() or "changed" in made.changes.values():
         steps.append("carry each directory that is made or changed to its machine")
     steps += [
@@ -146,6 +149,7 @@ def _write(
     from kcm_deployment.changes import changes, state
     from kcm_deployment.layouts import SYSTEMD
     from kcm_deployment.locking import exclusive
+    from kcm_deployment.server_changes import moved_servers
     from kcm_deployment.trust_files import known_roster
 
     _check_directory(directory)
@@ -155,6 +159,7 @@ def _write(
             now_ms = settings.around.clock.unix_ms()
             named = [one for one in bundles if one != AUTHORITY]
             before, known = state(directory, named), known_roster(directory / AUTHORITY)
+            moved = moved_servers(directory / AUTHORITY, deployment)
             public = write_bundles(directory, deployment, SYSTEMD, now_ms)
             roster = known_roster(directory / AUTHORITY)
             changed = changes(before, state(directory, named))
@@ -166,7 +171,7 @@ def _write(
     except KcmError as error:
         raise Problem(Exit.FAULT, error.code, error.detail, hint) from None
     assert roster is not None
-    return _Made(public, roster.version, known.version if known else 0, changed)
+    return _Made(public, roster.version, known.version if known else 0, changed, moved)
 
 
 def _check_directory(directory: Path) -> None:
