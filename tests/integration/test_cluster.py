@@ -11,13 +11,13 @@ from kcm.errors import Unavailable
 from kcm_broker.roles import Account, Role
 from kcm_deployment import settings_files
 from kcm_deployment.broker_files import SETUP
-from kcm_deployment.settings_files import to_toml
 from kcm_devsystem import processes, setup, topology
 from kcm_devsystem.broker_users import Users
 from kcm_devsystem.configs import bus_files, visitor
 from kcm_runtime.config import BusAddress, load
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import put
+from kcm_runtime.toml_text import to_toml
 from kcm_schemas import subjects
 from kcm_schemas.codes import Code, KcmError
 

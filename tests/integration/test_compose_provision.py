@@ -12,13 +12,13 @@ from kcm.ops.errors import NotProvisionedError, ProvisionError
 from kcm_broker.roles import Account, Role
 from kcm_deployment import settings_files
 from kcm_deployment.broker_files import SETUP
-from kcm_deployment.settings_files import to_toml
 from kcm_devsystem import ports, processes, setup, topology
 from kcm_devsystem.broker_users import Users
 from kcm_devsystem.configs import bus_files, visitor
 from kcm_devsystem.topology import Topology
 from kcm_runtime.config import load
 from kcm_runtime.nats.provision import VAULT_STREAMS
+from kcm_runtime.toml_text import to_toml
 from kcm_schemas import subjects
 
 from tests.integration.living import connected

@@ -4,9 +4,10 @@ import json
 
 import pytest
 from kcm_broker import signers
-from kcm_broker.key_files import kept_key, make_directory, read_key
+from kcm_broker.key_files import kept_key, read_key
 from kcm_broker.roles import Role
 from kcm_broker.signers import Signers
+from kcm_runtime.files.private_files import make_directory
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.nats.nkeys import KeyKind
 from kcm_schemas.codes import Code, KcmError

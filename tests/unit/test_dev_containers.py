@@ -10,14 +10,15 @@ import pytest
 from kcm import ClientContext
 from kcm_auditor.config import AuditorConfig
 from kcm_broker import signers
-from kcm_deployment import files
 from kcm_deployment.errors import DeploymentError
-from kcm_deployment.files import copy_private
 from kcm_devsystem import containers, setup
 from kcm_devsystem.containers import INSTANCES, REGIONS, member, write_compose
 from kcm_devsystem.errors import DevError
 from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.config import load
+from kcm_runtime.files import private_files
+from kcm_runtime.files.private_files import copy_private
+from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.instance import load_instance
 from kcm_runtime.nats import credentials
 from kcm_runtime.nats.login import Login
@@ -321,8 +322,8 @@ def test_a_copy_follows_no_link_that_lies_in_wait(tmp_path):
 def test_what_is_too_large_is_not_copied(tmp_path):
     source = tmp_path / "source"
     with source.open("wb") as file:
-        file.truncate(files.COPY_BYTES_MAX + 1)
-    with pytest.raises(DeploymentError, match="too large"):
+        file.truncate(private_files.COPY_BYTES_MAX + 1)
+    with pytest.raises(SecretFileError, match="too large"):
         copy_private(source, tmp_path / "to" / "target")
     assert list((tmp_path / "to").iterdir()) == []
 

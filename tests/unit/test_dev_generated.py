@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from kcm_deployment.files import write_private
 from kcm_devsystem import generated, system
 from kcm_devsystem.configs import config_file
 from kcm_devsystem.errors import DevError
 from kcm_devsystem.generated import Generated
 from kcm_devsystem.options import Options
+from kcm_runtime.files.private_files import write_private
 
 
 def test_what_nobody_edited_is_made_anew_and_private(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from kcm_deployment.files import write_private
 from kcm_devsystem import state
 from kcm_devsystem.errors import DevError, OtherVersionError
 from kcm_devsystem.files import password
 from kcm_devsystem.processes import End, Process, spawn
 from kcm_devsystem.state import Entry, Kind, State
+from kcm_runtime.files.private_files import write_private
 
 
 def names(directory: Path) -> list[str]:

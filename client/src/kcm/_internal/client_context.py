@@ -191,7 +191,7 @@ class ClientContext:
         return BusAddress(
             url=at.url,
             credentials=self._path(credentials),
-            ca=at.ca and self._path(at.ca),
+            ca=self.ca_path(region),
             inbox=f"_INBOX.{role}",
             also=at.also,
         )
@@ -205,6 +205,11 @@ class ClientContext:
         """Return the file of the application's credentials, if the context names one."""
         credentials = self.regions[region].app_credentials
         return credentials and self._path(credentials)
+
+    def ca_path(self, region: str) -> Path | None:
+        """Return the file of the authority of a broker's certificate, if the context names one."""
+        ca = self.regions[region].ca
+        return ca and self._path(ca)
 
     @property
     def roster_path(self) -> Path:

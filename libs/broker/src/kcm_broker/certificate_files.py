@@ -20,11 +20,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from kcm_runtime.clock import Clock
 from kcm_runtime.files.atomic import place
+from kcm_runtime.files.private_files import make_directory
 from kcm_runtime.files.secret_file import check_access
 from kcm_schemas.codes import Code, KcmError
 
 from kcm_broker.certificates import Authority, Certificate
-from kcm_broker.key_files import make_directory
 
 CA_DAYS: Final = 3650
 """Days that an authority is valid."""

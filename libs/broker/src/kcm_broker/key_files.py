@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from kcm_runtime.files.atomic import place
+from kcm_runtime.files.private_files import make_directory
 from kcm_runtime.files.secret_file import SecretFileError, check_access
 from kcm_runtime.nats.nkeys import SEED_LENGTH, KeyKind, SigningKey
 from kcm_schemas.codes import Code, KcmError
 
 _SIZE: Final = SEED_LENGTH + 1
 """Bytes of a file: the seed and the end of its line."""
-
-
-def make_directory(path: Path) -> None:
-    """Create a directory and its missing parents with mode 0700."""
-    if not path.is_dir():
-        make_directory(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def kept_key(path: Path, kind: KeyKind, *, known: bool = False) -> SigningKey:

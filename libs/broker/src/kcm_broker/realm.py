@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from kcm_runtime.clock import Clock
 from kcm_runtime.files.atomic import place
+from kcm_runtime.files.private_files import make_directory
 from kcm_runtime.nats import credentials
 from kcm_runtime.nats.credentials import Credentials
 from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public
@@ -48,7 +49,7 @@ from kcm_broker.claims import (
     verify_operator,
     verify_user,
 )
-from kcm_broker.key_files import kept_key, make_directory, read_key
+from kcm_broker.key_files import kept_key, read_key
 from kcm_broker.resolver import OwnScope
 from kcm_broker.rights import rights
 from kcm_broker.roles import Account, Rights, Role

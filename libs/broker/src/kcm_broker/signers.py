@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from kcm_runtime.files.atomic import place
+from kcm_runtime.files.private_files import make_directory
 from kcm_runtime.files.secret_file import SecretFileError, check_access
 from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public
 from kcm_schemas.codes import Code, KcmError
 
-from kcm_broker.key_files import make_directory
 from kcm_broker.roles import Role
 
 SIGNED: Final = (Role.APPLICATION, Role.PLAIN)

@@ -25,19 +25,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
+from kcm._internal import client_files
+from kcm._internal.client_files import CONTEXT, ClientFiles, RegionFiles
 from kcm_broker.roles import Account
 from kcm_broker.roles import Role as BrokerRole
+from kcm_runtime.files.private_files import copy_files, write_private
+from kcm_runtime.toml_text import to_toml
 from kcm_schemas.roster import OperatorRole, Role, Roster
 
 from kcm_deployment import settings_files
 from kcm_deployment.broker_files import SETUP, Brokers
 from kcm_deployment.deployment import Deployment, RegionPlan
 from kcm_deployment.errors import DeploymentError
-from kcm_deployment.files import copy_files, write_private
 from kcm_deployment.layouts import (
     CLIENT_PORT,
     CONFIG,
-    CONTEXT,
     Layout,
 )
 from kcm_deployment.members import Member, Person
@@ -45,11 +47,8 @@ from kcm_deployment.originals import check_originals
 from kcm_deployment.server_bundles import ServerBundles
 from kcm_deployment.settings_files import (
     BusFiles,
-    ClientFiles,
     InstanceFiles,
-    RegionFiles,
     Settings,
-    to_toml,
 )
 from kcm_deployment.trust_files import Planned, Trust, known_roster, make_trust
 
@@ -194,9 +193,11 @@ class Bundles:
             if admin:
                 sources[str(mine / "signers")] = self.brokers.signers_file(region.name)
             regions[region.name] = RegionFiles(
-                BusFiles(_urls(region), mine / "ca.pem", mine / "operator.creds"),
-                mine / "app.creds" if app else None,
-                mine / "signers" if admin else None,
+                _urls(region),
+                mine / "ca.pem",
+                operator_credentials=mine / "operator.creds",
+                app_credentials=mine / "app.creds" if app else None,
+                signers=mine / "signers" if admin else None,
             )
         files = ClientFiles(
             roster=here("roster"),
@@ -205,7 +206,8 @@ class Bundles:
             regions=regions,
         )
         target = self.directory / self.layout.operator_bundle(name)
-        _fill(target, sources, CONTEXT, settings_files.context(self.settings, files))
+        content = client_files.context(self.settings.system, self.settings.root_public, files)
+        _fill(target, sources, CONTEXT, content)
 
 
 def write_bundles(

@@ -23,9 +23,6 @@ CONFIG: Final = "config.toml"
 SERVER_CONFIG: Final = "nats.conf"
 """The configuration of a server, in its bundle."""
 
-CONTEXT: Final = "context.toml"
-"""The context file of an operator, in the bundle."""
-
 CLIENT_PORT: Final = 4222
 """The port for a broker's clients."""
 CLUSTER_PORT: Final = 6222

@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 from kcm_broker import server_configuration as configuration
 from kcm_broker.roles import Account
 from kcm_broker.server_configuration import Cluster, Link, Listening, Streams, Tls
+from kcm_runtime.files.private_files import copy_files, write_private
 
 from kcm_deployment.broker_files import BACKBONE, LINKS, Brokers
 from kcm_deployment.deployment import Deployment, RegionPlan, Server
-from kcm_deployment.files import copy_files, write_private
 from kcm_deployment.layouts import CLIENT_PORT, CLUSTER_PORT, LEAF_PORT, SERVER_CONFIG, Layout
 
 

@@ -1,18 +1,17 @@
-"""The TOML files of instances and clients.
+"""The TOML files of instances; those of clients are in ``kcm._internal.client_files``.
 
 They are read on other machines and in other directories than those in which they are written. So
-the paths in them (``InstanceFiles``, ``ClientFiles``) are given.
+the paths in them (``InstanceFiles``) are given.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, assert_never
 
-from kcm._internal.client_context import VERSION
+from kcm._internal.client_files import addresses
 from kcm_broker.roles import Role as BrokerRole
 from kcm_schemas.roster import Role
 
@@ -45,27 +44,6 @@ class InstanceFiles:
     journal: PurePath
     followed: Mapping[str, BusFiles] = field(default_factory=dict)
     """By region that an Auditor follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegionFiles:
-    """The paths of a client's files for one region."""
-
-    operator: BusFiles
-    app_credentials: PurePath | None = None
-    signers: PurePath | None = None
-    """Only an operator with role admin creates applications."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFiles:
-    """The paths of a client's files: absolute, or relative to its context file."""
-
-    roster: PurePath
-    operator: tuple[str, PurePath]
-    """The operator's name and private key; ``app`` is the same of an application."""
-    app: tuple[str, PurePath] | None
-    regions: Mapping[str, RegionFiles]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,29 +105,6 @@ def instance(
     return config | {"timing": dict(timing)}
 
 
-def context(settings: Settings, files: ClientFiles) -> dict[str, Any]:
-    """Return the content of a client's context file. The first region is the default one."""
-    return {
-        "version": VERSION,
-        "system": settings.system,
-        "root_public": settings.root_public.hex(),
-        "roster": files.roster,
-        "default_region": next(iter(files.regions)),
-        "operator": dict(zip(("name", "key"), files.operator, strict=True)),
-        **({"app": dict(zip(("name", "key"), files.app, strict=True))} if files.app else {}),
-        "regions": {
-            name: _urls(one.operator.urls)
-            | {
-                "ca": one.operator.ca,
-                **({"app_credentials": one.app_credentials} if one.app_credentials else {}),
-                "operator_credentials": one.operator.credentials,
-                **({"signers": one.signers} if one.signers else {}),
-            }
-            for name, one in files.regions.items()
-        },
-    }
-
-
 def provisioning(
     region: str, region_bus: BusFiles, vault_bus: BusFiles, name: str, replicas: int
 ) -> dict[str, Any]:
@@ -165,44 +120,8 @@ def provisioning(
 
 def bus(files: BusFiles, role: BrokerRole, name: str) -> dict[str, Any]:
     """Return the access of a client to an account; ``name`` is that of the instance."""
-    return _urls(files.urls) | {
+    return addresses(files.urls) | {
         "ca": files.ca,
         "credentials": files.credentials,
         "inbox": inbox_of(role, name),
     }
-
-
-def _urls(urls: Sequence[str]) -> dict[str, Any]:
-    """Return the addresses of a broker: one node, and the others if it is a cluster."""
-    first, *others = urls
-    return {"url": first} | ({"also": others} if others else {})
-
-
-def to_toml(config: Mapping[str, Any]) -> str:
-    """Return TOML for plain values, paths, tables and arrays of tables."""
-    return "".join(_table(config, ""))
-
-
-def _table(table: Mapping[str, Any], name: str) -> list[str]:
-    lines = [
-        f"{key} = {_value(value)}\n"
-        for key, value in table.items()
-        if not isinstance(value, Mapping) and not _is_tables(value)
-    ]
-    for key, value in table.items():
-        path = f"{name}.{key}" if name else key
-        if isinstance(value, Mapping):
-            lines += [f"\n[{path}]\n", *_table(value, path)]
-        elif _is_tables(value):
-            for one in value:
-                lines += [f"\n[[{path}]]\n", *_table(one, path)]
-    return lines
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], Mapping)
-
-
-def _value(value: object) -> str:
-    # JSON strings, numbers and booleans are valid TOML.
-    return json.dumps(str(value) if isinstance(value, PurePath) else value)

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from kcm_broker.key_files import make_directory
 from kcm_keymem.arena import Arena
 from kcm_keymem.pages import fill_random
 from kcm_runtime.files.identity_file import create_identity, load_identity
+from kcm_runtime.files.private_files import make_directory, write_private
 from kcm_runtime.files.secret_file import write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
@@ -29,7 +29,6 @@ from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
 
 from kcm_deployment.errors import DeploymentError
-from kcm_deployment.files import write_private
 from kcm_deployment.members import Member, Person
 
 _SEAL_KEY_SIZE: Final = 32

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from kcm._internal import client_files
+from kcm._internal.client_files import CONTEXT, ClientFiles, RegionFiles
 from kcm_broker.roles import Account
 from kcm_broker.roles import Role as BrokerRole
 from kcm_deployment import settings_files
-from kcm_deployment.files import write_private
 from kcm_deployment.members import Member
 from kcm_deployment.settings_files import (
     BusFiles,
-    ClientFiles,
     InstanceFiles,
-    RegionFiles,
     Settings,
-    to_toml,
 )
 from kcm_deployment.trust_files import Trust
 from kcm_killswitch.model.timing import Timing
 from kcm_runtime.config import BusAddress
+from kcm_runtime.files.private_files import write_private
+from kcm_runtime.toml_text import to_toml
 from kcm_schemas.roster import Role
 
 from kcm_devsystem.broker_users import VISITOR_INBOX, app_credentials, visitor_file
@@ -122,7 +122,7 @@ def write_context(topology: Topology, root_public: bytes, write: Write = write_p
     Beside it, ``approver.toml`` is that of a second operator.
     """
     root = topology.root
-    path = root / "context.toml"
+    path = root / CONTEXT
     for name, target in ((OPERATOR, path), (APPROVER, root / "approver.toml")):
         write(target, to_toml(_context(topology, root_public, name)))
     return path
@@ -136,11 +136,15 @@ def _context(topology: Topology, root_public: bytes, operator: str) -> dict[str,
         app=(APP, trust.key(APP)),
         regions={
             spec.name: RegionFiles(
-                bus_files(topology, spec.name, BrokerRole.OPERATOR, Account.REGION, operator),
-                app_credentials(root, spec.name),
-                brokers.signers_file(spec.name),
+                [node.url for node in spec.nodes],
+                brokers.certificates(spec.name).ca,
+                operator_credentials=brokers.user_file(
+                    spec.name, BrokerRole.OPERATOR, Account.REGION, operator
+                ),
+                app_credentials=app_credentials(root, spec.name),
+                signers=brokers.signers_file(spec.name),
             )
             for spec in topology.regions
         },
     )
-    return settings_files.context(Settings(SYSTEM, root_public, development=True), files)
+    return client_files.context(SYSTEM, root_public, files)

@@ -14,7 +14,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from kcm_deployment.files import write_private
+from kcm_runtime.files.private_files import write_private
 
 from kcm_devsystem import processes
 from kcm_devsystem.processes import Process

@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from kcm_deployment.files import write_private
+from kcm_runtime.files.private_files import write_private
 
 from kcm_devsystem.errors import DevError
 

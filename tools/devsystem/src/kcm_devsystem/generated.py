@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from kcm_deployment.files import write_private
+from kcm_runtime.files.private_files import write_private
 
 from kcm_devsystem.errors import DevError
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from kcm_deployment.files import write_private
 from kcm_runtime.files.atomic import place, sync_directory
+from kcm_runtime.files.private_files import write_private
 
 from kcm_devsystem.errors import DevError
 from kcm_devsystem.files import password

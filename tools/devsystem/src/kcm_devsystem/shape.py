@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from kcm_deployment.files import write_private
 from kcm_deployment.members import Member
+from kcm_runtime.files.private_files import write_private
 from kcm_schemas.names import Name
 from kcm_schemas.roster import Role
 from pydantic import BaseModel, ConfigDict, Field

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, assert_never
 
-from kcm_deployment.files import write_private
+from kcm_runtime.files.private_files import write_private
 
 from kcm_devsystem import processes
 from kcm_devsystem.errors import DevError, OtherVersionError

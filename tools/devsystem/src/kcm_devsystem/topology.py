@@ -21,9 +21,8 @@ from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Final
 
-from kcm_broker.key_files import make_directory
 from kcm_deployment.broker_files import BACKBONE, LINKS, Brokers
-from kcm_deployment.files import write_private
+from kcm_runtime.files.private_files import make_directory, write_private
 
 from kcm_devsystem import broker_config, brokers, clusters, ports, processes
 from kcm_devsystem.broker_config import ServerPaths

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Final
 
+from kcm._internal.client_files import CONTEXT
 from kcm.cli.error_report import Problem
 from kcm.exit_codes import Exit
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 ROOT_KEY: Final = Path("keys") / "root"
 """The operator root's private key, which only a development system has beside its context."""
-
-CONTEXT: Final = "context.toml"
-"""The context file of every development system, in its directory."""
 
 _COMMAND: Final = re.compile(r"`kcm (dev )?([^`]*)`")
 

@@ -1,4 +1,4 @@
-"""Files of a deployment: private, and replaced as a whole."""
+"""Directories and files that only their owner may read, each replaced as a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from kcm_broker.key_files import make_directory
 from kcm_runtime.files.atomic import place, placing
-
-from kcm_deployment.errors import DeploymentError
+from kcm_runtime.files.secret_file import SecretFileError
 
 COPY_BYTES_MAX: Final = 1 << 20
 """Maximum bytes of a copied file: a roster of thousands of instances."""
+
+
+def make_directory(path: Path) -> None:
+    """Create a directory and its missing parents with mode 0700."""
+    if not path.is_dir():
+        make_directory(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_private(path: Path, content: str | bytes) -> None:
@@ -28,20 +33,20 @@ def write_private(path: Path, content: str | bytes) -> None:
 def copy_private(source: Path, target: Path) -> None:
     """Replace ``target`` atomically with a copy of mode 0600, and flush it to the disk.
 
-    The kernel copies the bytes, so a key never becomes ``bytes`` here. Raises ``DeploymentError``
+    The kernel copies the bytes, so a key never becomes ``bytes`` here. Raises ``SecretFileError``
     for a file above ``COPY_BYTES_MAX``.
     """
     make_directory(target.parent)
     with source.open("rb", buffering=0) as reading:
         size = os.fstat(reading.fileno()).st_size
         if size > COPY_BYTES_MAX:
-            raise DeploymentError(f"{source} is too large for a file of the system")
+            raise SecretFileError(f"{source} is too large for a file of the system")
         with placing(target) as file:
             done = 0
             while done < size:
                 sent = os.sendfile(file.fileno(), reading.fileno(), done, size - done)
                 if not sent:
-                    raise DeploymentError(f"{source} was truncated while it was copied")
+                    raise SecretFileError(f"{source} was truncated while it was copied")
                 done += sent
 
 
