@@ -297,7 +297,7 @@ class FakeSystem:
             for user in ("app", "operator"):
                 path = self.directory / f"{region}.{user}.creds"
                 if not path.exists():
-                    path.write_text(_credentials(user))
+                    path.write_text(fake_credentials(user))
                 path.chmod(0o600)
             if region not in self.forgotten:
                 regions += (
@@ -322,7 +322,7 @@ def _region(name: str) -> Region:
 
 
 @cache
-def _credentials(user: str) -> str:
+def fake_credentials(user: str) -> str:
     """Return the credentials of a user whom some account lets in."""
     signer, key = SigningKey.generate(KeyKind.ACCOUNT), SigningKey.generate(KeyKind.USER)
     token = user_token(signer, signer.public, User(key.public, user), 1_700_000_000)

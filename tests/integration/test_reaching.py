@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import datetime as dt
 import json
+import ssl
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from kcm.errors import ServiceError, Unavailable
 from kcm.exit_codes import Exit
 from kcm_runtime.config import BusAddress
 
+from tests.fakes.client import fake_credentials
 from tests.integration.auditor_rig import SERVER
 from tests.integration.bus.broker import running
 
@@ -146,6 +149,39 @@ async def test_a_rejection_is_reported_before_the_time_is_over(
         (tmp_path / "password").write_text("wrong")
     async with asyncio.timeout(20):
         assert isinstance(await refusal(address(f"tls://localhost:{secure.port}")), NotLetIn)
+
+
+async def test_an_attempt_that_is_given_up_waits_for_no_broker(tmp_path):
+    """A broker that looks an account up takes its time, and reads nothing meanwhile."""
+    self_signed(tmp_path)
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    reached = asyncio.Event()
+
+    async def think(reader, writer):
+        info = {"server_id": "x", "version": "2.14.0", "max_payload": 1 << 20, "nonce": "n"}
+        writer.write(b"INFO " + json.dumps(info | {"tls_required": True}).encode() + b"\r\n")
+        if (await reader.readline()).startswith(b"CONNECT"):
+            writer.transport.pause_reading()
+            reached.set()
+
+    server = await asyncio.start_server(think, "127.0.0.1", 0, ssl=server_side)
+    (tmp_path / "creds").write_text(fake_credentials("operator"))
+    (tmp_path / "creds").chmod(0o600)
+    address = BusAddress(
+        url=f"tls://localhost:{server.sockets[0].getsockname()[1]}",
+        credentials=tmp_path / "creds",
+        ca=tmp_path / "cert.pem",
+    )
+    opening = asyncio.ensure_future(open_nats(address, "test"))
+    async with asyncio.timeout(4):
+        await reached.wait()
+    opening.cancel()
+    begun = time.monotonic()
+    await asyncio.wait({opening})
+    assert opening.cancelled()
+    assert time.monotonic() - begun < 2
+    server.close()
 
 
 @pytest.mark.usefixtures("quick")

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from kcm._internal import statements
 from kcm._internal.admin import Admin
+from kcm._internal.client_context import NotLetIn
 from kcm._internal.retry import AGAIN_S
 from kcm.errors import (
     Busy,
     Conflict,
     Unavailable,
+    Unreached,
     UntrustedReply,
 )
+from kcm_runtime.config import BusAddress
 from kcm_schemas.admin.holds import BlastRadius, PreviewQuery
 from kcm_schemas.admin.key_budget import KeyUse
 from kcm_schemas.admin.requests import AdminReply, AdminRequest, Empty, PutStatement
@@ -209,3 +212,49 @@ async def test_a_preview_sends_nothing_that_could_kill(system: FakeSystem, admin
 
     system.everywhere("hold", "preview", preview)
     assert (await admin.preview("eu", "tenant", "acme")).tenants == ["acme"]
+
+
+async def test_a_connection_that_takes_longer_than_a_request_is_not_begun_again(
+    system: FakeSystem,
+) -> None:
+    asked, ready = 0, asyncio.Event()
+    system.everywhere(
+        "tenant", "list", lambda request, operator: TenantPage(tenants=[], total=0, more=False)
+    )
+
+    async def slow(address: BusAddress, name: str) -> object:
+        nonlocal asked
+        asked += 1
+        await ready.wait()
+        if asked == 1:
+            raise NotLetIn("rejected", "the context names it")
+        return await system.open(address, name)
+
+    slow_admin = Admin(system.context(), opener=slow, around=system.clock.around())
+    for _ in range(2):
+        with pytest.raises(Unreached, match="no connection to the broker in time"):
+            await slow_admin.hold_status("eu", bytes(16), deadline_s=0.01)
+    ready.set()
+    with pytest.raises(NotLetIn):
+        await slow_admin.tenants("eu")
+    assert asked == 1
+    assert await slow_admin.tenants("eu") == ([], 0)
+    assert asked == 2
+    await slow_admin.close()
+
+
+async def test_an_attempt_to_connect_ends_with_its_client(system: FakeSystem) -> None:
+    ended = asyncio.Event()
+
+    async def hang(address: BusAddress, name: str) -> object:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError
+
+    admin = Admin(system.context(), opener=hang, around=system.clock.around())
+    with pytest.raises(Unreached):
+        await admin.hold_status("eu", bytes(16), deadline_s=0.01)
+    await admin.close()
+    assert ended.is_set()

@@ -72,13 +72,16 @@ class AdminChannel:
         self._owner: Final = Owner("the operator's client")
         self._incarnation: Final = self.randomness.public(limits.ID_SIZE)
         self._links: dict[str, _Link] = {}
-        self._locks: Final = {region: asyncio.Lock() for region in context.regions}
+        self._opening: Final[dict[str, asyncio.Task[_Link]]] = {}
 
     async def close(self) -> None:
         """Disconnect from all regions. After a fork, the connections belong to the parent."""
         if self._owner.elsewhere:
             return
         self._owner.close()
+        for task in self._opening.values():
+            task.cancel()
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
         links = list(self._links.values())
         self._links.clear()
         for link in links:
@@ -210,15 +213,27 @@ class AdminChannel:
             raise UntrustedReply("the signed reply is not of the requested type") from None
 
     async def _link(self, region: str) -> _Link:
-        async with self._locks[region]:
-            link = self._links.get(region)
-            if link is None:
-                address = self.context.operator_address(region)
-                transport = await self._opener(address, "kcm-operator")
-                clock, randomness = self.around.clock, self.randomness
-                calls = CoreCalls(self._caller(region), transport.request, clock, randomness)
-                link = self._links[region] = _Link(transport, calls)
-            return link
+        """Return the connection to a region. All requests wait for the same attempt.
+
+        A request whose time is over does not end the attempt: a later one gets its outcome.
+        """
+        if region in self._links:
+            return self._links[region]
+        if region not in self._opening:
+            self._opening[region] = asyncio.ensure_future(self._open(region))
+        task = self._opening[region]
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():
+                self._opening.pop(region, None)
+
+    async def _open(self, region: str) -> _Link:
+        transport = await self._opener(self.context.operator_address(region), "kcm-operator")
+        clock, randomness = self.around.clock, self.randomness
+        calls = CoreCalls(self._caller(region), transport.request, clock, randomness)
+        link = self._links[region] = _Link(transport, calls)
+        return link
 
     def _caller(self, region: str) -> Caller:
         return Caller(

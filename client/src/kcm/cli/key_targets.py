@@ -23,7 +23,7 @@ Scope = Literal["tenant", "link", "app", "instance"]
 """What ``kcm kill`` names."""
 
 LOOK_S: Final = 1.5
-"""Seconds in which the regions say which key an application has."""
+"""Seconds in which the regions say which key an application has, if one of them does."""
 
 _PUBLIC_SIZE: Final = 32
 
@@ -61,17 +61,23 @@ KEY_NAME: Final = KeyNameType()
 
 
 async def find_key(
-    settings: Settings, admin: Admin, regions: Sequence[str], scope: Scope, name: str
+    settings: Settings,
+    admin: Admin,
+    regions: Sequence[str],
+    scope: Scope,
+    name: str,
+    within_s: float,
 ) -> str:
     """Return the target of a hold: the name, or the key that an application or an instance has now.
 
-    ``name`` may be such a target already: then no region is asked. Raises ``Problem``.
+    ``name`` may be such a target already: then no region is asked. The first region has
+    ``within_s`` seconds to reply. Raises ``Problem``.
     """
     if scope in ("tenant", "link") or "." in name:
         return name
     if scope == "instance":
         return _of_instance(admin, name)
-    return await _of_app(settings, admin, regions, name)
+    return await _of_app(settings, admin, regions, name, within_s)
 
 
 def _of_instance(admin: Admin, name: str) -> str:
@@ -88,7 +94,9 @@ def _of_instance(admin: Admin, name: str) -> str:
     return key_target(name, entry.public_key)
 
 
-async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name: str) -> str:
+async def _of_app(
+    settings: Settings, admin: Admin, regions: Sequence[str], name: str, within_s: float
+) -> str:
     from kcm_schemas.names import key_target
 
     from kcm._internal import app_entries
@@ -96,7 +104,7 @@ async def _of_app(settings: Settings, admin: Admin, regions: Sequence[str], name
     from kcm._internal.staggered import worst
     from kcm.cli.similar_names import near
 
-    found, failed = await _entries(admin, regions, name)
+    found, failed = await _entries(admin, regions, name, within_s)
     newest = app_entries.newest_of(found)
     if newest is None and len(found) == len(regions):
         other = await near(admin, regions, "app", name)
@@ -151,11 +159,12 @@ async def warn_of_key(
 
 
 async def _entries(
-    admin: Admin, regions: Sequence[str], name: str
+    admin: Admin, regions: Sequence[str], name: str, within_s: float = LOOK_S
 ) -> tuple[dict[str, App | None], dict[str, ServiceError]]:
     """Return the entry of an application in each region that replies; ``None`` if it has none.
 
-    Also returns why the others did not reply.
+    They have ``LOOK_S`` seconds, and until one replies, ``within_s``. Also returns why the others
+    did not reply.
     """
     import asyncio
 
@@ -166,16 +175,29 @@ async def _entries(
 
     async def look(region: str) -> None:
         try:
-            async with asyncio.timeout(LOOK_S):
-                found[region] = (await admin.app(region, name)).entry
+            found[region] = (await admin.app(region, name)).entry
         except UnknownApp:
             found[region] = None
         except ServiceError as error:
             failed[region] = error
-        except TimeoutError:
-            failed[region] = Unavailable("no reply in time")
 
-    await asyncio.gather(*map(look, regions))
+    tasks = [asyncio.ensure_future(look(region)) for region in regions]
+    try:
+        _, left = await asyncio.wait(tasks, timeout=LOOK_S)
+        async with asyncio.timeout(max(0.0, within_s - LOOK_S)):
+            while left and not found:
+                _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        pass
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception):  # no failure of a region
+            raise end
+    late = Unavailable("no reply in time")
+    failed |= {one: late for one in regions if one not in found and one not in failed}
     return found, failed
 
 

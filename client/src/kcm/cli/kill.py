@@ -119,7 +119,7 @@ def kill(  # noqa: PLR0913 - one argument for each option
 
 async def _dry_run(settings: Settings, region: str | None, scope: Scope, target: str) -> int:
     async with settings.kills(region) as (admin, regions, _):
-        target = await find_key(settings, admin, regions, scope, target)
+        target = await find_key(settings, admin, regions, scope, target, DRY_RUN_S)
         known = await look(admin, regions, scope, target, DRY_RUN_S)
         reached = known.reached
         await check(admin, known)
@@ -180,7 +180,8 @@ async def kill_now(
 
     async with settings.kills(region) as (admin, regions, kills):
         until = settings.around.until(timeout)
-        typed, target = target, await find_key(settings, admin, regions, scope, target)
+        typed = target
+        target = await find_key(settings, admin, regions, scope, target, timeout)
         known = await find(admin, regions, scope, target, min(EXISTS_S, timeout))
         await check(admin, known)
         hold = kills.make(scope, target, reason)

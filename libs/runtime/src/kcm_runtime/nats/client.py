@@ -204,6 +204,12 @@ class ReadingClient(Client):
                 if bare is not None and bare is not getattr(self._transport, "_io_writer", None):
                     bare.transport.abort()
 
+    def abort(self) -> None:
+        """Drop the connection at once: TLS would wait for the end of the other side."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001, FBT002 - the library's own
         server = self._current_server
         # Before the login is sent. An attacker in between may have removed the word from the line.

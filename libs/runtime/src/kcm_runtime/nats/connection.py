@@ -221,7 +221,7 @@ class Connection:
         backoff = Backoff(0.1, 5.0, jitter=(0.5, 1.5))
         self._building = True
         while not self._closing:
-            made: Client | None = None
+            made: ReadingClient | None = None
             try:
                 made = client = ReadingClient()
                 await client.connect(
@@ -251,6 +251,8 @@ class Connection:
                 if client.is_closed:
                     raise nats_errors.ConnectionClosedError
             except asyncio.CancelledError:  # the caller gave up
+                if made is not None:
+                    made.abort()
                 await abandon(made)
                 raise
             except Exception as error:
