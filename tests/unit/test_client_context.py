@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from kcm._internal.admin import Admin
-from kcm._internal.client_context import ClientContext, ContextError, default_path
+from kcm._internal.client_context import ClientContext, ContextError
+from kcm._internal.client_files import default_path
 from kcm_runtime.files.identity_file import load_identity
 from kcm_schemas.codec import encode
 from kcm_schemas.signed import Kind

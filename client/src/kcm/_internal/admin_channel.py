@@ -108,11 +108,7 @@ class AdminChannel:
         place = _place(region, noun, verb)
         until, attempt = self.around.until(deadline_s), 0
         # The transport reconnects by itself, so only requests are retried here.
-        try:
-            async with asyncio.timeout(deadline_s):
-                link = await self._link(region)
-        except TimeoutError:
-            raise Unreached("no connection to the broker in time") from None
+        link = await self._link_within(region, deadline_s)
         order = Order(noun, verb, partial(self._request, place, payload), at)
         while True:
             try:
@@ -211,6 +207,18 @@ class AdminChannel:
             return decode(model, reply.payload)
         except KcmError:
             raise UntrustedReply("the signed reply is not of the requested type") from None
+
+    async def connect(self, region: str) -> None:
+        """Connect to a region, before anything is sent there; raises ``ServiceError``."""
+        self._owner.check()
+        await self._link_within(region, ADMIN_S)
+
+    async def _link_within(self, region: str, deadline_s: float) -> _Link:
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._link(region)
+        except TimeoutError:
+            raise Unreached("no connection to the broker in time") from None
 
     async def _link(self, region: str) -> _Link:
         """Return the connection to a region. All requests wait for the same attempt.

@@ -44,14 +44,9 @@ from kcm_trust.identity import Identity
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier, verify_roster
 from pydantic import Field
 
+from kcm._internal.client_files import ENVIRONMENT, VERSION, default_path
 from kcm._internal.seen_roster import SeenRoster
 from kcm.errors import Unavailable
-
-ENVIRONMENT: Final = "KCM_CONTEXT"
-"""The environment variable that names the context file."""
-
-VERSION: Final = 2
-"""The version of the context file's format."""
 
 
 class ContextError(Exception):
@@ -345,9 +340,3 @@ def _check_version(path: Path) -> None:
             f"{path} has version {found!r} of the context's format; this kcm reads {VERSION}",
             "use a kcm of that version, or write the context again",
         )
-
-
-def default_path(environ: Mapping[str, str]) -> Path:
-    """Return the context of ``kcm dev up``: in ``XDG_STATE_HOME``, else ``~/.local/state``."""
-    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "kcm" / "dev" / "context.toml"

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final
 
-from kcm._internal.client_context import VERSION
+ENVIRONMENT: Final = "KCM_CONTEXT"
+"""The environment variable that names the context file."""
+
+VERSION: Final = 2
+"""The version of the context file's format."""
 
 CONTEXT: Final = "context.toml"
 """The name of the context file in a directory of a client."""
@@ -70,6 +74,12 @@ def context(system: str, root_public: bytes, files: ClientFiles) -> dict[str, An
             for name, one in files.regions.items()
         },
     }
+
+
+def default_path(environ: Mapping[str, str]) -> Path:
+    """Return the context of ``kcm dev up``: in ``XDG_STATE_HOME``, else ``~/.local/state``."""
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "kcm" / "dev" / "context.toml"
 
 
 def addresses(urls: Sequence[str]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class AppDirectory:
         try:
             yield
         except OSError as error:
-            text = f"{error.filename or self.path}: {error.strerror}"
+            text = f"cannot use {self.path}: {error.strerror} ({error.filename or self.path})"
             raise Problem(Exit.USAGE, "usage", text, hint) from None
         except SecretFileError as error:
             raise Problem(Exit.USAGE, "usage", str(error), hint) from None

@@ -146,6 +146,7 @@ async def _put_each(
         if region not in context.regions:
             return LACKED
         try:
+            await admin.connect(region)
             with standing.asking(region):
                 return await put(admin, region)
         except Exception as error:  # noqa: BLE001 - each region has its own result

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from kcm._internal.client_context import default_path
+from kcm._internal.client_files import default_path
 from kcm.cli.signals import undisturbed
 from kcm_schemas.roster import Roster
 

@@ -87,7 +87,7 @@ def _context_plan(settings: Settings) -> Plan:
     """Return the plan of the context. A machine without any has nothing of it to check."""
     import os
 
-    from kcm._internal.client_context import ENVIRONMENT, default_path
+    from kcm._internal.client_files import ENVIRONMENT, default_path
 
     from kcm_deployment.doctor.context_plan import plan_of
     from kcm_deployment.doctor.finding import unknown

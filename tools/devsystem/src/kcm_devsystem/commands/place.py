@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Final
 
-from kcm._internal.client_files import CONTEXT
+from kcm._internal.client_files import CONTEXT, ENVIRONMENT
 from kcm.cli.error_report import Problem
 from kcm.exit_codes import Exit
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 ROOT_KEY: Final = Path("keys") / "root"
 """The operator root's private key, which only a development system has beside its context."""
 
-_COMMAND: Final = re.compile(r"`kcm (dev )?([^`]*)`")
+_COMMAND: Final = re.compile(r"(?<=\x60kcm )(dev )?([^\x60]*)")
+"""A command between backquotes, without its first word."""
 
 
 def chosen(settings: Settings, directory: Path | None, *, new: bool = False) -> Path:
@@ -70,7 +71,7 @@ def working(place: Path, hint: str) -> str:
         dev, rest = found.group(1) or "", found.group(2)
         if "--help" in rest:
             return found.group()
-        return f"`kcm {dev}{rest}{of_dev if dev else of_others}`"
+        return f"{dev}{rest}{of_dev if dev else of_others}"
 
     return _COMMAND.sub(named, hint)
 
@@ -88,6 +89,4 @@ def working_hints(place: Path) -> Iterator[None]:
 
 
 def _of_environment() -> str:
-    from kcm._internal.client_context import ENVIRONMENT
-
     return os.environ.get(ENVIRONMENT, "")
