@@ -179,7 +179,9 @@ def test_status_says_retired_and_does_not_fail(
     desk.run(GATEWAY, alive=("backbone", EU, CORE, AUDITOR))
     arguments = ["dev", "status", "--dir", str(desk.root), "-o"]
     assert run([*arguments, "table"]) == Exit.UNAVAILABLE
-    assert "hint: `kcm dev up` starts missing processes" in capsys.readouterr().err
+    assert (
+        f"hint: `kcm dev up --dir {desk.root}` starts missing processes" in capsys.readouterr().err
+    )
     desk.retire(GATEWAY)
     assert run([*arguments, "table"]) == Exit.OK
     assert "retired" in capsys.readouterr().out
