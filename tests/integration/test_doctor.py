@@ -70,7 +70,6 @@ def configuration(directory, buses):
         region="eu",
         public_key=core.public,
         grants=[],
-        embedded=False,
     )
     roster = Roster(
         system="acme", version=1, issued_ms=1, instances=[member], operators=[], regions=[]

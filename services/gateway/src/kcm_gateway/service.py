@@ -7,9 +7,8 @@ from typing import Final
 from kcm_keymem.random import KeyRandomness
 from kcm_keymem.secure_memory import as_metadata, log_secure_memory
 from kcm_keymem.slots import Slots
-from kcm_killswitch.model.held_keys import HeldKeys
-from kcm_killswitch.replica.applications import Applications
 from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
@@ -20,8 +19,9 @@ from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, Sessions
 
 from kcm_gateway.config import GatewayConfig
-from kcm_gateway.data_api import EVENTS, DataApi
-from kcm_gateway.embedded import EmbeddedGateway
+from kcm_gateway.data_api import DataApi
+from kcm_gateway.data_events import EVENTS
+from kcm_gateway.member import Member
 from kcm_gateway.sealed_requests import SealedRequests
 
 
@@ -36,14 +36,15 @@ class GatewayService:
         randomness: KeyRandomness,
     ) -> None:
         self._me: Final = me
-        self._member: Final = EmbeddedGateway(config, me, clock, randomness)
+        if me.entry.application is not None:
+            raise ConfigError(
+                f"{me.name}: the roster has it as a part of application {me.entry.application},"
+                " whose process joins with `EmbeddedGateway.join`; it is no service of its own"
+            )
+        self._member: Final = Member(config, me, clock, randomness)
         host, self._slots = self._member.host, Slots()
+        applications = self._member.applications
         self._keys: Final = SessionKeys(host, randomness, self._slots.lend)
-        state = self._member.replica_state
-        held = HeldKeys(state.revocations, "app")
-        applications = Applications(
-            state.registry, state.freshness.registry, me.region, clock, held
-        )
         self._sessions: Final = Sessions(
             host, self._keys, applications, self._slots.lend, APPLICATIONS
         )

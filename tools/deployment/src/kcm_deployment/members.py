@@ -11,13 +11,13 @@ from kcm_schemas.roster import OperatorRole, Role
 class Member:
     """A planned instance, named by role, region and number.
 
-    An ``embedded`` Gateway is part of one application's process.
+    A Gateway with an ``application`` is part of a process of that application.
     """
 
     role: Role
     region: str
     number: int
-    embedded: bool = False
+    application: str | None = None
 
     @property
     def name(self) -> str:

@@ -82,7 +82,7 @@ def make_trust(root: Path, planned: Planned, now_ms: int) -> bytes:
             region=member.region,
             public_key=_identity(system, member.name, trust.key(member.name)).public,
             grants=[Grant(tenant="*", service="*")] if member.role is Role.GATEWAY else [],
-            embedded=member.embedded,
+            application=member.application,
         )
         for member in planned.members
     ]

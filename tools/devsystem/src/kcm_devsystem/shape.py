@@ -20,6 +20,7 @@ from kcm_schemas.roster import Role
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
+from kcm_devsystem.identities import APP
 
 FILE: Final = "shape.json"
 """The file's name in the development system's directory."""
@@ -78,7 +79,7 @@ class Shape(BaseModel):
         """The Gateways inside applications."""
         first = self.gateways + 1
         return [
-            Member(Role.GATEWAY, self.regions[0], number, embedded=True)
+            Member(Role.GATEWAY, self.regions[0], number, APP)
             for number in range(first, first + self.applications)
         ]
 
