@@ -56,6 +56,7 @@ class EmbeddedGateway:
 
         async def run() -> AsyncGenerator[Self, None]:
             config, randomness = load(GatewayConfig, config_path), SystemKeyRandomness()
+            config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             me = load_instance(config, Role.GATEWAY, randomness)
             member = cls(config, me, SystemClock(), randomness)
             try:

@@ -157,8 +157,11 @@ class Brokers:
     def instances(self, region: str) -> Iterator[tuple[BrokerRole, str]]:
         """Return the instances with a signing key of their own in a region."""
         for one in self.members:
-            if one.region == region or (self.follow_all and one.role is Role.AUDITOR):
-                yield BrokerRole(one.role.value), one.name
+            if one.application is None and self._has(region, one):
+                yield one.broker_role, one.name
+
+    def _has(self, region: str, member: Member) -> bool:
+        return member.region == region or (self.follow_all and member.role is Role.AUDITOR)
 
     def link_file(self, region: str) -> Path:
         """Return the credentials of a region's link to the backbone."""
@@ -175,9 +178,9 @@ class Brokers:
     def _make_region(self, region: str) -> None:
         realm = self.realm(region)
         dict(self._tokens(realm, region))
-        for scope, name in self._users(region):
+        for scope, name, grants in self._users(region):
             path = self.user_file(region, scope.role, scope.account, name)
-            realm.user(path, scope, name)
+            realm.user(path, scope, name, grants)
         keys = {role: realm.scope(ScopeId(role, Account.REGION)) for role in signers.SIGNED}
         made = Signers(realm.public(Account.REGION), keys)
         path = self.signers_file(region)
@@ -198,15 +201,18 @@ class Brokers:
             token = realm.account(account, list(self.instances(broker)), more=more)
             yield account.value, token
 
-    def _users(self, region: str) -> Iterator[tuple[ScopeId, str]]:
-        for role, name in self.instances(region):
-            for account in accounts_of(role):
-                yield ScopeId(role, account, name), name
+    def _users(self, region: str) -> Iterator[tuple[ScopeId, str, Sequence[str]]]:
+        """Yield the scope, the name and the grants of each user of a region."""
+        for one in self.members:
+            for account in accounts_of(one.broker_role) if self._has(region, one) else ():
+                own = "" if one.application else one.name
+                grants = one.broker_grants if account is Account.REGION else ()
+                yield ScopeId(one.broker_role, account, own), one.name, grants
         for name in self.operators:
-            yield ScopeId(BrokerRole.OPERATOR, Account.REGION), name
+            yield ScopeId(BrokerRole.OPERATOR, Account.REGION), name, ()
         for account in accounts_of(BrokerRole.PROVISIONER):
-            yield ScopeId(BrokerRole.PROVISIONER, account), SETUP
-        yield ScopeId(BrokerRole.PUSHER, Account.SYSTEM), SETUP
+            yield ScopeId(BrokerRole.PROVISIONER, account), SETUP, ()
+        yield ScopeId(BrokerRole.PUSHER, Account.SYSTEM), SETUP, ()
 
 
 def accounts_of(role: BrokerRole) -> tuple[Account, ...]:

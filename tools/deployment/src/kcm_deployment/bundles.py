@@ -104,7 +104,7 @@ class Bundles:
         return region.ca or self.brokers.certificates(region.name).ca
 
     def _write_instance(self, region: RegionPlan, member: Member) -> None:
-        place, role = self.layout.place(member), BrokerRole(member.role.value)
+        place, role = self.layout.place(member), member.broker_role
         target = self.directory / self.layout.instance_bundle(member)
         sources = {
             "roster": self._trust.roster,

@@ -13,7 +13,7 @@ from kcm_trust.identity import ROOT
 from pydantic import AfterValidator, Field, model_validator
 
 from kcm_deployment.deployment import RESERVED, Deployment, RegionPlan, Server
-from kcm_deployment.members import Member, Person
+from kcm_deployment.members import Member, Person, Place
 
 VERSION: Final = 1
 """The version of the file's format."""
@@ -52,6 +52,11 @@ cores = 2
 gateways = 2
 auditors = 1
 # ca = "corp-ca.pem"             # clients trust this authority, and you bring the certificates
+
+# [[regions.us-east.embedded]]   # an application that has the Gateway in its own process
+# application = "shop"           # `kcm app create shop` decides what it may do
+# grants = ["clinic/files"]      # what it may do at most
+# count = 2                      # its processes
 """
 
 
@@ -76,6 +81,16 @@ def _cluster(servers: tuple[str, ...]) -> tuple[str, ...]:
     return servers
 
 
+def _places(grants: tuple[str, ...]) -> tuple[str, ...]:
+    for one in grants:
+        parts = one.split("/")
+        if len(parts) != 2 or not all(part == "*" or is_name(part) for part in parts):
+            raise ValueError("a grant is TENANT/SERVICE; * is every one of them")
+    if not grants or len(set(grants)) != len(grants):
+        raise ValueError("give at least one grant, and each of them once")
+    return grants
+
+
 Servers = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], AfterValidator(_cluster)]
 
 Count = Annotated[int, Field(ge=1, le=INSTANCES_MAX)]
@@ -94,6 +109,14 @@ class BackboneEntry(Section):
     servers: Servers
 
 
+class EmbeddedEntry(Section):
+    """Gateways inside of the processes of one application."""
+
+    application: Name
+    grants: Annotated[tuple[str, ...], AfterValidator(_places)]
+    count: Count = 1
+
+
 class RegionEntry(Section):
     """A region: its servers, and the numbers of its instances."""
 
@@ -101,6 +124,7 @@ class RegionEntry(Section):
     cores: Count = 2
     gateways: Count = 1
     auditors: Count = 1
+    embedded: Annotated[tuple[EmbeddedEntry, ...], Field(max_length=INSTANCES_MAX)] = ()
     ca: Path | None = None
     """The authority of the certificates that clients see, if it is yours; relative to the file."""
 
@@ -128,7 +152,14 @@ class PlanFile(Section):
                 raise ValueError(f"no region can be called {region}")
         if ROOT in names:
             raise ValueError(f"no operator can be called {ROOT}: that is the operator root")
-        members = {one.name for one in self._members()} & set(names)
+        instances = [one.name for one in self._members()]
+        for one in instances:
+            if instances.count(one) > 1 or not is_name(one):
+                raise ValueError(
+                    f"{one} cannot be an instance: two have this name, or it is too long; list each"
+                    " application once in a region, and call none core, gateway or auditor"
+                )
+        members = set(instances) & set(names)
         if members:
             raise ValueError(f"an operator cannot have an instance's name: {min(members)}")
         return self
@@ -165,9 +196,16 @@ def _members(region: str, entry: RegionEntry) -> list[Member]:
         (Role.GATEWAY, entry.gateways),
         (Role.AUDITOR, entry.auditors),
     )
-    return [
+    found = [
         Member(role, region, number) for role, count in counts for number in range(1, count + 1)
     ]
+    for one in entry.embedded:
+        places = tuple(Place(*grant.split("/")) for grant in one.grants)
+        found += [
+            Member(Role.GATEWAY, region, number, one.application, places)
+            for number in range(1, one.count + 1)
+        ]
+    return found
 
 
 def _servers(name: str, hosts: tuple[str, ...]) -> tuple[Server, ...]:

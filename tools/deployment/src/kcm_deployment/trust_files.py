@@ -23,7 +23,7 @@ from kcm_runtime.files.identity_file import create_identity, load_identity
 from kcm_runtime.files.secret_file import write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
-from kcm_schemas.roster import Grant, Instance, Operator, Region, Role, Roster
+from kcm_schemas.roster import Instance, Operator, Region, Roster
 from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
@@ -81,7 +81,7 @@ def make_trust(root: Path, planned: Planned, now_ms: int) -> bytes:
             role=member.role,
             region=member.region,
             public_key=_identity(system, member.name, trust.key(member.name)).public,
-            grants=[Grant(tenant="*", service="*")] if member.role is Role.GATEWAY else [],
+            grants=member.grants,
             application=member.application,
         )
         for member in planned.members
@@ -137,9 +137,15 @@ def known_roster(root: Path) -> Roster | None:
 
 
 def _as_known(instances: list[Instance], known: list[Instance]) -> list[Instance]:
-    """Keep the entries of instances with the same key: their grants may be narrower by now."""
+    """Keep the entries of instances with the same key: their grants may be narrower by now.
+
+    The grants of an embedded Gateway are in the plan, which rules.
+    """
     entries = {(one.instance, one.public_key): one for one in known}
-    return [entries.get((one.instance, one.public_key), one) for one in instances]
+    return [
+        one if one.application else entries.get((one.instance, one.public_key), one)
+        for one in instances
+    ]
 
 
 def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:

@@ -77,10 +77,9 @@ class Shape(BaseModel):
     @property
     def embedded(self) -> list[Member]:
         """The Gateways inside applications."""
-        first = self.gateways + 1
         return [
             Member(Role.GATEWAY, self.regions[0], number, APP)
-            for number in range(first, first + self.applications)
+            for number in range(1, self.applications + 1)
         ]
 
     def nodes_of(self, region: str) -> int:
