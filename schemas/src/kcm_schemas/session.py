@@ -13,6 +13,7 @@ every other unsealed code as ``unavailable``.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -95,9 +96,19 @@ class SealedRequest(Message):
     sealed: bytes
 
     def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
-        """Encode what the seal binds besides session and counter: subject, caller and asks."""
-        asks = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in self.asks]
-        return pack([region, operation, tenant, service, self.caller, asks])
+        """Encode what the seal binds besides session and counter; see ``request_clear``."""
+        return request_clear(region, (operation, tenant, service), self.caller, self.asks)
+
+
+def request_clear(
+    region: str, subject: tuple[str, str, str], caller: str, asks: Sequence[Ask]
+) -> bytes:
+    """Encode what the seal of a request binds besides session and counter.
+
+    ``subject`` is operation, tenant and service.
+    """
+    made = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in asks]
+    return pack([region, *subject, caller, made])
 
 
 class SealedAdmin(Message):
