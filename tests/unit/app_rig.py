@@ -235,13 +235,24 @@ class Roster:
 
     def __init__(self) -> None:
         self.refreshed = 0
+        self.held_names: set[str] = set()
+        self._listeners: list[Any] = []
         self.asked: list[str | None] = []
 
     async def ask(self, gateway: str | None) -> None:
         self.asked.append(gateway)
 
     def listen(self, on_change: Any) -> None:
-        """Nothing changes."""
+        self._listeners.append(on_change)
+
+    def hold(self, name: str) -> None:
+        """An operator's hold on this Gateway becomes known."""
+        self.held_names.add(name)
+        for on_change in self._listeners:
+            on_change(frozenset({name}))
+
+    def held(self, name: str, public_key: bytes) -> bool:
+        return name in self.held_names
 
     async def refresh(self) -> None:
         self.refreshed += 1

@@ -63,6 +63,26 @@ class SessionKey(Message):
     valid_ms: Annotated[int, Field(ge=1, le=limits.SESSION_KEY_MAX_MS)]
 
 
+class StandingQuery(Message):
+    """An application's question which instances may act: it knows of these holds already."""
+
+    known: Annotated[list[Id], Field(max_length=limits.STANDING_MAX)]
+
+
+class Standing(Message):
+    """A Gateway's answer: the roster in force, and what it knows of holds on instances' keys.
+
+    They are on Cores and Gateways of its region: those in force, and the present form of those in
+    the query, which may be lifted. All of it is signed by others, so the answer is not.
+    """
+
+    roster: Annotated[bytes, Field(max_length=limits.BODY_MAX)]
+    holds: Annotated[
+        list[Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]],
+        Field(max_length=limits.STANDING_MAX),
+    ]
+
+
 class Ticket(Message):
     """A caller's statement that opens one session, once, at the instance with the key ``key_id``.
 

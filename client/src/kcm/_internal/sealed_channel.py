@@ -77,6 +77,7 @@ class SealedChannel:
             peers=Role.GATEWAY,
             subject_of=data_subjects.gateway_session,
             told=self._told,
+            held=roster.held,
         )
         self._sessions: Final = PeerSessions(
             transport.request, me, clock, randomness, SessionMemory

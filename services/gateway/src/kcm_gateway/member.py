@@ -40,6 +40,7 @@ class Member:
         self.host: Final = Host(me, clock, randomness, self.audit.emit)
         self._timing: Final = config.timing
         state = ReplicaState.empty(region, config.timing, told=True, own_key=me.key_target)
+        self.revocations: Final = state.revocations
         held = HeldKeys(state.revocations, "app")
         self.applications: Final = Applications(
             state.registry, state.freshness.registry, region, clock, held

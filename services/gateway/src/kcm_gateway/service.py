@@ -23,6 +23,7 @@ from kcm_gateway.data_api import DataApi
 from kcm_gateway.data_events import EVENTS
 from kcm_gateway.member import Member
 from kcm_gateway.sealed_requests import SealedRequests
+from kcm_gateway.standing import StandingApi
 
 
 class GatewayService:
@@ -49,6 +50,7 @@ class GatewayService:
             host, self._keys, applications, self._slots.lend, APPLICATIONS
         )
         self._sealed: Final = SealedRequests(host, self._sessions)
+        self._standing: Final = StandingApi(me, self._member.revocations)
         self._api: Final = DataApi(
             host,
             self._member.engine,
@@ -89,7 +91,7 @@ class GatewayService:
         region, me = self._me.region, self._me.name
         queue = f"gateway-{region}"
         sessions = data_subjects.gateway_sessions(region, me)
-        await self._service.add("sessions", sessions, self._sessions.handle, "")
+        await self._service.add("sessions", sessions, self._begin, "")
         sealed = data_subjects.gateway_all_at(region, me)
         handle, lane = self._api.handle_sealed, self._sessions.lane
         await self._service.add("sealed", sealed, handle, "", lane=lane)
@@ -97,7 +99,7 @@ class GatewayService:
             plain = data_subjects.gateway_all(region, operation)
             await self._service.add(operation, plain, self._api.handle, queue, lane=lambda _: ())
         roster = data_subjects.gateway_roster(region)
-        await self._service.add("roster", roster, self._roster, queue)
+        await self._service.add("roster", roster, self._standing.handle, queue)
         await self._service.announce()
 
     async def close(self) -> None:
@@ -113,6 +115,8 @@ class GatewayService:
             await self._requests.close()
             await self._member.close()
 
-    async def _roster(self, _subject: str, _body: bytes) -> bytes:
-        """Return the roster in force, as the operator root signed it."""
-        return self._me.rosters.raw
+    async def _begin(self, subject: str, body: bytes) -> bytes:
+        """Serve what is for this Gateway alone and has no seal; raises ``KcmError``."""
+        if data_subjects.read_session(subject) == "roster":
+            return await self._standing.handle(subject, body)
+        return await self._sessions.handle(subject, body)
