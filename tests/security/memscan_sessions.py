@@ -1,11 +1,11 @@
 """The part of ``memscan`` for sessions: their secrets are at their two ends, and nowhere else.
 
 Two Gateways and two Cores serve an application and an operator. Of every session in the system, the
-true keys are searched in every process, and so are the private session keys of the four instances.
-Each is found at its ends, so the search is known to work, and in no other process: what a thief
-reads in one Gateway opens nothing of another one. Then sessions are evicted by others, and the
-clocks of one Gateway and one Core jump, so that their session keys are replaced and their sessions
-expire: no process has any of it afterwards.
+true keys are searched in every process, and so are the private session keys of the four instances,
+and all identities. Each is found at its ends, so the search is known to work, and in no other
+process: what a thief reads in one Gateway opens nothing of another one. Then sessions are evicted
+by others, and the clocks of one Gateway and one Core jump, so that their session keys are replaced
+and their sessions expire: no process has any of it afterwards.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ AGAIN: Final = frozenset(
 """The pairs whose sessions end, so that they open others. Those of the application at the first
 Gateway are evicted by others of it."""
 
-OWN: Final = ("seed", "vector", "scalar")
-"""What must be found of a private session key in its owner."""
+OWN: Final = ("seed", "vector", "scalar", "identity")
+"""What must be found in an instance of its private session key, and its identity."""
 
 FOUND_S: Final = 60.0
 """Seconds in which every pair must have a session that is found."""
@@ -89,13 +89,20 @@ class Searched:
                 self._keys.append(await private_key(self.living, self.bus, name, role, pid))
 
     def secrets(self) -> dict[str, bytes]:
-        """All true secrets, as ``CALLEE/CALLER/KIND/NUMBER``; a private key is ``own``."""
+        """All true secrets, as ``CALLEE/CALLER/KIND/NUMBER``; a private key is ``own``.
+
+        The operator root's and the clients' keys are among them: no process may have them.
+        """
         own = {
             f"{one.key.instance}/own/{part}/{number}": value
             for number, one in enumerate(self._keys)
             for part, value in one.parts.items()
         }
-        return own | self.tap.known(self._keys)
+        identities = {
+            f"{path.name}/own/identity/0": path.read_bytes()
+            for path in (self.living.directory / "keys").iterdir()
+        }
+        return identities | own | self.tap.known(self._keys)
 
     def look(self) -> list[Seen]:
         """Search all processes."""
@@ -163,7 +170,8 @@ class Searched:
 async def hidden(living: Living, tell: Callable[[str], object]) -> None:
     """Search a system with secret pages while it serves; raises ``Leak``.
 
-    The library keeps private session keys in its own memory: they are seen in their owners.
+    The library keeps private session keys and identities in its own memory: they are seen in their
+    owners.
     """
     async with tapped(living) as (bus, tap):
         searched = Searched(living, bus, tap)
@@ -195,11 +203,12 @@ async def search(living: Living, tell: Callable[[str], object]) -> None:
 async def _end(searched: Searched, tell: Callable[[str], object]) -> None:
     """Have sessions evicted and expire, and keys replaced; look for what is left."""
     gateway, core = GATEWAYS[0], CORES[0]
+    evicted = {(gateway, APP), (core, gateway)}
     ended = frozenset(
         name
         for name in searched.secrets()
-        for callee, caller, *_ in (name.split("/"),)
-        if callee in STEPPED or (callee, caller) in {(gateway, APP), (core, gateway)}
+        for callee, caller, kind, _ in (name.split("/"),)
+        if kind != "identity" and (callee in STEPPED or (callee, caller) in evicted)
     )
     since = len(searched.tap.heard)
     await searched.evict(APP, gateway, Role.GATEWAY, APPLICATIONS.per_caller)

@@ -122,6 +122,13 @@ def test_a_private_session_key_belongs_to_its_instance() -> None:
         only_at_ends(seen(OTHER, f"{GATEWAY}/own/seed/0"))
 
 
+@pytest.mark.parametrize("name", ["root", "operator", "app"])
+def test_an_identity_of_no_instance_is_a_leak_everywhere(name) -> None:
+    for one in (CORE, GATEWAY, "auditor-eu-de-1"):
+        with pytest.raises(Leak, match=name):
+            only_at_ends(seen(one, f"{name}/own/identity/0"))
+
+
 def test_what_has_ended_is_a_leak_at_its_ends() -> None:
     name = f"{GATEWAY}/app/reply/3"
     nowhere(seen(GATEWAY, f"{GATEWAY}/app/reply/4"), {name})
