@@ -11,7 +11,7 @@ from kcm._internal.session_memory import SessionRandomness
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
 from kcm_gateway.sealed_requests import SealedRequests
-from kcm_keymem.random import SystemKeyRandomness
+from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
@@ -143,6 +143,7 @@ class Served:
         clock: Clock | None = None,
         bounds: Limits = APPLICATIONS,
         verifier: Verifier = VERIFIER,
+        randomness: KeyRandomness | None = None,
     ) -> None:
         self.clock, self.engine, self.audit = clock or Clock(), Engine(), Audit()
         self.cores: dict[str, Any] = {}
@@ -154,7 +155,7 @@ class Served:
         self.revocations = Revocations(self.registry, "eu")
         held = HeldKeys(self.revocations, "app")
         self.applications = Applications(self.registry, self.lease, "eu", self.clock, held)
-        self.keys = SessionKeys(host, SystemKeyRandomness(), self.slots.lend)
+        self.keys = SessionKeys(host, randomness or SystemKeyRandomness(), self.slots.lend)
         self.sessions: Sessions[App] = Sessions(
             host, self.keys, self.applications, self.slots.lend, bounds
         )

@@ -34,12 +34,7 @@ from kcm_deployment.broker_files import SETUP, Brokers
 from kcm_deployment.deployment import Deployment, RegionPlan
 from kcm_deployment.errors import DeploymentError
 from kcm_deployment.files import copy_files, write_private
-from kcm_deployment.layouts import (
-    CLIENT_PORT,
-    CONFIG,
-    CONTEXT,
-    Layout,
-)
+from kcm_deployment.layouts import CLIENT_PORT, CONFIG, CONTEXT, Layout
 from kcm_deployment.members import Member, Person
 from kcm_deployment.originals import check_originals
 from kcm_deployment.server_bundles import ServerBundles
@@ -139,15 +134,11 @@ class Bundles:
         _fill(target, sources, CONFIG, content)
 
     def _write_provision(self, region: RegionPlan) -> None:
-        role, sources = (
-            BrokerRole.PROVISIONER,
-            {"ca.pem": self._ca(region)},
-        )
-        buses = {}
+        role, place = BrokerRole.PROVISIONER, self.layout.provision
+        sources, buses = {"ca.pem": self._ca(region)}, {}
         for account in (Account.REGION, Account.VAULT):
             name = BUSES[account]
             sources[name] = self.brokers.user_file(region.name, role, account, SETUP)
-            place = self.layout.provision
             buses[account] = BusFiles(_urls(region), place / "ca.pem", place / name)
         content = settings_files.provisioning(
             region.name, buses[Account.REGION], buses[Account.VAULT], SETUP, len(region.servers)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +38,6 @@ _MADE_BY_OTHERS: Final = frozenset({"ready_file", "socket"})
 """What exists only while something runs."""
 
 _ACCOUNTS: Final = {"control_bus": Account.CONTROL, "vault_bus": Account.VAULT}
-
-_VAULT: Final = "vault_bus"
 
 
 def read_configuration(path: Path) -> Plan:
@@ -98,8 +97,7 @@ def _add_address(
     account = _ACCOUNTS.get(key, Account.REGION)
     name = f"{key} {region}" if "region" in table else key
     made = Address(name, bus, region, account)
-    streams = streams_of(made, vault_apart=_VAULT in content)
-    addresses.append(Address(name, bus, region, account, streams))
+    addresses.append(replace(made, streams=streams_of(made)))
 
 
 def _beside(table: Mapping[str, Any], directory: Path) -> dict[str, Any]:
