@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.replica.applications import check_granted
 from kcm_schemas import data_subjects
 from kcm_schemas.codec import pack
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data_subjects import DataSubject
+from kcm_trust.envelopes import Untrusted
 
 from tests.simulation.instance import Instance, read
 from tests.simulation.plan import Member
@@ -73,9 +76,10 @@ class SimGateway(Instance):
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
         arrived = self.clock.elapsed()
         asked = data_subjects.read_data(subject)
-        deadline_ms, payload = body
+        app, public, payload, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
+        self._check(app, public, asked)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
         try:
@@ -91,6 +95,7 @@ class SimGateway(Instance):
                 await asyncio.sleep(self.world.random.random() * 0.01)  # a worker uses the key
             now = self.clock.elapsed()
             left = min(self.admission.recheck(permit, now), pooled.until - now)
+            left = min(left, self._check(app, public, asked))
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
         except BaseException:
@@ -100,6 +105,17 @@ class SimGateway(Instance):
         self.world.replied(asked.tenant)
         # Whoever asked counts from the sending, which was no later than the arrival.
         return [int((left + now - arrived) * 1000), done]
+
+    def _check(self, app: str, public: bytes, asked: DataSubject) -> float:
+        """As ``kcm_gateway.data_api`` does, which knows the key by the application's session."""
+        try:
+            entry = self.applications.acting(app)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, error.reason) from None
+        if entry.public_key != public:
+            raise KcmError(Code.FORBIDDEN, "the application has another key now")
+        check_granted(entry, asked, asked.operation)
+        return self.applications.left_s(app)
 
     async def _take(self, permit: Permit) -> Pooled:
         """A key of the pool, as old as its lease allows: ``KeyPool`` keeps a reserve of it."""
