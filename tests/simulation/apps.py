@@ -154,9 +154,9 @@ class Apps:
         said = f"{verb} of {tenant.name} by {caller.app} in {region}, asked at {sent_at:.4f}"
         for hold in self._on(caller.target):
             done, name = hold.complete_at, hold.hold_id.hex()[:8]
-            if done is not None and self._now > self._again(hold, region):
-                if not self._oracle.limits.in_flight(done, sent_at):
-                    self._broken(1, f"{said}, accepted; hold {name} complete {done:.4f}")
+            known = done is not None and self._now > self._again(hold, region)
+            if known and not self._oracle.limits.in_flight(done or 0.0, sent_at):
+                self._broken(1, f"{said}, accepted; hold {name} complete {done:.4f}")
             self._within(self._limit(hold, tenant, region), f"{said}, accepted", hold)
         self._granted(caller, tenant.name, region, verb, f"{said}, accepted")
 

@@ -75,12 +75,9 @@ class Instance:
         self.revocations: Final = self.state.revocations
         self.freshness: Final = self.state.freshness
         self.admission: Final = self.state.admission
+        self.held_apps: Final = HeldKeys(self.revocations, "app")
         self.applications: Final = Applications(
-            self.registry,
-            self.freshness.registry,
-            region,
-            self.clock,
-            HeldKeys(self.revocations, "app"),
+            self.registry, self.freshness.registry, region, self.clock, self.held_apps
         )
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.hold_store: Final[HoldStore] = (

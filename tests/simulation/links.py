@@ -1,14 +1,17 @@
 """What counts in a region by its registry, in true time, as the oracle has it.
 
-Of a tenant that is the link by which it is served, and of an application its whole entry. A record counts from when a Core that accepted it said so, which it does once its lease entry shows
-it. Before that it is only *offered*: anybody may know it, and nobody has to.
+Of a tenant that is the link by which it is served, and of an application its whole entry. A record
+counts from when a Core that accepted it said so, which it does once its lease entry shows it.
+Before that it is only *offered*: anybody may know it, and nobody has to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
+
+from tests.simulation.history import TenantFacts
 
 FIRST: Final = 1
 """The revision that every tenant begins with."""
@@ -34,6 +37,11 @@ class Links:
         self._ever: Final[dict[str, set[str]]] = {}
         for (name, _), known in self._known.items():
             self._ever.setdefault(name, set()).update(known.links)
+
+    @classmethod
+    def of_tenants(cls, tenants: Iterable[TenantFacts]) -> Self:
+        """The link of each tenant in each of its regions."""
+        return cls({(one.name, region): one.link for one in tenants for region in one.regions})
 
     def offered(self, tenant: str, region: str, revision: int, link: str) -> None:
         """A Core is about to accept a record."""

@@ -79,13 +79,7 @@ class Oracle:
         self._verifier: Final = verifier
         self.bounds: Final = bounds
         self.tenants: Final = {tenant.name: tenant for tenant in tenants}
-        self.links: Final = Links(
-            {
-                (one.name, region): one.link
-                for one in self.tenants.values()
-                for region in one.regions
-            }
-        )
+        self.links: Final = Links.of_tenants(self.tenants.values())
         self.damaged: Final[set[str]] = set()
         """Regions whose registry somebody has set back: who starts there may know no tenant."""
         self.holds: Final[dict[bytes, HoldFacts]] = {}
@@ -183,11 +177,11 @@ class Oracle:
             self.note(f"hold {hold_id.hex()[:8]} complete")
 
     def accepted_record(
-        self, known: Links, name: str, region: str, revision: int, value: str
+        self, known: Links, name: str, region: str, revision: int, now: str
     ) -> None:
         """A Core says that it accepted a record of a tenant or an application, and shows it."""
-        if known.accepted(name, region, revision, value, self._loop.now):
-            self.note(f"{name} has {value[:8]} in {region}, by revision {revision}")
+        if known.accepted(name, region, revision, now, self._loop.now):
+            self.note(f"{name} has {now[:8]} in {region}, by revision {revision}")
 
     def doubted(self, region: str, known: Links) -> None:
         """A region's control stream went back: what Cores showed there they have to show again."""

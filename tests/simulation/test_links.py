@@ -1,10 +1,11 @@
 """What the oracle takes for the link of a tenant, from what Cores said that they accepted."""
 
+from tests.simulation.history import TenantFacts
 from tests.simulation.links import ALWAYS, Links
 
 
 def links():
-    return Links({("acme", "eu"): "link-a", ("acme", "us"): "link-a"})
+    return Links.of_tenants([TenantFacts("acme", "link-a", "u", ("eu", "us"), "all", "byok")])
 
 
 def test_a_tenant_is_where_it_began():

@@ -116,7 +116,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "no-peer-leases": _by(leases.no_peer_leases, "cut-off"),
     "no-relay": _by(holds.no_relay, "stale"),
     "no-watch": _by(kills.no_watch, "newcomer"),
-    "own-hold-unread": _by(apps.own_hold_unread, "instance-killed"),
+    "own-hold-unread": _set("own-hold-unread", "instance-killed"),
     "page-of-any-cause": _set("page-of-any-cause", "pages"),
     "paged-is-forgotten": _set("paged-is-forgotten", "pages"),
     "pages-not-stored": _by(pages.expires_before_stored, "pages"),

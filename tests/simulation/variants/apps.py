@@ -20,9 +20,10 @@ class Unheld(HeldKeys):
 
 class ByName(HeldKeys):
     def has(self, name: str, public_key: bytes) -> bool:
-        held: Any = self._revocations
         return any(
-            scope == self._scope and target.startswith(f"{name}.") for scope, target in held._active
+            one.hold.scope == self._scope and one.hold.target.startswith(f"{name}.")
+            for one in self._revocations.holds
+            if not one.lifted
         )
 
 
@@ -41,12 +42,12 @@ class Unleased(Applications):
 
 def app_holds_unread(instance: Instance) -> None:
     """A hold on the key of an application is kept, and its requests are served."""
-    _held(instance, Unheld)
+    _as(instance.held_apps, Unheld)
 
 
 def app_hold_on_the_name(instance: Instance) -> None:
     """A hold on a key of an application takes all of its keys out of service."""
-    _held(instance, ByName)
+    _as(instance.held_apps, ByName)
 
 
 def grants_read_once(instance: Instance) -> None:
@@ -57,17 +58,6 @@ def grants_read_once(instance: Instance) -> None:
 def grants_without_lease(instance: Instance) -> None:
     """An instance that differs from the Cores' registry serves applications by what it knows."""
     _as(instance.applications, Unleased)
-
-
-def own_hold_unread(instance: Instance) -> None:
-    """An instance keeps a hold on its own key, and serves on."""
-    revocations: Any = instance.revocations
-    revocations._own_places = revocations._own_places[:1]
-
-
-def _held(instance: Instance, naive: type[HeldKeys]) -> None:
-    applications: Any = instance.applications
-    _as(applications._held, naive)
 
 
 def _as(part: Any, naive: type[Any]) -> None:

@@ -84,10 +84,18 @@ class TombstoneDropped(Revocations):
         return learned
 
 
+class OwnHoldUnread(Revocations):
+    """An instance keeps a hold on its own key, and serves on."""
+
+    def __init__(self, registry: Registry, region: str, own_key: str = "") -> None:
+        super().__init__(registry, region)
+
+
 REVOCATIONS: dict[str, type[Revocations]] = {
     "active-instead-of-generation": ActiveInsteadOfGeneration,
     "epoch-merge": EpochMerge,
     "lift-all": LiftAll,
+    "own-hold-unread": OwnHoldUnread,
     "page-of-any-cause": PageOfAnyCause,
     "paged-is-forgotten": PagedIsForgotten,
     "serves-on": ServesOn,
