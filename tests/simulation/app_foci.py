@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from tests.simulation.aim import Aim
 from tests.simulation.network import Weather
-from tests.simulation.plan import Regrant, Scope
+from tests.simulation.plan import Regrant, Scope, instance
 from tests.simulation.stream import Store
 
 
@@ -59,11 +59,39 @@ def _instance(aim: Aim) -> None:
     _calm(aim, "instance")
 
 
+def _thief(aim: Aim) -> None:
+    """A thief in a Gateway asks Cores for keys; a grant ends."""
+    _narrowed(aim)
+    _steal(aim, f"gw-{aim.region}-{int(aim.pick * 2)}")
+
+
+def _thief_app(aim: Aim) -> None:
+    """The same, while an application's key is held."""
+    _killed(aim)
+    _steal(aim, f"gw-{aim.region}-{int(aim.pick * 2)}")
+
+
+def _thief_instance(aim: Aim) -> None:
+    """The same, while the Gateway's key is held."""
+    while (name := instance(aim.plan.members, aim.region, aim.kill.pick))[:2] != "gw":
+        aim.kill = replace(aim.kill, pick=aim.source.random())
+    aim.plan.kills[:] = [aim.kill]
+    _instance(aim)
+    _steal(aim, name)
+
+
+def _steal(aim: Aim, name: str) -> None:
+    aim.plan.asks, aim.plan.thief = True, name
+
+
 APP_FOCI: Final[dict[str, Callable[[Aim], None]]] = {
     "app-killed": _killed,
     "app-late": _late,
     "app-narrowed": _narrowed,
     "app-rotated": _rotated,
     "instance-killed": _instance,
+    "thief": _thief,
+    "thief-app": _thief_app,
+    "thief-instance": _thief_instance,
 }
 """By name."""

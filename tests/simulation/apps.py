@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kcm_killswitch.model.registry_objects import object_digest
 from kcm_schemas.app import App, AppGrant, Verb
-from kcm_schemas.codes import Code
+from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import KEY_SCOPES
 from kcm_schemas.names import key_target
 from kcm_trust.identity import Identity
@@ -156,26 +156,37 @@ class Apps:
             done, name = hold.complete_at, hold.hold_id.hex()[:8]
             known = done is not None and self._now > self._again(hold, region)
             if known and not self._oracle.limits.in_flight(done or 0.0, sent_at):
-                self._broken(1, f"{said}, accepted; hold {name} complete {done:.4f}")
+                self.broken(1, f"{said}, accepted; hold {name} complete {done:.4f}")
             self._within(self._limit(hold, tenant, region), f"{said}, accepted", hold)
         self._granted(caller, tenant.name, region, verb, f"{said}, accepted")
 
     def refused(self, caller: Caller, tenant: str, region: str, code: Code, verb: str) -> bool:
-        """Whether a refusal is about the application, and may be: else invariant 7 is broken."""
+        """Whether a refusal is about the application, and may be: else invariant 7 is broken.
+
+        Who has no lease refuses by what it knew: ``would`` judges who has one.
+        """
         if code is not Code.FORBIDDEN:
             return False
-        holds = (one for one in self._oracle.holds.values() if one.scope == "app")
-        entries = [one for one in self._made.values() if one.app == caller.app]
-        if self._now > self._oracle.limits.entry_limit(self.entries, caller.app, region):
-            entries = [self._made[one] for one in self.entries.may_be(caller.app, region)]
+        entries = (one for one in self._made.values() if one.app == caller.app)
         self._oracle.coverage.saw("an application that is refused")
         return (
             region in self._oracle.damaged  # who starts there may know no application
-            or any(one.target == caller.target for one in holds)
+            or any(one.target == caller.target for one in self._oracle.holds.values())
             or any(not _covers(one, caller, verb, tenant) for one in entries)
         )
 
-    # What instances would do.
+    # What instances do, or would do.
+
+    def opened(self, caller: Caller, gateway: str, tenant: str, region: str, said: str) -> None:
+        """A Core opens a key for an application and a Gateway's key: invariants 1, 2 and 8."""
+        for target in (caller.target, gateway):
+            for hold in self._on(target):
+                done = hold.complete_at
+                if done is not None and self._now > self._again(hold, region):
+                    name = hold.hold_id.hex()[:8]
+                    self.broken(1, f"{said}; hold {name} on {target} complete {done:.4f}")
+                self._within(self._limit(hold, self._of(tenant), region), said, hold)
+        self._granted(caller, tenant, region, "decrypt", f"{said} and {caller.app}")
 
     def would(self, one: Instance, tenant: TenantFacts) -> None:
         """An instance would serve a tenant, were it asked at this moment: invariants 2 and 8."""
@@ -189,13 +200,27 @@ class Apps:
             self._within(limit, f"{name} serves {tenant.name}", hold)
         for app in APPS:
             for verb in VERBS:
-                public = one.allows(app, tenant.name, verb)
+                try:
+                    public = one.allows(app, tenant.name, verb)
+                except KcmError:
+                    continue
                 if public is None:
+                    self._may_refuse(one, app, tenant.name, verb)
                     continue
                 caller, said = Caller(app, public), f"{name} lets {app} {verb} for {tenant.name}"
                 for hold in self._on(caller.target):
                     self._within(self._limit(hold, tenant, region), said, hold)
                 self._granted(caller, tenant.name, region, verb, said)
+
+    def _may_refuse(self, one: Instance, app: str, tenant: str, verb: str) -> None:
+        """What counts refuses the application, or is so new that not everybody has to know it."""
+        caller, region = self.caller(app), one.who.region
+        counts = [self._made[name] for name in self.entries.of(app, region)]
+        known = self._now > self._oracle.limits.entry_limit(self.entries, app, region) + SLACK_S
+        held = any(hold.target == caller.target for hold in self._oracle.holds.values())
+        granted = counts and all(_covers(entry, caller, verb, tenant) for entry in counts)
+        if known and granted and not held and region not in self._oracle.damaged:
+            self.broken(7, f"{one.who.name} does not let {app} {verb} for {tenant}")
 
     def serving(self, hold: HoldFacts, running: Iterable[tuple[str, Instance]]) -> Iterator[str]:
         """Who would give something to the key that a hold is on, or with it."""
@@ -208,11 +233,22 @@ class Apps:
                     continue
                 if hold.scope == "instance" and one.me.key_target == hold.target:
                     yield f"{name} serves {tenant.name}"
-                allowed = {one.allows(app, tenant.name, verb) for verb in VERBS if app in APPS}
-                if any(key and key_target(app, key) == hold.target for key in allowed):
+                if app in APPS and any(
+                    self._would(one, app, tenant.name, verb) == hold.target for verb in VERBS
+                ):
                     yield f"{name} serves {app} for {tenant.name}"
 
+    def _would(self, one: Instance, app: str, tenant: str, verb: str) -> str:
+        try:
+            public = one.allows(app, tenant, verb)
+        except KcmError:
+            return ""
+        return key_target(app, public) if public else ""
+
     # How it is judged.
+
+    def _of(self, tenant: str) -> TenantFacts:
+        return self._oracle.tenants[tenant]
 
     @property
     def _now(self) -> float:
@@ -243,7 +279,7 @@ class Apps:
 
     def _within(self, limit: float, said: str, hold: HoldFacts) -> None:
         if self._now > limit + SLACK_S:
-            self._broken(2, f"{said}; the bound of hold {hold.hold_id.hex()[:8]} was {limit:.4f}")
+            self.broken(2, f"{said}; the bound of hold {hold.hold_id.hex()[:8]} was {limit:.4f}")
 
     def _granted(self, caller: Caller, tenant: str, region: str, verb: str, said: str) -> None:
         """What counts covers it, or is so new that not everybody has to know it."""
@@ -252,7 +288,7 @@ class Apps:
         if self._now > limit + SLACK_S and not all(
             _covers(one, caller, verb, tenant) for one in counts
         ):
-            self._broken(8, f"{said}, which no entry grants since {limit:.4f}")
+            self.broken(8, f"{said}, which no entry grants since {limit:.4f}")
 
     def _full(self, app: str, region: str) -> bool:
         counts = [self._made[one] for one in self.entries.of(app, region)]
@@ -263,7 +299,8 @@ class Apps:
             for tenant in self._tenants
         )
 
-    def _broken(self, invariant: int, text: str) -> None:
+    def broken(self, invariant: int, text: str) -> None:
+        """An invariant is broken."""
         self._oracle.never_healed(invariant, text)
 
 

@@ -14,6 +14,8 @@ from kcm_killswitch.model.registry_objects import key_of, replaces
 from kcm_schemas import data_subjects, subjects
 from kcm_schemas.admin.kill_status import HoldStatus
 from kcm_schemas.app import App
+from kcm_schemas.asks import Asked
+from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 
@@ -21,6 +23,7 @@ from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_of, floors_of
+from tests.simulation.sessions import CoreDoor
 from tests.simulation.variants import RESULT_STORES, broken
 from tests.simulation.vault import ANY_CORE, SERVICE, SimVault, unwrap_key, wrap_key
 
@@ -47,6 +50,7 @@ class SimCore(Instance):
         self.registry_parts: Final = (
             registry_parts(ports, self.switch, self._until_shown) if self.feed else None
         )
+        self.door: Final = CoreDoor(self) if world.plan.asks else None
         broken(world.plan.variant, self)
 
     @property
@@ -114,7 +118,12 @@ class SimCore(Instance):
         if self.world.plan.page_s:
             self.compaction.start()
         region = self.who.region
-        await self.serve(data_subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
+        if self.door is None:
+            await self.serve(data_subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
+        else:
+            name = self.who.name
+            await self.serve(data_subjects.core_all(region, name), name, self._keys)
+            await self.serve(data_subjects.core_sessions(region, name), name, self.door.begin)
         await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
         self.ready = True
 
@@ -132,10 +141,12 @@ class SimCore(Instance):
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
         asked = data_subjects.read_core(subject)
-        caller, incarnation, deadline_ms, keys = body
+        caller, session, counter, deadline_ms, keys, by = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if not self.switch.registered.knows(caller, incarnation):
+        if self.door is not None:
+            gateway = self.door.enter(caller, session, counter)
+        elif not self.switch.registered.knows(caller, session):
             raise KcmError(Code.UNAVAILABLE)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
@@ -145,6 +156,8 @@ class SimCore(Instance):
             if self.vault.ring(asked.tenant) is None:
                 raise KcmError(Code.TENANT_UNAVAILABLE)
             work = wrap_key if asked.operation == "wrap" else unwrap_key
+            if self.door is not None and asked.operation == "unwrap":
+                self.door.judge(gateway, asked, keys, [decode(Asked, one) for one in by])
             done = [work(self.who.region, asked.tenant, key) for key in keys]
             self.admission.recheck(permit, self.clock.elapsed())
         except BaseException:

@@ -65,6 +65,7 @@ RACES: Final = (
     "a hold on a key of an instance",
     "an application that is refused",
     "an application's entry that changes",
+    "a thief in a Gateway",
     "a result that is told once more",
     "a bucket of results that is emptied",
     "a result that is concluded anew",

@@ -62,6 +62,10 @@ CHANGING: Final = 0.2
 """Part of the seeds without a focus whose registry can change."""
 
 
+ASKING: Final = 0.2
+"""Part of the seeds without a focus in which applications ask Cores for keys."""
+
+
 HELD_KEYS: Final = 0.4
 """Part of the seeds without a focus in which keys of applications and instances are held."""
 
@@ -142,6 +146,9 @@ def _registry(plan: Plan, source: random.Random) -> None:
 
 def _applications(plan: Plan, source: random.Random) -> None:
     """In some of the seeds that aim at nothing else keys are held, and entries are changed."""
+    plan.asks = source.random() < ASKING
+    if plan.asks and source.random() < 0.5:
+        plan.thief = source.choice([one.name for one in plan.members if one.role == "gateway"])
     if source.random() >= HELD_KEYS:
         return
     scopes: tuple[Scope, ...] = ("app", "app", "app", "instance")

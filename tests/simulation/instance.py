@@ -17,7 +17,7 @@ from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
-from kcm_killswitch.replica.applications import Applications, check_granted
+from kcm_killswitch.replica.applications import Applications
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -26,7 +26,6 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.data_subjects import DataSubject
 from kcm_trust.envelopes import Untrusted
 
 from tests.simulation.clocks import SimClock, SimRandomness
@@ -155,14 +154,16 @@ class Instance:
         return self.ready
 
     def allows(self, app: str, tenant: str, verb: str) -> bytes | None:
-        """The key with which an application may do something here at this moment, if it may."""
+        """The key with which an application may do something here at this moment, if it may.
+
+        Raises ``unavailable`` while that cannot be decided here.
+        """
         try:
             entry = self.applications.acting(app)
-            check_granted(entry, DataSubject(verb, tenant, SERVICE), verb)
-            self.applications.left_s(app)
-        except (KcmError, Untrusted):
+        except Untrusted:
             return None
-        return entry.public_key
+        allowed = entry.covers(verb, tenant, SERVICE) and self.applications.left_s(app) > 0
+        return entry.public_key if allowed else None
 
     def has_keys(self, tenant: str) -> bool:
         """Whether it could serve a tenant without anybody else."""

@@ -19,6 +19,8 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 8. No instance would serve a tenant by a record later than the bound after another one counts: a
    higher one, or of a fork the other one.
 9. Once a result is concluded, its words never change (``tests/simulation/words.py``).
+10. A Core opens only keys for which an application asks it, and executes no request twice
+   (``tests/simulation/asks.py``). ``tests/simulation/apps.py`` judges 1, 2, 7 and 8 for keys.
 
 Whom a hold on a link reaches in a region is told by the highest record of the tenant that a Core of
 the region accepted.

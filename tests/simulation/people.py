@@ -24,13 +24,23 @@ from kcm_schemas.registry import Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.statements import hold as signed_hold
 
-from tests.simulation.apps import VERBS
+from tests.simulation.apps import VERBS, Caller, app_identity
 from tests.simulation.clocks import SimClock
 from tests.simulation.history import TenantFacts
 from tests.simulation.instance import read
 from tests.simulation.links import Links
-from tests.simulation.plan import APPS, OTHER, Kill, Regrant, Relink, application, target
+from tests.simulation.plan import (
+    APPS,
+    OTHER,
+    Kill,
+    Regrant,
+    Relink,
+    application,
+    instance,
+    target,
+)
 from tests.simulation.registry import signed
+from tests.simulation.sessions import Asker
 from tests.simulation.trust import identity
 from tests.simulation.vault import KEY_SIZE, SERVICE
 
@@ -89,6 +99,7 @@ class Client(Person):
             world.network.connect(self.node, region, "region", side=side) for side in (0, 1)
         ]
         self._source: Final = random.Random(f"applications in {region} of {world.plan.seed}")
+        self._askers: Final[dict[Caller, Asker]] = {}
         self.records: Final[list[Record]] = []
         self.served = 0
         self.refusals: dict[str, str] = {}
@@ -118,10 +129,16 @@ class Client(Person):
     async def decrypt(self, record: Record) -> bool:
         """Decrypt one record; whether that was served."""
         tenant = self.world.oracle.tenants[record.tenant]
-        done = await self._serve(tenant, "decrypt", record.record)
+        done = await self._serve(tenant, "decrypt", [*record.record, []])
         if done is not None and done != [record.plaintext]:
             self.world.oracle.never_healed(4, f"a record of {record.tenant} opens to another text")
         return done is not None
+
+    def _asker(self, caller: Caller) -> Asker:
+        if caller not in self._askers:
+            number = self.world.apps.numbers[caller.app]
+            self._askers[caller] = Asker(self, caller, app_identity(caller.app, number).sign_raw)
+        return self._askers[caller]
 
     async def _once(self, tenant: TenantFacts) -> None:
         known = [record for record in self.records if record.tenant == tenant.name]
@@ -135,13 +152,19 @@ class Client(Person):
         world, began, sent = self.world, self.world.loop.now, self.clock.elapsed()
         caller = world.apps.caller(app or self._source.choice(APPS))
         subject = data_subjects.gateway(self.region, operation, tenant.name, SERVICE)
+        asker = None
         deadline_ms = self.clock.unix_ms() + int(ANSWER_S * 1000)
         try:
+            if world.plan.asks and operation == "decrypt":
+                asker = self._asker(caller)
+                subject, payload[2] = await asker.ask(tenant.name, payload[0])
             body = pack([caller.app, caller.public, payload, deadline_ms])
             bus = self._sides[world.random.random() < 0.4]
             lease_ms, done = read(await bus.request(subject, body, self._waits_s))
         except KcmError as error:
             self.refusals[tenant.name] = error.code.value
+            if asker is not None and error.code is Code.UNKNOWN_ASK:
+                asker.doubt()
             if not world.apps.refused(caller, tenant.name, self.region, error.code, operation):
                 world.oracle.refused(tenant.name, self.region, error.code)
             return None
@@ -194,8 +217,7 @@ class Operator(Person):
                 return self.world.apps.caller(application(kill.pick)).target
             case "instance":
                 self.world.coverage.saw("a hold on a key of an instance")
-                here = [one.name for one in self.world.plan.members if one.region == home]
-                name = sorted(here)[int(kill.pick * 7919) % len(here)]
+                name = instance(self.world.plan.members, home, kill.pick)
                 return key_target(name, identity(name).public)
 
     async def lift(self, held: bytes, home: str) -> None:

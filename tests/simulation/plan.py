@@ -124,6 +124,10 @@ class Plan:
     """Seconds after a lift at which the hold is put into a page; 0: never."""
     asks_s: float = 0.0
     """Seconds between two moments at which Cores are asked of finished kills; 0: nobody asks."""
+    asks: bool = False
+    """Whether applications ask Cores for keys, and Gateways have sessions with Cores."""
+    thief: str = ""
+    """A Gateway in whose memory a thief is; empty: none is."""
     registry: bool = False
     """Whether the registry can change: else every instance has it from its start."""
     relinks: list[Relink] = field(default_factory=list)
@@ -165,6 +169,12 @@ class Plan:
 def target(tenants: list[TenantFacts], kill: Kill) -> TenantFacts:
     """The tenant that a kill is about, or one of those on the link that it is about."""
     return tenants[int(kill.pick * len(tenants))]
+
+
+def instance(members: list[Member], region: str, pick: float) -> str:
+    """The instance of a region that somebody is about."""
+    here = sorted(one.name for one in members if one.region == region)
+    return here[int(pick * 7919) % len(here)]
 
 
 def application(pick: float) -> str:

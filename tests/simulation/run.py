@@ -28,6 +28,7 @@ from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
 from tests.simulation.plan import APPS, OPERATORS, Plan, Regrant, Relink
+from tests.simulation.thief import Thief
 from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
@@ -93,6 +94,9 @@ class Run:
             for change in (*plan.relinks, *plan.regrants)
         ]
         workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
+        if plan.thief:
+            thief = Thief(world, plan.thief)
+            loop.spawn(thief.node, thief.work())
         kills = [
             loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills
         ]

@@ -15,6 +15,7 @@ from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Role, Roster
 
 from tests.simulation.apps import Apps
+from tests.simulation.asks import Asks
 from tests.simulation.core import SimCore
 from tests.simulation.coverage import Coverage
 from tests.simulation.disk import SimDisk
@@ -65,6 +66,7 @@ class World:
             apart=plan.registry,
         )  # fmt: skip
         self.apps: Final = Apps(self.loop, self.oracle, plan.tenants, plan.regions)
+        self.asks: Final = Asks(self.apps)
         records = [*_records(plan), *self.apps.first]
         self.records: Final = [] if plan.registry else records
         self.buckets: Final = {
