@@ -69,7 +69,7 @@ class SimGateway(Instance):
             await self.serve(subject, f"gateway-{region}", self._data)
         if self.cores is not None:
             at = data_subjects.gateway_all_at(region, self.who.name)
-            await self.serve(at, self.who.name, self._data)
+            await self.serve(at, self.who.name, self._data_at)
         self.ready = True
 
     def drop(self, tenant: str) -> int:
@@ -81,9 +81,13 @@ class SimGateway(Instance):
         return bool(self._pools.get(tenant))
 
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
+        return await self._handle(data_subjects.read_data(subject), body)
+
+    async def _data_at(self, subject: str, body: list[Any]) -> list[Any]:
+        return await self._handle(data_subjects.read_gateway_at(subject), body)
+
+    async def _handle(self, asked: DataSubject, body: list[Any]) -> list[Any]:
         arrived = self.clock.elapsed()
-        alone = self.who.name in subject
-        asked = (data_subjects.read_gateway_at if alone else data_subjects.read_data)(subject)
         app, public, payload, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
@@ -95,7 +99,7 @@ class SimGateway(Instance):
                 pooled = await self._take(permit)
                 done = [pooled.wrapped, xor(payload, pooled.key)]
             else:
-                wrapped, sealed, asks = payload
+                wrapped, sealed, *asks = payload
                 part = AppAsks(app, [decode(Ask, one) for one in asks]).part(0)
                 until, (key,) = await self._ask("unwrap", asked.tenant, [wrapped], part)
                 pooled = Pooled(key, wrapped, until, until)

@@ -129,7 +129,7 @@ class Client(Person):
     async def decrypt(self, record: Record) -> bool:
         """Decrypt one record; whether that was served."""
         tenant = self.world.oracle.tenants[record.tenant]
-        done = await self._serve(tenant, "decrypt", [*record.record, []])
+        done = await self._serve(tenant, "decrypt", record.record)
         if done is not None and done != [record.plaintext]:
             self.world.oracle.never_healed(4, f"a record of {record.tenant} opens to another text")
         return done is not None
@@ -157,7 +157,8 @@ class Client(Person):
         try:
             if world.plan.asks and operation == "decrypt":
                 asker = self._asker(caller)
-                subject, payload[2] = await asker.ask(tenant.name, payload[0])
+                subject, asks = await asker.ask(tenant.name, payload[0])
+                payload = [*payload, *asks]
             body = pack([caller.app, caller.public, payload, deadline_ms])
             bus = self._sides[world.random.random() < 0.4]
             lease_ms, done = read(await bus.request(subject, body, self._waits_s))
