@@ -25,7 +25,7 @@ from kcm_core.keys.store import KeyStore
 from kcm_core.keys.vault import SealKey, Vault
 from kcm_deployment.members import Member
 from kcm_deployment.trust_files import Trust
-from kcm_devsystem.identities import SYSTEM, make_trust
+from kcm_devsystem.identities import APP, SYSTEM, make_trust
 from kcm_gateway.assembly import Ports as GatewayPorts
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
@@ -46,12 +46,13 @@ from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.roster.store import Rosters
 from kcm_schemas import data_subjects
+from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.control import Lease
 from kcm_schemas.data import Failure
 from kcm_schemas.registry import Link, RootKeys, Service, ServiceKeys, Tenant
-from kcm_schemas.roster import Region, Role, Roster
+from kcm_schemas.roster import Region, Role
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.session_opener import Ask
 from kcm_trust.verify import Verifier, verify_roster
@@ -139,10 +140,11 @@ class _Making:
 
     def __init__(self, directory: Path) -> None:
         clock, randomness = SystemClock(), SystemKeyRandomness()
-        core, gateway = Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)
+        core = Member(Role.CORE, REGION, 1)
+        gateway = Member(Role.GATEWAY, REGION, 1, APP)
         public = make_trust(directory, [core, gateway], [REGION], time.time_ns() // 1_000_000)
         trust = Trust(directory)
-        verifier = embedded(verify_roster(trust.roster.read_bytes(), public, 0))
+        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
         region = verifier.roster.regions[0]
         me = member_of(trust, verifier, core, randomness)
         self.audit = AuditEmitter(no_broker(directory), me, clock, deliver=deliver)
@@ -168,6 +170,7 @@ class _Making:
             tenant=TENANT, revision=1, link=TENANT, regions=[REGION], region_quorum="local"
         )
         services = [Service(tenant=TENANT, service=name, revision=1) for name in (SERVICE, BATCHES)]
+        self.registry.put(embedding())
         self.registry.put(link)
         self.registry.put(tenant)
         await self.creator.root(tenant, link)
@@ -267,12 +270,21 @@ def knowing_state(region: str, now: float) -> ReplicaState:
     return state
 
 
-def embedded(roster: Roster) -> Verifier:
-    """The verifier of a roster whose Gateways serve only their own process."""
-    instances = [
-        one.model_copy(update={"embedded": one.role is Role.GATEWAY}) for one in roster.instances
-    ]
-    return Verifier(roster.model_copy(update={"instances": instances}))
+def embedding() -> App:
+    """The application of the rigs' Gateways."""
+    grant = AppGrant(tenant="*", service="*", verbs=["decrypt", "encrypt"])
+    return App(
+        app=APP,
+        revision=1,
+        previous=bytes(32),
+        public_key=bytes(31) + b"\2",
+        grants=[grant],
+        regions=[REGION],
+        not_before_ms=0,
+        not_after_ms=1 << 50,
+        plain=False,
+        revoked=False,
+    )
 
 
 def member_of(

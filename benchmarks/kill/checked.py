@@ -20,7 +20,7 @@ from kcm_core.keys.vault import SealKey, Vault
 from kcm_core.root_keys.monitor import Ask
 from kcm_deployment.members import Member
 from kcm_deployment.trust_files import Trust
-from kcm_devsystem.identities import make_trust
+from kcm_devsystem.identities import APP, make_trust
 from kcm_gateway.assembly import assemble
 from kcm_gateway.config import EngineSettings
 from kcm_gateway.core_client import CoreClient, Unwrapping, caller_of
@@ -55,7 +55,7 @@ from benchmarks.kill.living import REGIONS
 from benchmarks.measure import BASELINE, Case, Turn, cpu_async
 from benchmarks.rig import (
     deliver,
-    embedded,
+    embedding,
     gateway_ports,
     key_ports,
     member_of,
@@ -176,7 +176,7 @@ class Pair:
             tenant=TENANT, revision=1, link=TENANT, regions=list(REGIONS), region_quorum="all"
         )
         service = Service(tenant=TENANT, service=SERVICE, revision=1)
-        for record in (link, tenant, service):
+        for record in (embedding(), link, tenant, service):
             self._registry.put(record)
         await self._creator.root(tenant, link)
         await self._creator.service(service)
@@ -199,10 +199,10 @@ async def cases(calls: int) -> AsyncIterator[list[Case]]:
     """Everything with and without, as long as this lasts."""
     directory = Path(tempfile.mkdtemp(prefix="kcm-bench-"))
     try:
-        members = [Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1)]
+        members = [Member(Role.CORE, REGION, 1), Member(Role.GATEWAY, REGION, 1, APP)]
         public = make_trust(directory, members, list(REGIONS), 1)
         trust = Trust(directory)
-        verifier = embedded(verify_roster(trust.roster.read_bytes(), public, 0))
+        verifier = Verifier(verify_roster(trust.roster.read_bytes(), public, 0))
         me = member_of(trust, verifier, members[0], SystemKeyRandomness())
         audit = AuditEmitter(no_broker(directory), me, SystemClock(), deliver=deliver)
         await audit.start()

@@ -70,7 +70,6 @@ def configuration(directory, buses):
         region="eu",
         public_key=core.public,
         grants=[],
-        embedded=False,
     )
     roster = Roster(
         system="acme", version=1, issued_ms=1, instances=[member], operators=[], regions=[]
@@ -157,7 +156,8 @@ async def test_a_broker_without_tls_and_rights_fails_with_a_fix_for_each(tmp_pat
         password.chmod(0o644)
         url = f"nats://{rig.HOST}:{server.port}"
         fields = {"url": url, "user": "core", "password_file": str(password)}
-        path = configuration(tmp_path, {"region_bus": fields | {"inbox": "_INBOX.core.core-1"}})
+        fields |= {"inbox": "_INBOX.core.core-1"}
+        path = configuration(tmp_path, {"region_bus": fields, "vault_bus": fields})
         code, findings, out = await desk.doctor("--config", str(path))
     finally:
         server.stop()

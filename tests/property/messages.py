@@ -19,6 +19,7 @@ from kcm_schemas.app import App, AppGrant
 from kcm_schemas.codec import Message, pack
 from kcm_schemas.control import KEY_SCOPES, Hold, Lease, Lifts, PullRequest, Scope
 from kcm_schemas.names import TOKEN
+from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import Signature, Signed
 from pydantic.fields import FieldInfo
 
@@ -87,12 +88,19 @@ _KEYS: Final = st.binary(min_size=31, max_size=31).map(lambda some: some + b"\x3
 _APPS: Final = st.builds(_app, _PLACES, st.sets(_NAMES, min_size=1, max_size=3), _KEYS)
 
 
+def _instance(role: Role, application: str) -> dict[str, Any]:
+    return {"role": role, "application": application if role is Role.GATEWAY else None}
+
+
+_ROLES: Final = st.builds(_instance, st.sampled_from(Role), _NAMES)
+
 _TOGETHER: Final[dict[type[Message], tuple[set[str], SearchStrategy[dict[str, Any]]]]] = {
     PullRequest: ({"parts", "pages"}, st.sampled_from(_PARTS)),
     Lease: ({"registry"}, st.sampled_from(_SHARDS)),
     Lifts: ({"prefix", "ids"}, st.builds(_page, st.integers(0, 255), _RESTS)),
     App: ({"grants", "regions", "public_key"}, _APPS),
     Hold: ({"scope", "target"}, _TARGETS),
+    Instance: ({"role", "application"}, _ROLES),
 }
 """Fields that depend on one another."""
 

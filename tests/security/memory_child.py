@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -179,7 +179,7 @@ PATTERNS: dict[str, Callable[[Tell], None]] = {
 }
 
 
-def main() -> None:
+def main(patterns: Mapping[str, Callable[[Tell], None]]) -> None:
     """Do what the arguments name, then wait."""
     fd = int(sys.argv[2])
     refuse_memfd_secret()
@@ -187,7 +187,7 @@ def main() -> None:
     def tell(view: memoryview) -> None:
         assert os.writev(fd, [view]) == len(view)
 
-    PATTERNS[sys.argv[1]](tell)
+    patterns[sys.argv[1]](tell)
     os.close(fd)
     gc.collect()
     os.write(1, b"ready\n")
@@ -195,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(PATTERNS)

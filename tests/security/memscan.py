@@ -1,4 +1,4 @@
-"""``python -m tests.security.memscan``: no process has a key of a killed tenant in its memory.
+"""``python -m tests.security.memscan``: no process has a key that it must not have in its memory.
 
 A real system serves two tenants. Their true keys are computed from what is stored, and searched in
 the memory of every process: before the kill of one tenant, after it, and in a child of the unsealer
@@ -8,7 +8,7 @@ the killed tenant, and the keys of the other one are found: so the search is kno
 That system has no secret pages (``tests.security.old_kernel``): otherwise the search would not see
 the keys in arenas, neither those that must be there nor those that a purge left. Before it, where
 the kernel has secret pages, a system with them is searched while it serves: no key is found in any
-process.
+process, except the private session keys of instances, in their owners (``memscan_sessions``).
 
 It reads the memory of other processes: run it as root.
 """
@@ -18,23 +18,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from kcm_devsystem import system
 from kcm_keymem.page_source import SYSTEM
 
 from tests.integration.living import EU, Living, decrypt, encrypt, eventually
-from tests.security import scan, true_keys
+from tests.security import memscan_sessions, scan, true_keys
+from tests.security.hpke_keys import NotFound
+from tests.security.looking import Leak, Seen, child_of_unsealer, look, processes, told
 from tests.security.old_kernel import refuse_memfd_secret
-
-CHILD_S: Final = 30.0
-"""Seconds in which a child of the unsealer must appear."""
 
 MAY: Final = {
     "root": {"core"},
@@ -45,9 +40,11 @@ MAY: Final = {
 }
 """By the kind of key: the processes that may have it while its tenant is served."""
 
-
 IN_USE: Final = ("root", "service", "unused")
 """The kinds of key that must be found while a tenant is served."""
+
+Part = Callable[[Living, Callable[[str], object]], Coroutine[Any, Any, None]]
+"""A part of the search: gets a system, and what takes texts of what was found."""
 
 
 @dataclass(slots=True)
@@ -58,19 +55,6 @@ class Tenant:
     keys: dict[str, bytes] = field(default_factory=dict)
     batches: set[bytes] = field(default_factory=set)
     """The batches of pool keys that were searched for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Which keys a process has in its memory, as ``tenant/kind/number``."""
-
-    process: str
-    role: str
-    names: frozenset[str]
-
-
-class Leak(AssertionError):
-    """A key is where it must not be, or a key that must be found is not."""
 
 
 def main() -> int:
@@ -84,15 +68,21 @@ def main() -> int:
         if SYSTEM.lacks:
             print(f"keys in use are not hidden here: {', '.join(SYSTEM.lacks)}")
         else:
-            with Living.started(regions=(EU,), cores=2) as living:
-                asyncio.run(hidden(living, print))
+            _run(hidden, gateways=1)
+            _run(memscan_sessions.hidden, gateways=2)
         refuse_memfd_secret()
-        with Living.started(regions=(EU,), cores=2) as living:
-            asyncio.run(search(living, print))
-    except Leak as error:
+        _run(search, gateways=1)
+        _run(memscan_sessions.search, gateways=2)
+    except (Leak, NotFound) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _run(part: Part, gateways: int) -> None:
+    """Run a part with a system of its own."""
+    with Living.started(regions=(EU,), cores=2, gateways=gateways) as living:
+        asyncio.run(part(living, print))
 
 
 async def hidden(living: Living, tell: Callable[[str], object]) -> None:
@@ -105,7 +95,7 @@ async def hidden(living: Living, tell: Callable[[str], object]) -> None:
     await _use(living, tenant)
     if not any(name.startswith("unused/") for name in tenant.keys):
         raise Leak("the wrapped forms of the pool's keys are not found in the Gateway's memory")
-    tell(_told("in use, with secret pages", seen := look(living, (tenant,))))
+    tell(told("in use, with secret pages", seen := look(living, _finder(living, (tenant,)))))
     for one in seen:
         if one.names:
             raise Leak(f"{one.process} shows {', '.join(sorted(one.names))}")
@@ -116,7 +106,7 @@ async def search(living: Living, tell: Callable[[str], object]) -> None:
     acme, globex = tenants = await _made(living), await _made(living)
     for one in tenants:
         await _use(living, one)
-    tell(_told("before the kill", before := look(living, tenants)))
+    tell(told("before the kill", before := look(living, _finder(living, tenants))))
     only_where_it_may_be(before)
     # Cores that have just started complete a kill late, and a pool's keys end after some seconds:
     # the kill has to come before their end, and to be complete before it.
@@ -125,40 +115,17 @@ async def search(living: Living, tell: Callable[[str], object]) -> None:
         found_somewhere(before, one, IN_USE)
         await _use(living, one)
     await living.kill(acme.name)
-    tell(_told(f"after the kill of {acme.name}", after := look(living, tenants)))
+    tell(told(f"after the kill of {acme.name}", after := look(living, _finder(living, tenants))))
     nowhere(after, acme)
     only_where_it_may_be(after)
     found_somewhere(after, globex, IN_USE)
-    tell(_told("a child of an unsealer, while it works", child := await _child(living, tenants)))
+    tell(
+        told(
+            "a child of an unsealer, while it works",
+            child := await child_of_unsealer(living, _finder(living, tenants)),
+        )
+    )
     only_where_it_may_be(child)
-
-
-def look(living: Living, tenants: tuple[Tenant, ...]) -> list[Seen]:
-    """Search all processes of the system for all keys."""
-    finder = _finder(living, tenants)
-    seen = []
-    for name, role, pid in processes(living.directory):
-        try:
-            seen.append(Seen(name, role, finder.names(pid)))
-        except (OSError, AssertionError):
-            if role != "unsealer" or Path(f"/proc/{pid}/maps").exists():
-                raise
-            # a child of the unsealer, which has ended since
-    return seen
-
-
-def processes(directory: Path) -> list[tuple[str, str, int]]:
-    """Name, role and pid of every process: brokers, instances, unsealers, the watcher."""
-    found = []
-    for row in system.status(directory):
-        found.append((row["name"], row["role"], row["pid"]))
-        if row["role"] == "core":
-            found += [
-                (f"{row['name']}'s unsealer", "unsealer", pid)
-                for pid in scan.descendants(row["pid"])
-            ]
-    # Gateways first: their keys end by themselves after some seconds.
-    return sorted(found, key=lambda one: one[1] != "gateway")
 
 
 def only_where_it_may_be(seen: list[Seen]) -> None:
@@ -220,54 +187,6 @@ async def _use(living: Living, tenant: Tenant) -> None:
 def _finder(living: Living, tenants: tuple[Tenant, ...]) -> scan.Search:
     keys = {f"{one.name}/{name}": key for one in tenants for name, key in one.keys.items()}
     return scan.Search(keys | {"region/seal/0": true_keys.TrueKeys(living.directory, EU).seal_key})
-
-
-async def _child(living: Living, tenants: tuple[Tenant, ...]) -> list[Seen]:
-    """Stop a child of an unsealer while it uses a root key, and search its memory."""
-    other = await living.tenant(kind="softkey")
-    finder = _finder(living, tenants)
-    unsealers = [pid for _, role, pid in processes(living.directory) if role == "unsealer"]
-    async with living.app() as app:
-        asking = asyncio.create_task(encrypt(app, other, [b"x"]))
-        until = time.monotonic() + CHILD_S
-        try:
-            while time.monotonic() < until:
-                for child in (one for pid in unsealers for one in scan.descendants(pid)):
-                    seen = _stopped(child, finder)
-                    if seen is not None:
-                        return [seen]
-                await asyncio.sleep(0)
-        finally:
-            await asyncio.gather(asking, return_exceptions=True)
-    raise Leak("no child of an unsealer was seen")
-
-
-def _stopped(pid: int, finder: scan.Search) -> Seen | None:
-    try:
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            return Seen(f"child {pid}", "child", finder.names(pid))
-        finally:
-            os.kill(pid, signal.SIGCONT)
-    except (OSError, AssertionError):
-        return None  # it has ended
-
-
-def _told(when: str, seen: list[Seen]) -> str:
-    rows = [when]
-    for one in seen:
-        counts: Mapping[str, int] = _counted(one.names)
-        text = ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items()))
-        rows.append(f"  {one.process:<28} {text or 'none'}")
-    return "\n".join(rows)
-
-
-def _counted(names: frozenset[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        kind = "/".join(name.split("/")[:2])
-        counts[kind] = counts.get(kind, 0) + 1
-    return counts
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,18 @@ CORE_ALLOCATOR = BOUND | {
 
 
 def leaked(
-    pattern: str, allocator: dict[str, str] | None = None, file: Path | None = None
+    pattern: str,
+    allocator: dict[str, str] | None = None,
+    file: Path | None = None,
+    program: str = "memory_child",
+    more: Callable[[list[bytes]], list[bytes]] = lambda _: [],
 ) -> tuple[int, int]:
-    """How many keys of a pattern are found after it, and how many there were."""
+    """How many keys of a pattern are found after it, and how many there were.
+
+    ``more`` returns further ones that follow from them.
+    """
     reader, writer = os.pipe()
-    arguments = [sys.executable, "-m", "tests.security.memory_child", pattern, str(writer)]
+    arguments = [sys.executable, "-m", f"tests.security.{program}", pattern, str(writer)]
     child = subprocess.Popen(
         [*arguments, *([str(file)] if file else [])],
         stdin=subprocess.PIPE,
@@ -49,8 +57,7 @@ def leaked(
             assert child.stdout is not None
             assert child.stdout.readline() == b"ready\n"
             keys = [raw[at : at + 32] for at in range(0, len(raw), 32)]
-            if pattern == "envelope":
-                keys += [decoder.xaes_key(keys[COUNT], nonce) for nonce in NONCES]
+            keys += more(keys)
             if file:
                 keys.append(file.read_bytes())
             return scan.found(child.pid, keys), len(keys)
@@ -58,10 +65,16 @@ def leaked(
             child.kill()
 
 
+def of_messages(keys: list[bytes]) -> list[bytes]:
+    """The keys that XAES derived in ``envelope``, for each nonce."""
+    return [decoder.xaes_key(keys[COUNT], nonce) for nonce in NONCES]
+
+
 @pytest.mark.parametrize("pattern", ["envelope", "caller", "unused", "tagged", "identity"])
 @pytest.mark.parametrize("allocator", [BOUND, CORE_ALLOCATOR], ids=["default", "core"])
 def test_nothing_is_left(pattern: str, allocator: dict[str, str]) -> None:
-    found, keys = leaked(pattern, allocator)
+    more = of_messages if pattern == "envelope" else list[bytes]
+    found, keys = leaked(pattern, allocator, more=more)
     assert keys >= COUNT
     assert found == 0
 

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from tests.security import memscan, scan
-from tests.security.memscan import Leak, Seen, Tenant
+from tests.security.looking import Leak, Seen
+from tests.security.memscan import Tenant
 
 KEY = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
 NAMES = frozenset({"acme/root/0"})

@@ -13,6 +13,9 @@ from kcm_core.registry.keeper import RegistryKeeper
 from kcm_killswitch.model.registry_objects import key_of, replaces
 from kcm_schemas import data_subjects, subjects
 from kcm_schemas.admin.kill_status import HoldStatus
+from kcm_schemas.app import App
+from kcm_schemas.asks import Asked
+from kcm_schemas.codec import decode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Tenant
 
@@ -20,6 +23,7 @@ from tests.simulation.instance import Instance
 from tests.simulation.l1 import SimUnsealer
 from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_of, floors_of
+from tests.simulation.sessions import CoreDoor
 from tests.simulation.variants import RESULT_STORES, broken
 from tests.simulation.vault import ANY_CORE, SERVICE, SimVault, unwrap_key, wrap_key
 
@@ -46,6 +50,7 @@ class SimCore(Instance):
         self.registry_parts: Final = (
             registry_parts(ports, self.switch, self._until_shown) if self.feed else None
         )
+        self.door: Final = CoreDoor(self) if world.plan.asks else None
         broken(world.plan.variant, self)
 
     @property
@@ -113,7 +118,12 @@ class SimCore(Instance):
         if self.world.plan.page_s:
             self.compaction.start()
         region = self.who.region
-        await self.serve(data_subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
+        if self.door is None:
+            await self.serve(data_subjects.core_all(region, ANY_CORE), f"core-{region}", self._keys)
+        else:
+            name = self.who.name
+            await self.serve(data_subjects.core_all(region, name), name, self._keys)
+            await self.serve(data_subjects.core_sessions(region, name), name, self.door.begin)
         await self.serve(subjects.admin_all(region), f"core-{region}", self._admin)
         self.ready = True
 
@@ -131,10 +141,12 @@ class SimCore(Instance):
     async def _keys(self, subject: str, body: list[Any]) -> list[Any]:
         """As ``kcm_core.api.wrap.Wrapping`` does, with its checks and in its order."""
         asked = data_subjects.read_core(subject)
-        caller, incarnation, deadline_ms, keys = body
+        caller, session, counter, deadline_ms, keys, by = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if not self.switch.registered.knows(caller, incarnation):
+        if self.door is not None:
+            gateway = self.door.enter(caller, session, counter)
+        elif not self.switch.registered.knows(caller, session):
             raise KcmError(Code.UNAVAILABLE)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
@@ -144,6 +156,8 @@ class SimCore(Instance):
             if self.vault.ring(asked.tenant) is None:
                 raise KcmError(Code.TENANT_UNAVAILABLE)
             work = wrap_key if asked.operation == "wrap" else unwrap_key
+            if self.door is not None and asked.operation == "unwrap":
+                self.door.judge(gateway, asked, keys, [decode(Asked, one) for one in by])
             done = [work(self.who.region, asked.tenant, key) for key in keys]
             self.admission.recheck(permit, self.clock.elapsed())
         except BaseException:
@@ -157,8 +171,8 @@ class SimCore(Instance):
         what, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
-        if noun == "tenant":
-            return await self._put_tenant(what)
+        if noun in ("app", "tenant"):
+            return await self._put(noun, what)
         began, judged_by = self.world.loop.now, self.me.rosters.version
         placed = verb == "put"
         status = await (self.kills.place(what, deadline_ms) if placed else self.kills.status(what))
@@ -167,33 +181,42 @@ class SimCore(Instance):
             self.world.said_complete(status, self.who.name, began, judged_by)
         return [*_said(status), judged_by]
 
-    async def _put_tenant(self, raw: bytes) -> list[Any]:
+    async def _put(self, noun: str, raw: bytes) -> list[Any]:
         """As ``RegistryRequests`` of a Core does; roots are wrapped by every link already."""
         if self.feed is None or self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
         self.registry_parts.baseline.require()
-        record: Tenant = self.me.verifier.tenant(raw)
-        await self.feed.fetch("tenant", record.tenant)
+        verifier = self.me.verifier
+        record = verifier.app(raw) if noun == "app" else verifier.tenant(raw)
+        await self.feed.fetch(*key_of(record))
         known = self.registry.known(key_of(record))
         if known not in (None, record) and not replaces(known, record):
             raise KcmError(Code.CONFLICT)
+        if isinstance(record, Tenant):
+            self._check_move(record)
+        await self.accept(raw, record)
+        return []
+
+    def _check_move(self, record: Tenant) -> None:
         here = self.registry.tenant(record.tenant)
         if here is not None and here.link != record.link:
             self.revocations.begin(record.tenant)
             if self.revocations.active_on("link", record.link):
                 raise KcmError(Code.TENANT_KILLED)
-        await self.accept(raw, record)
-        return []
 
-    async def accept(self, raw: bytes, record: Tenant) -> None:
-        """Accept a tenant's record that was checked; told to the oracle."""
+    async def accept(self, raw: bytes, record: Tenant | App) -> None:
+        """Accept a record that was checked; told to the oracle."""
         if self.registry_parts is None:
             raise KcmError(Code.MALFORMED)
-        oracle, what = self.world.oracle, (record.tenant, self.who.region, record.revision)
-        oracle.links.offered(*what, record.link)
+        region, world = self.who.region, self.world
+        if isinstance(record, Tenant):
+            name, value, known = record.tenant, record.link, world.oracle.links
+        else:
+            name, value, known = record.app, world.apps.made(record), world.apps.entries
+        known.offered(name, region, record.revision, value)
         await self.registry_parts.keeper.accept(raw, record)
-        oracle.accepted_record(*what, record.link)
-        self.world.accepted(self)
+        world.oracle.accepted_record(known, name, region, record.revision, value)
+        world.accepted(self)
 
 
 def _said(status: HoldStatus) -> list[Any]:

@@ -24,7 +24,9 @@ from tests.simulation.plan import (
     Kill,
     Member,
     Plan,
+    Regrant,
     Relink,
+    Scope,
     target,
 )
 from tests.simulation.stream import Store
@@ -58,6 +60,14 @@ SETBACKS: Final = (
 
 CHANGING: Final = 0.2
 """Part of the seeds without a focus whose registry can change."""
+
+
+ASKING: Final = 0.2
+"""Part of the seeds without a focus in which applications ask Cores for keys."""
+
+
+HELD_KEYS: Final = 0.4
+"""Part of the seeds without a focus in which keys of applications and instances are held."""
 
 
 ROSTERS: Final = ("new-roster", "late-rosters")
@@ -101,6 +111,7 @@ def draw(seed: int, variant: str = "", *, excuse_in_flight: bool = False, focus:
     focus = focus or drawn
     if not focus:
         _registry(plan, random.Random(f"registry of {seed}"))
+        _applications(plan, random.Random(f"applications of {seed}"))
     _focus(plan, focus, source)
     plan.lasts += random.Random(f"length of {seed}").random() / 1000  # a focus may have a fixed one
     if plan.registry:  # else tenants go dark whose record somebody retired has signed
@@ -131,6 +142,31 @@ def _registry(plan: Plan, source: random.Random) -> None:
         for _ in range(source.choice((0, 1, 2, 3)))
     ]
     plan.faults.sort(key=lambda fault: fault.at)
+
+
+def _applications(plan: Plan, source: random.Random) -> None:
+    """In some of the seeds that aim at nothing else keys are held, and entries are changed."""
+    plan.asks = source.random() < ASKING
+    if plan.asks and source.random() < 0.5:
+        plan.thief = source.choice([one.name for one in plan.members if one.role == "gateway"])
+    if source.random() >= HELD_KEYS:
+        return
+    scopes: tuple[Scope, ...] = ("app", "app", "app", "instance")
+    plan.kills += [
+        _kill(source, source.uniform(10, plan.lasts - 5), source.random(), source.choice(scopes))
+        for _ in range(source.choice((1, 1, 2)))
+    ]
+    plan.kills.sort(key=lambda kill: kill.at)
+    if plan.registry:
+        plan.regrants += [
+            Regrant(
+                source.uniform(8, plan.lasts - 5),
+                source.choice(OPERATORS),
+                source.random(),
+                source.choice(("narrow", "narrow", "rotate")),
+            )
+            for _ in range(source.choice((1, 2, 3)))
+        ]
 
 
 def _focus(plan: Plan, focus: str, source: random.Random) -> None:
@@ -279,7 +315,7 @@ def _kills(source: random.Random, lasts: float) -> list[Kill]:
     kills: list[Kill] = []
     for _ in range(source.choice((1, 2, 3))):
         at, pick = source.uniform(10, lasts - 5), source.random()
-        scope = source.choice(("tenant", "tenant", "link"))
+        scope: Scope = source.choice(("tenant", "tenant", "link"))
         kills.append(_kill(source, at, pick, scope))
         if source.random() < 0.4:  # more about the same one, at nearly the same moment
             again = at + source.choice((0.0, 0.01, 1.0, 8.0)) * source.random()
@@ -287,6 +323,6 @@ def _kills(source: random.Random, lasts: float) -> list[Kill]:
     return sorted(kills, key=lambda kill: kill.at)
 
 
-def _kill(source: random.Random, at: float, pick: float, scope: Any) -> Kill:
+def _kill(source: random.Random, at: float, pick: float, scope: Scope) -> Kill:
     lift = source.choice((None, None, 0.5, 3.0, 12.0))
     return Kill(at, source.choice(OPERATORS), scope, pick, source.random(), lift)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from tests.simulation.aim import OFTEN_S, Aim, stage
+from tests.simulation.app_foci import APP_FOCI
 from tests.simulation.moving import MOVING
 from tests.simulation.region_foci import REGION_FOCI
 
@@ -228,5 +229,6 @@ FOCI: Final[dict[str, Callable[[Aim], None]]] = (
     }
     | REGION_FOCI
     | MOVING
+    | APP_FOCI
 )
 """By name."""

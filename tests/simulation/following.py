@@ -106,6 +106,7 @@ class SimFollowing:
         if self._stream.reachable(self.connection):
             self._send(entry)
         else:
+            self._sent += 1  # the next one shows that this one was lost
             self.silence()
 
     def offer_missed(self) -> None:

@@ -15,13 +15,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+from kcm_gateway.keys.asks import AppAsks, AskPart
 from kcm_killswitch.model.admission import Permit
+from kcm_killswitch.replica.applications import check_granted
 from kcm_schemas import data_subjects
-from kcm_schemas.codec import pack
+from kcm_schemas.asks import Ask
+from kcm_schemas.codec import decode, pack
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.data_subjects import DataSubject
+from kcm_trust.envelopes import Untrusted
 
 from tests.simulation.instance import Instance, read
 from tests.simulation.plan import Member
+from tests.simulation.sessions import GatewayCores
 from tests.simulation.variants import broken
 from tests.simulation.vault import ANY_CORE, KEY_SIZE, SERVICE
 
@@ -50,6 +56,7 @@ class SimGateway(Instance):
         super().__init__(world, who)
         self._pools: dict[str, list[Pooled]] = {}
         self._refills: dict[str, asyncio.Task[list[Pooled]]] = {}
+        self.cores: Final = GatewayCores(self) if world.plan.asks else None
         broken(world.plan.variant, self)
 
     async def start(self) -> None:
@@ -60,6 +67,9 @@ class SimGateway(Instance):
         for operation in ("decrypt", "encrypt"):
             subject = data_subjects.gateway_all(region, operation)
             await self.serve(subject, f"gateway-{region}", self._data)
+        if self.cores is not None:
+            at = data_subjects.gateway_all_at(region, self.who.name)
+            await self.serve(at, self.who.name, self._data_at)
         self.ready = True
 
     def drop(self, tenant: str) -> int:
@@ -71,11 +81,17 @@ class SimGateway(Instance):
         return bool(self._pools.get(tenant))
 
     async def _data(self, subject: str, body: list[Any]) -> list[Any]:
+        return await self._handle(data_subjects.read_data(subject), body)
+
+    async def _data_at(self, subject: str, body: list[Any]) -> list[Any]:
+        return await self._handle(data_subjects.read_gateway_at(subject), body)
+
+    async def _handle(self, asked: DataSubject, body: list[Any]) -> list[Any]:
         arrived = self.clock.elapsed()
-        asked = data_subjects.read_data(subject)
-        deadline_ms, payload = body
+        app, public, payload, deadline_ms = body
         if self.clock.unix_ms() >= deadline_ms:
             raise KcmError(Code.DEADLINE_EXCEEDED)
+        self._check(app, public, asked)
         permit = self.admission.admit(asked.tenant, self.clock.elapsed())
         operation = self.began(asked.tenant)
         try:
@@ -83,14 +99,16 @@ class SimGateway(Instance):
                 pooled = await self._take(permit)
                 done = [pooled.wrapped, xor(payload, pooled.key)]
             else:
-                wrapped, sealed = payload
-                until, (key,) = await self._ask("unwrap", asked.tenant, [wrapped])
+                wrapped, sealed, *asks = payload
+                part = AppAsks(app, [decode(Ask, one) for one in asks]).part(0)
+                until, (key,) = await self._ask("unwrap", asked.tenant, [wrapped], part)
                 pooled = Pooled(key, wrapped, until, until)
                 done = [xor(sealed, key)]
             if self.world.random.random() < self.world.plan.worker:
                 await asyncio.sleep(self.world.random.random() * 0.01)  # a worker uses the key
             now = self.clock.elapsed()
             left = min(self.admission.recheck(permit, now), pooled.until - now)
+            left = min(left, self._check(app, public, asked))
             if left <= 0:
                 raise KcmError(Code.DEADLINE_EXCEEDED)
         except BaseException:
@@ -100,6 +118,17 @@ class SimGateway(Instance):
         self.world.replied(asked.tenant)
         # Whoever asked counts from the sending, which was no later than the arrival.
         return [int((left + now - arrived) * 1000), done]
+
+    def _check(self, app: str, public: bytes, asked: DataSubject) -> float:
+        """As ``kcm_gateway.data_api`` does, which knows the key by the application's session."""
+        try:
+            entry = self.applications.acting(app)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, error.reason) from None
+        if entry.public_key != public:
+            raise KcmError(Code.FORBIDDEN, "the application has another key now")
+        check_granted(entry, asked, asked.operation)
+        return self.applications.left_s(app)
 
     async def _take(self, permit: Permit) -> Pooled:
         """A key of the pool, as old as its lease allows: ``KeyPool`` keeps a reserve of it."""
@@ -141,14 +170,18 @@ class SimGateway(Instance):
         self._pools.setdefault(tenant, []).extend(made)
         return made
 
-    async def _ask(self, operation: str, tenant: str, keys: list[bytes]) -> tuple[float, list[Any]]:
+    async def _ask(
+        self, operation: str, tenant: str, keys: list[bytes], part: AskPart | None = None
+    ) -> tuple[float, list[Any]]:
         """Ask a Core, as ``kcm_gateway.core_client``: a lease runs from the sending."""
         sent = self.clock.elapsed()
-        deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
-        body = pack([self.who.name, self.incarnation, deadline_ms, keys])
-        subject = data_subjects.core(self.who.region, ANY_CORE, operation, tenant, SERVICE)
-        answer = await self.region_bus.request(subject, body, CORE_TIMEOUT_S)
-        lease_ms, done = read(answer)
+        if self.cores is not None:
+            lease_ms, done = await self.cores.request(operation, tenant, keys, part, CORE_TIMEOUT_S)
+        else:
+            deadline_ms = self.clock.unix_ms() + int(CORE_TIMEOUT_S * 1000)
+            body = pack([self.who.name, self.incarnation, 0, deadline_ms, keys, []])
+            subject = data_subjects.core(self.who.region, ANY_CORE, operation, tenant, SERVICE)
+            lease_ms, done = read(await self.region_bus.request(subject, body, CORE_TIMEOUT_S))
         until = sent + lease_ms / 1000
         if self.clock.elapsed() >= until:
             raise KcmError(Code.DEADLINE_EXCEEDED)

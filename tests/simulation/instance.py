@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kcm_killswitch.model.admission import Admission
 from kcm_killswitch.model.freshness import Freshness
+from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.replica_state import ReplicaState
 from kcm_killswitch.model.revocations import Revocations
 from kcm_killswitch.model.timing import Timing
+from kcm_killswitch.replica.applications import Applications
 from kcm_killswitch.replica.hold_store import NullHoldStore
 from kcm_killswitch.replica.hold_store_port import HoldStore
 from kcm_killswitch.replica.killswitch import KillSwitch
@@ -24,6 +26,7 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.ports import Delivery
 from kcm_schemas.codec import pack, unpack
 from kcm_schemas.codes import Code, KcmError
+from kcm_trust.envelopes import Untrusted
 
 from tests.simulation.clocks import SimClock, SimRandomness
 from tests.simulation.disk import SimDisk, hold_files
@@ -33,6 +36,7 @@ from tests.simulation.plan import Member
 from tests.simulation.registry import bucket_reader
 from tests.simulation.trust import member
 from tests.simulation.variants import REVOCATIONS
+from tests.simulation.vault import SERVICE
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -65,11 +69,15 @@ class Instance:
         self.host: Final = Host(
             self.me, self.clock, self.randomness, self.emit, world.random.random
         )
-        self.state: Final = replica_state(region, world.plan.timing, variant)
+        self.state: Final = replica_state(region, world.plan.timing, variant, self.me.key_target)
         self.registry: Final = self.state.registry
         self.revocations: Final = self.state.revocations
         self.freshness: Final = self.state.freshness
         self.admission: Final = self.state.admission
+        self.held_apps: Final = HeldKeys(self.revocations, "app")
+        self.applications: Final = Applications(
+            self.registry, self.freshness.registry, region, self.clock, self.held_apps
+        )
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.hold_store: Final[HoldStore] = (
             hold_files(loop, self.node, disk) if who.role == "core" else NullHoldStore()
@@ -145,6 +153,18 @@ class Instance:
             return False
         return self.ready
 
+    def allows(self, app: str, tenant: str, verb: str) -> bytes | None:
+        """The key with which an application may do something here at this moment, if it may.
+
+        Raises ``unavailable`` while that cannot be decided here.
+        """
+        try:
+            entry = self.applications.acting(app)
+        except Untrusted:
+            return None
+        allowed = entry.covers(verb, tenant, SERVICE) and self.applications.left_s(app) > 0
+        return entry.public_key if allowed else None
+
     def has_keys(self, tenant: str) -> bool:
         """Whether it could serve a tenant without anybody else."""
         return True
@@ -186,10 +206,10 @@ class Instance:
             return  # it could not be sent, and nothing is kept
 
 
-def replica_state(region: str, timing: Timing, variant: str) -> ReplicaState:
+def replica_state(region: str, timing: Timing, variant: str, own_key: str) -> ReplicaState:
     """The state of an incarnation that knows nothing yet, as the variant breaks it."""
     registry = Registry()
-    revocations = REVOCATIONS.get(variant, Revocations)(registry, region)
+    revocations = REVOCATIONS.get(variant, Revocations)(registry, region, own_key)
     freshness = Freshness(timing)
     return ReplicaState(
         registry, revocations, freshness, Admission(freshness, revocations, registry, region)

@@ -9,6 +9,7 @@ from kcm_core.providers.state import L1State
 
 from tests.simulation.history import Bounds, HoldFacts, TenantFacts
 from tests.simulation.l1 import Answer
+from tests.simulation.links import Links
 from tests.simulation.loop import SimLoop
 from tests.simulation.reach import Reach
 
@@ -66,8 +67,17 @@ class Limits:
 
     def record_limit(self, tenant: TenantFacts, region: str) -> float:
         """When nobody serves a tenant by another record than those that count any more."""
+        return self.entry_limit(self.links, tenant.name, region)
+
+    def entry_limit(self, entries: Links, name: str, region: str) -> float:
+        """The same for a tenant or an application."""
         lease_s = self.bounds.control_lease_s + self.bounds.patience_s
-        return self.links.since(tenant.name, region) + self.bounds.stretched(lease_s)
+        return entries.since(name, region) + self.bounds.stretched(lease_s)
+
+    def in_flight(self, complete_at: float, sent_at: float) -> bool:
+        """Whether an answer that comes now was asked for before that, and is excused."""
+        late = self._loop.now - complete_at > self.bounds.stretched(self.bounds.answer_s)
+        return self.bounds.excuse_in_flight and sent_at < complete_at and not late
 
     @property
     def lease_s(self) -> float:

@@ -1,14 +1,15 @@
-"""By which link a tenant is served in a region, in true time, as the oracle has it.
+"""What counts in a region by its registry, in true time, as the oracle has it.
 
-A record counts from when a Core that accepted it said so, which it does once its lease entry shows
-it. Before that it is only *offered*: anybody may know it, and nobody has to.
+Of a tenant that is the link by which it is served, and of an application its whole entry. A record
+counts from when a Core that accepted it said so, which it does once its lease entry shows it.
+Before that it is only *offered*: anybody may know it, and nobody has to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from tests.simulation.history import TenantFacts
 
@@ -28,15 +29,19 @@ class _Known:
 
 
 class Links:
-    """The records of every tenant, by region."""
+    """The records of every tenant, or of every application, by region."""
 
-    def __init__(self, tenants: Iterable[TenantFacts]) -> None:
-        self._known: Final = {
-            (one.name, region): _Known({one.link}) for one in tenants for region in one.regions
-        }
+    def __init__(self, first: Mapping[tuple[str, str], str]) -> None:
+        """``first`` has what counts from the start, by name and region."""
+        self._known: Final = {place: _Known({link}) for place, link in first.items()}
         self._ever: Final[dict[str, set[str]]] = {}
         for (name, _), known in self._known.items():
             self._ever.setdefault(name, set()).update(known.links)
+
+    @classmethod
+    def of_tenants(cls, tenants: Iterable[TenantFacts]) -> Self:
+        """The link of each tenant in each of its regions."""
+        return cls({(one.name, region): one.link for one in tenants for region in one.regions})
 
     def offered(self, tenant: str, region: str, revision: int, link: str) -> None:
         """A Core is about to accept a record."""

@@ -19,6 +19,8 @@ accepted, and of what customers' keys answered; and it checks the invariants at 
 8. No instance would serve a tenant by a record later than the bound after another one counts: a
    higher one, or of a fork the other one.
 9. Once a result is concluded, its words never change (``tests/simulation/words.py``).
+10. A Core opens only keys for which an application asks it, and executes no request twice
+   (``tests/simulation/asks.py``). ``tests/simulation/apps.py`` judges 1, 2, 7 and 8 for keys.
 
 Whom a hold on a link reaches in a region is told by the highest record of the tenant that a Core of
 the region accepted.
@@ -79,7 +81,7 @@ class Oracle:
         self._verifier: Final = verifier
         self.bounds: Final = bounds
         self.tenants: Final = {tenant.name: tenant for tenant in tenants}
-        self.links: Final = Links(self.tenants.values())
+        self.links: Final = Links.of_tenants(self.tenants.values())
         self.damaged: Final[set[str]] = set()
         """Regions whose registry somebody has set back: who starts there may know no tenant."""
         self.holds: Final[dict[bytes, HoldFacts]] = {}
@@ -176,14 +178,16 @@ class Oracle:
             facts.asked_at = self._loop.now if asked_at is None else asked_at
             self.note(f"hold {hold_id.hex()[:8]} complete")
 
-    def accepted_record(self, tenant: str, region: str, revision: int, link: str) -> None:
-        """A Core says that it accepted a record of a tenant, and shows it."""
-        if self.links.accepted(tenant, region, revision, link, self._loop.now):
-            self.note(f"{tenant} is on {link} in {region}, by revision {revision}")
+    def accepted_record(
+        self, known: Links, name: str, region: str, revision: int, now: str
+    ) -> None:
+        """A Core says that it accepted a record of a tenant or an application, and shows it."""
+        if known.accepted(name, region, revision, now, self._loop.now):
+            self.note(f"{name} has {now[:8]} in {region}, by revision {revision}")
 
-    def doubted(self, region: str) -> None:
+    def doubted(self, region: str, known: Links) -> None:
         """A region's control stream went back: what Cores showed there they have to show again."""
-        self.links.doubted(region, self._loop.now + self.bounds.stretched(SHOW_AGAIN_S))
+        known.doubted(region, self._loop.now + self.bounds.stretched(SHOW_AGAIN_S))
 
     def said_complete(self, hold_id: bytes, core: str, admission: list[str]) -> None:
         """A Core says that a kill is complete, while these would serve: invariant 1."""
@@ -278,7 +282,7 @@ class Oracle:
             known = hold.complete_at is not None and self.reach.kills(
                 hold, facts, region, hold.asked_at
             )
-            if known and not self._in_flight(hold.complete_at or 0.0, sent_at):
+            if known and not self.limits.in_flight(hold.complete_at or 0.0, sent_at):
                 self._broken(1, f"{said}, accepted; hold {name} complete {hold.complete_at:.4f}")
             limit = self.limits.limit(hold, facts, region)
             if now > limit + SLACK_S:
@@ -340,10 +344,6 @@ class Oracle:
             self.coverage.saw("kill, lift, kill")
             if facts.first_at - max(lifts) < 2:
                 self.coverage.saw("a lift races a kill")
-
-    def _in_flight(self, complete_at: float, sent_at: float) -> bool:
-        late = self._loop.now - complete_at > self.bounds.stretched(self.bounds.answer_s)
-        return self.bounds.excuse_in_flight and sent_at < complete_at and not late
 
     def _broken(self, invariant: int, text: str) -> None:
         self.note(f"VIOLATION {invariant}: {text}")

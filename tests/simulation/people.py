@@ -8,22 +8,39 @@ is durable, and ask until it is complete.
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from kcm_killswitch.model.registry_objects import key_of
 from kcm_schemas import data_subjects, subjects
+from kcm_schemas.app import App
 from kcm_schemas.codec import encode, pack
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.control import Lift
+from kcm_schemas.names import key_target
 from kcm_schemas.registry import Tenant
 from kcm_schemas.signed import Kind
 from kcm_trust.statements import hold as signed_hold
 
+from tests.simulation.apps import VERBS, Caller, app_identity
 from tests.simulation.clocks import SimClock
 from tests.simulation.history import TenantFacts
 from tests.simulation.instance import read
-from tests.simulation.plan import OTHER, Kill, Relink, target
+from tests.simulation.links import Links
+from tests.simulation.plan import (
+    APPS,
+    OTHER,
+    Kill,
+    Regrant,
+    Relink,
+    application,
+    instance,
+    target,
+)
 from tests.simulation.registry import signed
+from tests.simulation.sessions import Asker
 from tests.simulation.trust import identity
 from tests.simulation.vault import KEY_SIZE, SERVICE
 
@@ -73,7 +90,7 @@ class Person:
 
 
 class Client(Person):
-    """An application in one region, for every tenant."""
+    """The processes of all applications in one region, for every tenant."""
 
     def __init__(self, world: World, region: str) -> None:
         super().__init__(world, f"client-{region}")
@@ -81,6 +98,8 @@ class Client(Person):
         self._sides: Final = [
             world.network.connect(self.node, region, "region", side=side) for side in (0, 1)
         ]
+        self._source: Final = random.Random(f"applications in {region} of {world.plan.seed}")
+        self._askers: Final[dict[Caller, Asker]] = {}
         self.records: Final[list[Record]] = []
         self.served = 0
         self.refusals: dict[str, str] = {}
@@ -99,10 +118,10 @@ class Client(Person):
     def _waits_s(self) -> float:
         return ANSWER_S if self.world.plan.variant != "accept-late" else 10 * ANSWER_S
 
-    async def encrypt(self, tenant: TenantFacts) -> bool:
+    async def encrypt(self, tenant: TenantFacts, app: str = "") -> bool:
         """Encrypt one record and keep it; whether that was served."""
         plaintext = self.world.random.randbytes(KEY_SIZE)
-        done = await self._serve(tenant, "encrypt", plaintext)
+        done = await self._serve(tenant, "encrypt", plaintext, app)
         if done is not None:
             self.records.append(Record(tenant.name, self.region, done, plaintext))
         return done is not None
@@ -115,6 +134,12 @@ class Client(Person):
             self.world.oracle.never_healed(4, f"a record of {record.tenant} opens to another text")
         return done is not None
 
+    def _asker(self, caller: Caller) -> Asker:
+        if caller not in self._askers:
+            number = self.world.apps.numbers[caller.app]
+            self._askers[caller] = Asker(self, caller, app_identity(caller.app, number).sign_raw)
+        return self._askers[caller]
+
     async def _once(self, tenant: TenantFacts) -> None:
         known = [record for record in self.records if record.tenant == tenant.name]
         if known and self.world.random.random() < 0.5:
@@ -122,17 +147,27 @@ class Client(Person):
         else:
             await self.encrypt(tenant)
 
-    async def _serve(self, tenant: TenantFacts, operation: str, payload: Any) -> Any:
+    async def _serve(self, tenant: TenantFacts, operation: str, payload: Any, app: str = "") -> Any:
+        """Ask as an application, or as any one of them."""
         world, began, sent = self.world, self.world.loop.now, self.clock.elapsed()
+        caller = world.apps.caller(app or self._source.choice(APPS))
         subject = data_subjects.gateway(self.region, operation, tenant.name, SERVICE)
+        asker = None
         deadline_ms = self.clock.unix_ms() + int(ANSWER_S * 1000)
         try:
-            body = pack([deadline_ms, payload])
+            if world.plan.asks and operation == "decrypt":
+                asker = self._asker(caller)
+                subject, asks = await asker.ask(tenant.name, payload[0])
+                payload = [*payload, *asks]
+            body = pack([caller.app, caller.public, payload, deadline_ms])
             bus = self._sides[world.random.random() < 0.4]
             lease_ms, done = read(await bus.request(subject, body, self._waits_s))
         except KcmError as error:
             self.refusals[tenant.name] = error.code.value
-            world.oracle.refused(tenant.name, self.region, error.code)
+            if asker is not None and error.code is Code.UNKNOWN_ASK:
+                asker.doubt()
+            if not world.apps.refused(caller, tenant.name, self.region, error.code, operation):
+                world.oracle.refused(tenant.name, self.region, error.code)
             return None
         age = self.clock.elapsed() - sent
         if age >= min(lease_ms / 1000, ANSWER_S) and world.plan.variant != "accept-late":
@@ -142,6 +177,7 @@ class Client(Person):
         self.refusals.pop(tenant.name, None)
         self.served += 1
         world.oracle.accepted(tenant.name, self.region, operation, began)
+        world.apps.accepted(caller, tenant, self.region, operation, began)
         return done
 
 
@@ -156,7 +192,7 @@ class Operator(Person):
         hold_id, raw = signed_hold(
             identity(kill.operator),
             scope=kill.scope,
-            target=self._link(tenant, home) if kill.scope == "link" else tenant.name,
+            target=self._target(kill, tenant, home),
             cause="operator",
             origin=home,
             issued_ms=self.clock.unix_ms(),
@@ -169,6 +205,21 @@ class Operator(Person):
             await asyncio.sleep(kill.lift_after)
             await self.lift(raw, home)
         await watch
+
+    def _target(self, kill: Kill, tenant: TenantFacts, home: str) -> str:
+        """What a kill is on: for a key, that of an application or of an instance now."""
+        match kill.scope:
+            case "tenant":
+                return tenant.name
+            case "link":
+                return self._link(tenant, home)
+            case "app":
+                self.world.coverage.saw("a hold on a key of an application")
+                return self.world.apps.caller(application(kill.pick)).target
+            case "instance":
+                self.world.coverage.saw("a hold on a key of an instance")
+                name = instance(self.world.plan.members, home, kill.pick)
+                return key_target(name, identity(name).public)
 
     async def lift(self, held: bytes, home: str) -> None:
         """Lift a hold, until every region has that durable."""
@@ -184,17 +235,39 @@ class Operator(Person):
 
     async def move(self, tenant: TenantFacts, link: str) -> None:
         """Sign a tenant's next record, and have it accepted in every region, or a higher one."""
-        record = self.record(tenant, link, self.world.oracle.links.revision(tenant.name) + 1)
-        raw = signed(record, self.node.name)
-        for region in tenant.regions:
-            self.world.oracle.note(f"{tenant.name} moves to {link} in {region}")
+        links = self.world.oracle.links
+        record = self.record(tenant, link, links.revision(tenant.name) + 1)
+        self.world.oracle.note(f"{tenant.name} moves to {link}")
+        await self._put(record, tenant.regions, links)
+
+    async def regrant(self, regrant: Regrant) -> None:
+        """Change an application's entry: a grant for a tenant and a verb ends, or the key."""
+        apps, app, plan = self.world.apps, application(regrant.pick), self.world.plan
+        if regrant.what == "rotate":
+            await self.put_app(apps.next(app, rotate=True))
+            apps.numbers[app] += 1
+            return
+        tenant = plan.tenants[int(regrant.pick * len(plan.tenants))]
+        verb = VERBS[int(regrant.pick * 104729) % len(VERBS)]
+        await self.put_app(apps.next(app, lacks=(tenant.name, verb)))
+
+    async def put_app(self, entry: App) -> None:
+        """Sign an application's entry, and have it accepted in every region, or a higher one."""
+        apps, plan = self.world.apps, self.world.plan
+        apps.made(entry)
+        self.world.coverage.saw("an application's entry that changes")
+        self.world.oracle.note(f"{entry.app} gets another entry, of revision {entry.revision}")
+        await self._put(entry, plan.regions, apps.entries)
+
+    async def _put(self, entry: Tenant | App, regions: Sequence[str], known: Links) -> None:
+        noun, name = key_of(entry)[:2]
+        raw = signed(entry, self.node.name)
+        for region in regions:
             while True:
                 try:
-                    await self.ask(region, subjects.admin(region, "tenant", "put"), [raw], ADMIN_S)
+                    await self.ask(region, subjects.admin(region, noun, "put"), [raw], ADMIN_S)
                 except KcmError as error:
-                    if error.code is Code.CONFLICT and self.world.oracle.links.beyond(
-                        tenant.name, region, record.revision
-                    ):
+                    if error.code is Code.CONFLICT and known.beyond(name, region, entry.revision):
                         break
                 else:
                     break

@@ -29,6 +29,10 @@ LINKS: Final[dict[str, tuple[str, Literal["byok", "hyok"]]]] = {
 """Where each link's key is, and its model."""
 
 
+APPS: Final = ("app-a", "app-b")
+"""Applications: each may do everything for every tenant until somebody changes that."""
+
+
 OTHER: Final = {"link-a": "link-c", "link-b": "link-d", "link-c": "link-a", "link-d": "link-b"}
 """To which link a tenant moves from each: to one of the same model."""
 
@@ -56,13 +60,17 @@ class Fault:
     """Where it happens; drawn by ``pick`` when it is empty."""
 
 
+Scope = Literal["tenant", "link", "app", "instance"]
+"""What operators kill. A region's retirement is not simulated."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kill:
     """An operator's kill, and its lift ``lift_after`` seconds later (None: after healing)."""
 
     at: float
     operator: str
-    scope: Literal["tenant", "link"]
+    scope: Scope
     pick: float
     region_pick: float
     lift_after: float | None
@@ -75,6 +83,17 @@ class Relink:
     at: float
     operator: str
     pick: float
+
+
+@dataclass(frozen=True, slots=True)
+class Regrant:
+    """An operator changes an application's entry, in every region."""
+
+    at: float
+    operator: str
+    pick: float
+    what: Literal["narrow", "rotate"]
+    """Whether a grant for one tenant and verb ends, or there is a new key."""
 
 
 @dataclass(slots=True)
@@ -105,9 +124,14 @@ class Plan:
     """Seconds after a lift at which the hold is put into a page; 0: never."""
     asks_s: float = 0.0
     """Seconds between two moments at which Cores are asked of finished kills; 0: nobody asks."""
+    asks: bool = False
+    """Whether applications ask Cores for keys, and Gateways have sessions with Cores."""
+    thief: str = ""
+    """A Gateway in whose memory a thief is; empty: none is."""
     registry: bool = False
     """Whether the registry can change: else every instance has it from its start."""
     relinks: list[Relink] = field(default_factory=list)
+    regrants: list[Regrant] = field(default_factory=list)
     bounds: Bounds = field(init=False)
 
     def __post_init__(self) -> None:
@@ -145,3 +169,14 @@ class Plan:
 def target(tenants: list[TenantFacts], kill: Kill) -> TenantFacts:
     """The tenant that a kill is about, or one of those on the link that it is about."""
     return tenants[int(kill.pick * len(tenants))]
+
+
+def instance(members: list[Member], region: str, pick: float) -> str:
+    """The instance of a region that somebody is about."""
+    here = sorted(one.name for one in members if one.region == region)
+    return here[int(pick * 7919) % len(here)]
+
+
+def application(pick: float) -> str:
+    """The application that somebody is about."""
+    return APPS[int(pick * 7919) % len(APPS)]

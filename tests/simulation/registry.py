@@ -17,6 +17,7 @@ from kcm_killswitch.replica.registry_follower import RegistryFollower
 from kcm_runtime.nats.ports import LogFollower
 from kcm_runtime.nats.store_health import Stores
 from kcm_schemas import subjects
+from kcm_schemas.app import App
 from kcm_schemas.codec import encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.registry import Accepted, Link, RegistryEntry, Service, Tenant
@@ -40,6 +41,7 @@ _KINDS: Final[dict[type[RegistryObject], Kind]] = {
     Tenant: Kind.TENANT,
     Link: Kind.LINK,
     Service: Kind.SERVICE,
+    App: Kind.APP,
 }
 
 

@@ -15,21 +15,20 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Final
 
-from kcm_core.registry.stores import PREFIX
 from kcm_killswitch.model.flap_damping import DAMPED_MAX
-from kcm_schemas.audit import EventType
 
+from tests.simulation.adopting import adopt
 from tests.simulation.chaos import Chaos
-from tests.simulation.core import SimCore
 from tests.simulation.drawing import draw
 from tests.simulation.history import HoldFacts
 from tests.simulation.loop import Runaway, Stuck
 from tests.simulation.oracle import Violation
 from tests.simulation.people import Client, Operator
-from tests.simulation.plan import OPERATORS, Plan
-from tests.simulation.registry import Bucket
+from tests.simulation.plan import APPS, OPERATORS, Plan, Regrant, Relink
+from tests.simulation.thief import Thief
 from tests.simulation.world import PROBE_S, World
 
 RUN_MAX_S: Final = 1000.0
@@ -91,10 +90,13 @@ class Run:
         if plan.asks_s:
             loop.after(plan.asks_s, world.words.ask)
         moves = [
-            loop.spawn(self.operators[relink.operator].node, self._relink(relink))
-            for relink in plan.relinks
+            loop.spawn(self.operators[change.operator].node, self._change(change))
+            for change in (*plan.relinks, *plan.regrants)
         ]
         workers = [loop.spawn(client.node, client.work()) for client in self.clients.values()]
+        if plan.thief:
+            thief = Thief(world, plan.thief)
+            loop.spawn(thief.node, thief.work())
         kills = [
             loop.spawn(self.operators[kill.operator].node, self._kill(kill)) for kill in plan.kills
         ]
@@ -102,7 +104,7 @@ class Run:
         self.chaos.heal()
         await asyncio.sleep(1)
         self._count()
-        await self._adopt()
+        await adopt(world, self._recovery_s)
         for worker in workers:
             worker.cancel()
         await self._keep()
@@ -118,31 +120,17 @@ class Run:
         if sum(client.served for client in self.clients.values()) < SERVED_MIN:
             world.oracle.never_healed(7, "the run served next to nothing")
 
-    async def _adopt(self) -> None:
-        """Where no Core remembers, an operator restores the second store, looks, and adopts."""
-        world, loop = self.world, self.world.loop
-        for region, bucket in world.buckets.items():
-            until = loop.now + self._recovery_s
-            while not any(core.remembers for core in world.cores(region)):
-                bucket.directory.restore()
-                for core in world.cores(region):
-                    if core.ready and core.keeper is not None:
-                        core.keeper.compare()
-                        await asyncio.sleep(1)
-                        await loop.spawn(core.node, _adopt(core, bucket))
-                        break
-                if loop.now > until:
-                    world.oracle.never_healed(8, f"no Core of {region} has a baseline")
-                    return
-                await asyncio.sleep(0.5)
-
     async def _kill(self, kill: Any) -> None:
         await asyncio.sleep(kill.at)
         await self.operators[kill.operator].carry_out(kill)
 
-    async def _relink(self, relink: Any) -> None:
-        await asyncio.sleep(relink.at)
-        await self.operators[relink.operator].relink(relink)
+    async def _change(self, change: Relink | Regrant) -> None:
+        await asyncio.sleep(change.at)
+        operator = self.operators[change.operator]
+        if isinstance(change, Relink):
+            await operator.relink(change)
+        else:
+            await operator.regrant(change)
 
     async def _settle(self, moves: list[Any]) -> None:
         """Every move is carried out, and operators end what nobody but they can end."""
@@ -157,10 +145,16 @@ class Run:
                 links.unsettled(tenant.name, region) for region in tenant.regions
             ):
                 move = operator.move(tenant, tenant.link)
-                done = world.loop.spawn(operator.node, move)
-                _, late = await asyncio.wait([done], timeout=self._recovery_s)
-                if late:
-                    oracle.never_healed(8, f"{tenant.name} has no record that counts")
+                await self._signed(move, operator, tenant.name)
+        for app in APPS:
+            if world.apps.unsettled(app):
+                await self._signed(operator.put_app(world.apps.next(app)), operator, app)
+
+    async def _signed(self, work: Any, operator: Operator, name: str) -> None:
+        done = self.world.loop.spawn(operator.node, work)
+        _, late = await asyncio.wait([done], timeout=self._recovery_s)
+        if late:
+            self.world.oracle.never_healed(8, f"{name} has no record that counts")
 
     def _somebody(self, wanted: str) -> Operator:
         """An operator who is not retired: this one, if that is so."""
@@ -193,19 +187,19 @@ class Run:
                 await self.world.loop.spawn(operator.node, operator.lift(held, facts.origin))
 
     async def _recover(self) -> None:
-        """Every tenant is served in each of its regions within the bound."""
+        """Every tenant is served in each of its regions, for all applications, in the bound."""
         loop, waiting = self.world.loop, ["everybody"]
         until = loop.now + self._recovery_s
         while waiting:
             waiting = []
-            for region, client in self.clients.items():
-                for tenant in self.plan.tenants:
-                    if region in tenant.regions and not await self._as(
-                        client, client.encrypt(tenant)
-                    ):
-                        waiting.append(
-                            f"{tenant.name} in {region} ({client.refusals.get(tenant.name)})"
-                        )
+            for (region, client), tenant, app in product(
+                self.clients.items(), self.plan.tenants, APPS
+            ):
+                if region in tenant.regions and not await self._as(
+                    client, client.encrypt(tenant, app)
+                ):
+                    why = client.refusals.get(tenant.name)
+                    waiting.append(f"{app} for {tenant.name} in {region} ({why})")
             if waiting and loop.now > until:
                 self.world.oracle.never_healed(7, f"not served again: {', '.join(waiting)}")
                 return
@@ -336,14 +330,3 @@ def run(
 def _describe(fault: dict[str, Any]) -> str:
     error = fault.get("exception")
     return f"{error!r} ({fault.get('message')}: {fault.get('task')})"
-
-
-async def _adopt(core: SimCore, bucket: Bucket) -> None:
-    """An operator adopts what a Core knows, if it is all that lies in the second store."""
-    heads = bucket.directory.heads(PREFIX)
-    keys = {tuple(name.removeprefix(PREFIX).split(".")): head for name, head in heads.items()}
-    if all(core.registry.revision(key) >= head for key, head in keys.items()):
-        parts = core.registry_parts
-        if parts is not None:
-            await parts.baseline.begin(EventType.REGISTRY_ADOPTED, parts.baseline.digest)
-            parts.keeper.compare()

@@ -5,7 +5,7 @@ from tests.simulation.links import ALWAYS, Links
 
 
 def links():
-    return Links([TenantFacts("acme", "link-a", "u", ("eu", "us"), "all", "byok")])
+    return Links.of_tenants([TenantFacts("acme", "link-a", "u", ("eu", "us"), "all", "byok")])
 
 
 def test_a_tenant_is_where_it_began():

@@ -158,7 +158,7 @@ def test_a_tenant_that_moves_is_reached_by_its_new_link_within_the_later_bound()
         rig.accept(500.0)
         rig.oracle.links.offered("acme", "eu", 2, "new")
         rig.accept(600.0)
-        rig.oracle.accepted_record("acme", "eu", 2, "new")
+        rig.oracle.accepted_record(rig.oracle.links, "acme", "eu", 2, "new")
         rig.accept(600.0 + 12 / 0.99 + late)
         assert rig.broken == broken
 
@@ -167,7 +167,7 @@ def test_nobody_serves_by_an_older_record_after_the_bound():
     for late, broken in ((-0.01, None), (0.01, 8)):
         rig = Rig()
         acme = rig.oracle.tenants["acme"]
-        rig.oracle.accepted_record("acme", "eu", 2, "new")
+        rig.oracle.accepted_record(rig.oracle.links, "acme", "eu", 2, "new")
         rig.loop.now = 12 / 0.99 + late
         rig.oracle.serves("gw-eu", acme, "eu", ["new"])
         rig.oracle.serves("gw-us", acme, "us", ["link"])
@@ -180,7 +180,7 @@ def test_of_a_fork_both_links_count():
     rig = Rig()
     acme = rig.oracle.tenants["acme"]
     for link in ("one", "two"):
-        rig.oracle.accepted_record("acme", "eu", 2, link)
+        rig.oracle.accepted_record(rig.oracle.links, "acme", "eu", 2, link)
     rig.loop.now = 100.0
     rig.oracle.serves("gw-eu", acme, "eu", ["one", "two"])
     assert rig.broken is None
@@ -193,7 +193,7 @@ def test_nobody_can_say_that_a_kill_has_reached_who_came_after_it():
     found, _ = killed(rig, scope="link", target="new")
     acme, hold = rig.oracle.tenants["acme"], rig.oracle.holds[found]
     rig.loop.now = 5.0
-    rig.oracle.accepted_record("acme", "eu", 2, "new")
+    rig.oracle.accepted_record(rig.oracle.links, "acme", "eu", 2, "new")
     assert rig.oracle.reach.reaches(hold, acme, "eu")
     assert not rig.oracle.reach.kills(hold, acme, "eu", 4.9)
     assert rig.oracle.reach.kills(hold, acme, "eu", 5.0)
@@ -215,7 +215,7 @@ def test_a_keys_hold_counts_where_its_own_region_has_a_tenant_on_the_link():
 def test_nobody_is_killed_by_a_move():
     rig = Rig()
     rig.loop.now = 5.0
-    rig.oracle.accepted_record("acme", "eu", 2, "new")
+    rig.oracle.accepted_record(rig.oracle.links, "acme", "eu", 2, "new")
     rig.oracle.operations.purged("gw-eu", b"b", "acme")
     rig.oracle.refused("acme", "eu", Code.TENANT_UNAVAILABLE)
     assert rig.broken is None

@@ -136,6 +136,24 @@ def test_a_restart_ends_the_consumer_and_the_anchor_says_where_to_go_on():
     assert rig.follower.told == [("resumed", 2), (3, "s2", b""), (4, "s3", b"")]
 
 
+def test_what_comes_while_a_connection_is_cut_for_a_moment_is_not_skipped():
+    rig = Rig()
+
+    async def main():
+        _, connection, _ = await rig.followed()
+        connection.disconnect()
+        rig.stream.append("a", b"1")
+        await asyncio.sleep(0.1)
+        connection.reconnect()
+        rig.stream.append("b", b"2")
+        await asyncio.sleep(0.1)
+        rig.follower.at = max((one[0] for one in rig.follower.entries), default=0)
+        await asyncio.sleep(3)
+        return [one[1] for one in rig.follower.entries]
+
+    assert rig.run(main()) == ["a", "b"]
+
+
 def test_a_lost_delivery_is_noticed():
     rig = Rig(gap=0.2)
 

@@ -38,7 +38,7 @@ ID: Final = bytes(16)
 SYSTEM: Final = "simulation"
 
 REMEMBERED: Final = (
-    "tenant", "link", "service", "registered", "accepted", "root_keys",
+    "tenant", "link", "service", "app", "registered", "accepted", "root_keys",
     "service_keys", "hold", "lift", "hold_or_lift", "receipt", "receipt_once", "result", "lease",
     "peer_lease", "key_use", "pull", "pull_reply", "admin", "admin_reply",
 )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, Final
 from kcm_core.keys.keyring import RootName, ServiceKey, ServiceName
 from kcm_core.providers.context import provider_context
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.limits import WRAPPED_SIZE
 from kcm_schemas.registry import RootKeys, ServiceKeys, WrappedRoot, WrappedService
 
 from tests.simulation.history import TenantFacts
@@ -26,7 +27,7 @@ ANY_CORE: Final = "any"
 
 """Every tenant's one service."""
 
-INNER_SIZE: Final = 72
+INNER_SIZE: Final = WRAPPED_SIZE
 KEY_SIZE: Final = 16
 CANARY: Final = b"canary"
 STORE_S: Final = 0.001
@@ -136,17 +137,19 @@ def service_keys(tenant: str, region: str) -> ServiceKeys:
 
 
 def wrap_key(region: str, tenant: str, key: bytes) -> bytes:
-    """A wrapped data key."""
+    """A wrapped data key, as long as a real one."""
     return _tag(region, tenant, key) + key
 
 
 def unwrap_key(region: str, tenant: str, blob: bytes) -> bytes:
     """Open a wrapped data key; raises ``tampered``."""
-    key = blob[KEY_SIZE:]
-    if blob[:KEY_SIZE] != _tag(region, tenant, key):
+    key = blob[-KEY_SIZE:]
+    if blob[:-KEY_SIZE] != _tag(region, tenant, key):
         raise KcmError(Code.TAMPERED)
     return key
 
 
 def _tag(region: str, tenant: str, key: bytes) -> bytes:
-    return blake2b(f"{region}/{tenant}".encode() + key, digest_size=KEY_SIZE).digest()
+    return blake2b(
+        f"{region}/{tenant}".encode() + key, digest_size=WRAPPED_SIZE - KEY_SIZE
+    ).digest()

@@ -14,6 +14,8 @@ from kcm_schemas.codes import KcmError
 from kcm_schemas.registry import Link, Service, Tenant
 from kcm_schemas.roster import Role, Roster
 
+from tests.simulation.apps import Apps
+from tests.simulation.asks import Asks
 from tests.simulation.core import SimCore
 from tests.simulation.coverage import Coverage
 from tests.simulation.disk import SimDisk
@@ -56,7 +58,6 @@ class World:
             region: SimStore(region, plan.tenants, OTHER if plan.registry else None)
             for region in plan.regions
         }
-        self.records: Final = [] if plan.registry else _records(plan)
         first = _roster(plan)
         self.verifier: Final = SimVerifier(first)
         self.rosters: Final = RosterRequests(self, first)
@@ -64,9 +65,12 @@ class World:
             self.loop, self.verifier, plan.tenants, plan.bounds, self.keys, uris,
             apart=plan.registry,
         )  # fmt: skip
+        self.apps: Final = Apps(self.loop, self.oracle, plan.tenants, plan.regions)
+        self.asks: Final = Asks(self.apps)
+        records = [*_records(plan), *self.apps.first]
+        self.records: Final = [] if plan.registry else records
         self.buckets: Final = {
-            region: _bucket(self.loop, plan, region)
-            for region in (plan.regions if plan.registry else ())
+            region: self._bucket(region) for region in (plan.regions if plan.registry else ())
         }
         """Every region's registry, where it can change; else everybody has it from the start."""
         self.results: Final = {region: SimResults() for region in plan.regions}
@@ -108,8 +112,14 @@ class World:
         self.network.on_send = self._sent
         self.network.on_arrival = self._arrived
 
+    def _bucket(self, region: str) -> Bucket:
+        plan = self.plan
+        records = [*_records(plan, region), *self.apps.first]
+        return Bucket(self.loop, region, records, f"core-{region}-0", OPERATORS[0], plan.store)
+
     def _lost(self, region: str, _: int) -> None:
-        self.oracle.doubted(region)
+        for known in (self.oracle.links, self.apps.entries):
+            self.oracle.doubted(region, known)
         self.words.went_back(region)
         self.losing.lost(region)
 
@@ -193,6 +203,7 @@ class World:
                     self.oracle.serves(
                         name, tenant, one.who.region, by, has_keys=one.has_keys(tenant.name)
                     )
+                    self.apps.would(one, tenant)
         self.loop.after(PROBE_S, self.probe)
 
     def said_complete(self, status: HoldStatus, core: str, began: float, roster: int) -> None:
@@ -210,6 +221,7 @@ class World:
             and self.oracle.reach.kills(hold, tenant, one.who.region, began)
             and one.serves(tenant.name)
         ]
+        admission += self.apps.serving(hold, sorted(self.running.items()))
         self.oracle.said_complete(hold_id, core, admission)
 
     def _end_soon(self, instance: Instance) -> None:
@@ -291,11 +303,6 @@ def _keys(loop: SimLoop, regions: Sequence[str], uris: Mapping[str, str]) -> Cus
 def _roster(plan: Plan) -> Roster:
     members = [(one.name, Role(one.role), one.region) for one in plan.members]
     return roster(members, OPERATORS, plan.regions)
-
-
-def _bucket(loop: SimLoop, plan: Plan, region: str) -> Bucket:
-    records = _records(plan, region)
-    return Bucket(loop, region, records, f"core-{region}-0", OPERATORS[0], plan.store)
 
 
 def _records(plan: Plan, region: str = "") -> list[Any]:

@@ -11,7 +11,7 @@ from kcm._internal.session_memory import SessionRandomness
 from kcm_gateway.data_api import DataApi
 from kcm_gateway.engine import Batch
 from kcm_gateway.sealed_requests import SealedRequests
-from kcm_keymem.random import SystemKeyRandomness
+from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
 from kcm_keymem.slots import Slots
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
@@ -143,6 +143,7 @@ class Served:
         clock: Clock | None = None,
         bounds: Limits = APPLICATIONS,
         verifier: Verifier = VERIFIER,
+        randomness: KeyRandomness | None = None,
     ) -> None:
         self.clock, self.engine, self.audit = clock or Clock(), Engine(), Audit()
         self.cores: dict[str, Any] = {}
@@ -154,7 +155,7 @@ class Served:
         self.revocations = Revocations(self.registry, "eu")
         held = HeldKeys(self.revocations, "app")
         self.applications = Applications(self.registry, self.lease, "eu", self.clock, held)
-        self.keys = SessionKeys(host, SystemKeyRandomness(), self.slots.lend)
+        self.keys = SessionKeys(host, randomness or SystemKeyRandomness(), self.slots.lend)
         self.sessions: Sessions[App] = Sessions(
             host, self.keys, self.applications, self.slots.lend, bounds
         )
@@ -235,13 +236,24 @@ class Roster:
 
     def __init__(self) -> None:
         self.refreshed = 0
+        self.held_names: set[str] = set()
+        self._listeners: list[Any] = []
         self.asked: list[str | None] = []
 
     async def ask(self, gateway: str | None) -> None:
         self.asked.append(gateway)
 
     def listen(self, on_change: Any) -> None:
-        """Nothing changes."""
+        self._listeners.append(on_change)
+
+    def hold(self, name: str) -> None:
+        """An operator's hold on this Gateway becomes known."""
+        self.held_names.add(name)
+        for on_change in self._listeners:
+            on_change(frozenset({name}))
+
+    def held(self, name: str, public_key: bytes) -> bool:
+        return name in self.held_names
 
     async def refresh(self) -> None:
         self.refreshed += 1

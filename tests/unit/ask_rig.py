@@ -29,7 +29,7 @@ BLOB, KEY = 72, 32
 def service_gateways(core: Core, *names: str) -> None:
     """From the next roster on, these Gateways serve applications: they are not embedded."""
     core.me.rosters.take(
-        signed_roster(changed({name: {"embedded": False} for name in names or ("gw-eu",)}))
+        signed_roster(changed({name: {"application": None} for name in names or ("gw-eu",)}))
     )
 
 

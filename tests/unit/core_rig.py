@@ -45,6 +45,7 @@ from tests.fakes.knowing import primed
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.wire import Wire
 from tests.unit import trust_rig
+from tests.unit.app_rig import app
 from tests.vectors.families.messages import identity
 
 URI: Final = "softkey:/keys/acme"
@@ -53,6 +54,8 @@ TENANT: Final = Tenant(
     tenant="acme", revision=1, link="acme-root", regions=["eu", "us"], region_quorum="all"
 )
 SERVICE: Final = Service(tenant="acme", service="crm", revision=1)
+EMBEDDING: Final = app("engine", "*/*", regions=["eu", "us"])
+"""The application in whose processes the roster's Gateways are."""
 BLOB: Final = 72
 KEY: Final = 32
 
@@ -245,7 +248,13 @@ class Core:
     def _emit(self, kind: str, **fields: Any) -> None:
         self.events.append((kind, fields))
 
+    def _learn_application(self) -> None:
+        if not self.registry.app(EMBEDDING.app):
+            self.registry.put(EMBEDDING)
+
     def learn(self, *records: Tenant | Link | Service) -> None:
+        if not records:
+            self._learn_application()
         for record in records or (LINK, TENANT, SERVICE):
             for tenant in self.revocations.register(record).purge:
                 self.purge(tenant)
@@ -283,8 +292,9 @@ class Core:
             return encode(Failure(v=1, error=error.code, detail=error.detail))
 
     def client(self, name: str = "gw-eu", ask: Any = None, clock: Any = None) -> CoreClient:
-        """A caller whose incarnation this Core has on record."""
+        """A caller whose incarnation, and whose application, this Core has on record."""
         me = instance_context(name)
+        self._learn_application()
         self.caller_lease = lease_of(me)
         self.incarnations.take(self.caller_lease, 1, self.world.clock.elapsed())
         clock = clock or self.world.clock

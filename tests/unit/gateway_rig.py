@@ -27,6 +27,7 @@ from tests.fakes.knowing import knowing
 from tests.fakes.stream_log import FakeLog, Stream
 from tests.unit import trust_rig
 from tests.unit.core_rig import (
+    EMBEDDING,
     LINK,
     SERVICE,
     TENANT,
@@ -143,6 +144,7 @@ class Rig:
         self.clock: Any = core.world.clock
         self.me = instance_context("gw-eu")
         core.incarnations.take(lease_of(self.me), 1, self.clock.elapsed())
+        core.registry.put(EMBEDDING)
         self.wire = Wire(core)
         self.registry = Registry()
         self.revocations = Revocations(self.registry, "eu")

@@ -49,7 +49,7 @@ def test_a_file_without_a_key_is_refused(tmp_path, content):
     path = tmp_path / "key.seed"
     path.write_bytes(content)
     path.chmod(0o600)
-    with pytest.raises((KcmError, SecretFileError), match=r"key\.seed|seed"):
+    with pytest.raises(KcmError, match=r"key\.seed has no key of the kind account"):
         kept_key(path, KeyKind.ACCOUNT)
     assert path.read_bytes() == content
 
@@ -58,6 +58,11 @@ def test_a_key_that_others_can_read_or_that_is_no_file_is_refused(tmp_path):
     path = tmp_path / "key.seed"
     with pytest.raises(SecretFileError, match="cannot read"):
         read_key(path, KeyKind.ACCOUNT)
+    path.write_bytes(b"S" * 60)
+    path.chmod(0o600)
+    with pytest.raises(KcmError, match=r"key\.seed has more than 59 bytes"):
+        read_key(path, KeyKind.ACCOUNT)
+    path.unlink()
     kept_key(path, KeyKind.ACCOUNT)
     path.chmod(0o604)
     with pytest.raises(SecretFileError, match="chmod 600"):
@@ -139,7 +144,8 @@ def test_signers_that_others_can_read_or_of_any_size_are_refused(tmp_path):
         signers.read(path)
     path.write_text(" " * 5000)
     path.chmod(0o600)
-    with pytest.raises(SecretFileError, match="5000 bytes"):
+    with pytest.raises(KcmError, match="more than 4096 bytes") as caught:
         signers.read(path)
+    assert caught.value.code is Code.TOO_LARGE
     with pytest.raises(SecretFileError, match="not a file"):
         signers.read(tmp_path)

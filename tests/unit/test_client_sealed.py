@@ -226,3 +226,26 @@ async def test_the_roster_is_asked_for_while_every_request_succeeds(bus, sdk):
     await ask(bus, sdk)
     await clock(bus).sleep(0)
     assert sdk.roster.refreshed == 1
+
+
+async def test_a_held_gateway_gets_nothing_once_the_hold_is_known(bus, sdk):
+    await settled(bus, sdk)
+    sdk.roster.hold("gw-eu")
+    before = len(bus.asked)
+    for _ in range(4):
+        await ask(bus, sdk)
+    assert {name for name, _, _ in bus.asked[before:]} == {"gw-eu-2"}
+
+
+async def test_the_answer_of_a_gateway_that_is_held_meanwhile_is_not_believed(bus, sdk):
+    await settled(bus, sdk)
+
+    def hold(name, verb, _body):
+        if verb == "encrypt" and not sdk.roster.held_names:
+            sdk.roster.held_names.add(name)  # its answer is on its way
+            first.append(name)
+
+    first = []
+    bus.bend = hold
+    assert (await ask(bus, sdk)).records == [b"secret"]
+    assert bus.works()[-2:] == [first[0], ({"gw-eu", "gw-eu-2"} - set(first)).pop()]

@@ -253,17 +253,6 @@ async def test_sessions_are_given_up_only_every_few_seconds(core, shop):
     assert [verb for core, verb in shop.carried if core == "core-eu"] == ["key", "open-app"] * 2
 
 
-async def test_an_embedded_gateway_asks_for_itself_within_its_own_grants(world):
-    core = await world.core().made()
-    gateway = core.client()
-    made = fresh(3)
-    _, blobs = await gateway.wrap("acme", "crm", "record", made)
-    assert (await unwrap(gateway, blobs)).keys == made.tobytes()
-    assert unwraps(core) == [("", Code.OK, 3, 0)]
-    error = await refusal(unwrap(gateway, blobs, place="bcme/crm"))
-    assert error.code is Code.FORBIDDEN
-
-
 async def test_for_a_plain_application_the_core_relies_on_the_gateway(core, gateway, keys):
     core.registry.put(app("till", "acme/crm", plain=True))
     assert (await unwrap(gateway, keys[1])).keys == keys[0]

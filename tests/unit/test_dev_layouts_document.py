@@ -14,6 +14,7 @@ from kcm_deployment.bundles import write_bundles
 from kcm_deployment.deployment import Deployment, RegionPlan, Server
 from kcm_deployment.layouts import SYSTEMD
 from kcm_deployment.members import Member, Person
+from kcm_deployment.plan_file import EXAMPLE, PlanFile
 from kcm_killswitch.model.timing import Timing
 from kcm_schemas.roster import OperatorRole, Role
 
@@ -26,7 +27,10 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_configurations_are_taken():
-    provision, core, unsealer, timing, user, log = (tomllib.loads(text) for text in blocks("toml"))
+    plan, provision, core, unsealer, timing, user, log = map(tomllib.loads, blocks("toml"))
+    example = tomllib.loads(EXAMPLE)
+    example["regions"]["eu-de"] |= plan["regions"]["eu-de"]
+    assert PlanFile.model_validate(example).regions["eu-de"].embedded[0].count == 2
     assert ProvisionConfig.model_validate(provision).replicas == 3
     core["root_public"] = "0" * 64
     config = CoreConfig.model_validate(core)
@@ -76,10 +80,10 @@ def test_the_document_seals_what_a_core_needs_and_shows_its_configuration(bundle
         "config.toml", "roster", "ca.pem",
     }  # fmt: skip
     made = tomllib.loads((bundle / "config.toml").read_text())
-    shown = tomllib.loads(blocks("toml")[1])
+    shown = tomllib.loads(blocks("toml")[2])
     assert shape(shown) == shape(made)
     made = tomllib.loads((bundles / "eu" / "provision" / "config.toml").read_text())
-    assert shape(tomllib.loads(blocks("toml")[0])) == shape(made)
+    assert shape(tomllib.loads(blocks("toml")[1])) == shape(made)
 
 
 def shape(config):

@@ -100,16 +100,16 @@ def test_the_addresses_of_a_core_have_accounts_and_streams(tmp_path):
     assert plan.name == "core-1"
     assert (region.name, region.account, region.role) == ("region_bus", Account.REGION, Role.CORE)
     assert region.bus.urls == ("tls://one:4222", "tls://two:4222", "tls://three:4222")
-    assert set(region.streams) == {CONTROL, AUDIT, KEYS, REGISTRY, RESULTS}
+    assert set(region.streams) == {CONTROL, AUDIT, REGISTRY, RESULTS}
     assert (control.account, control.streams) == (Account.CONTROL, ())
 
 
-def test_with_an_account_for_keys_their_stream_is_there_alone(tmp_path):
+def test_the_stream_of_keys_is_in_its_own_account_alone(tmp_path):
     more = CORE.partition("[region_bus]")[2].partition("[control_bus]")[0]
     plan = read(tmp_path, f"{CORE}[vault_bus]{more}")
     streams = {one.name: set(one.streams) for one in plan.addresses}
     assert streams["vault_bus"] == {KEYS}
-    assert streams["region_bus"] == {CONTROL, AUDIT, REGISTRY, RESULTS}
+    assert KEYS not in streams["region_bus"]
 
 
 def test_each_region_of_an_auditor_is_an_address(tmp_path):
@@ -125,7 +125,7 @@ def test_each_region_of_an_auditor_is_an_address(tmp_path):
     ("role", "streams"),
     [
         ("gateway", {CONTROL, REGISTRY}),
-        ("provisioner", {CONTROL, AUDIT, KEYS, REGISTRY, RESULTS}),
+        ("provisioner", {CONTROL, AUDIT, REGISTRY, RESULTS}),
         ("operator", set()),
         ("unheard", set()),
     ],

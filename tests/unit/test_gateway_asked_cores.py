@@ -20,7 +20,7 @@ from tests.vectors.families.messages import identity
 async def region(tmp_path):
     region = await two_cores(tmp_path)
     for core in region.cores.values():
-        core.me.rosters.take(signed_roster(changed({"gw-eu": {"embedded": False}})))
+        core.me.rosters.take(signed_roster(changed({"gw-eu": {"application": None}})))
         core.registry.put(app("shop", "acme/crm"))
     return region
 

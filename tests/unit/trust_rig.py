@@ -48,7 +48,7 @@ def roster() -> Roster:
                 region=region,
                 public_key=identity(name).public,
                 grants=[Grant(tenant="acme", service="*")] if role is Role.GATEWAY else [],
-                embedded=role is Role.GATEWAY,
+                application="engine" if role is Role.GATEWAY else None,
             )
             for name, (role, region) in INSTANCES.items()
         ],

@@ -45,15 +45,20 @@ def _expand(prk: bytes, label: bytes, context: bytes, size: int) -> bytes:
     return hmac.new(prk, info + b"\x01", sha256).digest()[:size]
 
 
+def opening(secret: bytes, encapsulated: bytes, info: bytes) -> tuple[bytes, bytes, bytes]:
+    """The shared secret, and the key and nonce of the one message."""
+    shared = decapsulate(secret, encapsulated)
+    context = b"\x00" + _extract(b"", b"psk_id_hash", b"") + _extract(b"", b"info_hash", info)
+    schedule = _extract(shared, b"secret", b"")
+    key = _expand(schedule, b"key", context, 32)
+    return shared, key, _expand(schedule, b"base_nonce", context, 12)
+
+
 def open_sealed(secret: bytes, sealed: bytes, info: bytes) -> bytes:
     """Open in base mode, with empty associated data."""
     if len(sealed) < ENCAPSULATED + 16:
         raise Refused("malformed")
-    shared = decapsulate(secret, sealed[:ENCAPSULATED])
-    context = b"\x00" + _extract(b"", b"psk_id_hash", b"") + _extract(b"", b"info_hash", info)
-    schedule = _extract(shared, b"secret", b"")
-    key = _expand(schedule, b"key", context, 32)
-    nonce = _expand(schedule, b"base_nonce", context, 12)
+    _, key, nonce = opening(secret, sealed[:ENCAPSULATED], info)
     try:
         return AESGCM(key).decrypt(nonce, sealed[ENCAPSULATED:], b"")
     except InvalidTag:

@@ -11,9 +11,10 @@ Integers are big-endian; a value out of range is an error and is never truncated
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import Enum
-from typing import Final, assert_never
+from functools import partial
+from typing import Final
 
 PART_MAX: Final = 0xFFFF
 """Bytes of one part: its length is written in two bytes."""
@@ -30,12 +31,43 @@ class Part(Enum):
     U64 = "u64"
 
 
-@dataclass(frozen=True, slots=True)
+def _sized(data: bytes) -> bytes:
+    size = len(data)
+    if size > PART_MAX:
+        raise ValueError(f"a part of a context has {size} bytes, more than {PART_MAX}")
+    return _u16(size) + data
+
+
+def _text(value: str) -> bytes:
+    return _sized(value.encode())
+
+
+def _integer(size: int, value: int) -> bytes:
+    try:
+        return _u16(size) + value.to_bytes(size, "big")
+    except OverflowError:
+        raise ValueError(f"a part of a context is out of range: it is no u{8 * size}") from None
+
+
+_ENCODERS: Final[dict[Part, tuple[type, Callable[..., bytes]]]] = {
+    Part.TEXT: (str, _text),
+    Part.BYTES: (bytes, _sized),
+    Part.U32: (int, partial(_integer, 4)),
+    Part.U64: (int, partial(_integer, 8)),
+}
+"""The Python type of each part, and its encoding with the length in front."""
+
+
 class Label:
     """A use of cryptography: its name, and the types of the parts that it binds."""
 
-    name: str
-    parts: tuple[Part, ...]
+    __slots__ = ("encoders", "name", "parts", "start")
+
+    def __init__(self, name: str, parts: tuple[Part, ...]) -> None:
+        self.name: Final = name
+        self.parts: Final = parts
+        self.start: Final = _sized(name.encode())
+        self.encoders: Final = tuple(_ENCODERS[one] for one in parts)
 
 
 _T, _B, _U32, _U64 = Part.TEXT, Part.BYTES, Part.U32, Part.U64
@@ -102,40 +134,17 @@ def ctx(label: Label, *parts: str | int | bytes) -> bytes:
 
     Raises ``ValueError`` when the number, type or size of the parts is not what the label fixes.
     """
-    if len(parts) != len(label.parts):
+    if len(parts) != len(label.encoders):
         raise ValueError(f"{label.name} binds {len(label.parts)} parts, got {len(parts)}")
-    out = [_sized(label.name.encode())]
-    for kind, value in zip(label.parts, parts, strict=True):
-        out.append(_sized(_encode(kind, value, label)))
+    out = [label.start]
+    for (kind, encode), value in zip(label.encoders, parts, strict=True):
+        if not isinstance(value, kind) or value is True or value is False:
+            raise ValueError(f"{label.name}: a part is not {kind.__name__}")
+        out.append(encode(value))
     return b"".join(out)
 
 
-def _sized(data: bytes) -> bytes:
-    if len(data) > PART_MAX:
-        raise ValueError(f"a part of a context has {len(data)} bytes, more than {PART_MAX}")
-    return _u16(len(data)) + data
-
-
-def _encode(kind: Part, value: str | int | bytes, label: Label) -> bytes:
-    match kind:
-        case Part.TEXT:
-            if isinstance(value, str):
-                return value.encode()
-        case Part.BYTES:
-            if isinstance(value, bytes):
-                return value
-        case Part.U32 | Part.U64:
-            size = 4 if kind is Part.U32 else 8
-            if isinstance(value, int) and not isinstance(value, bool):
-                if not 0 <= value < 1 << (8 * size):
-                    raise ValueError(f"{label.name}: a {kind.value} is out of range")
-                return value.to_bytes(size, "big")
-        case _:  # pragma: no cover - the type checker proves it
-            assert_never(kind)
-    raise ValueError(f"{label.name}: a part is not {kind.value}")
-
-
-_RECORD_LABEL: Final = _sized(RECORD.name.encode())
+_RECORD_LABEL: Final = RECORD.start
 
 
 def record_aad_start(header_size: int) -> bytes:

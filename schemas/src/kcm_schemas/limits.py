@@ -43,6 +43,9 @@ fields of most kinds of message allow only a handful."""
 SIGNED_HOLD_MAX: Final = 16 * 1024
 """Bytes of a signed hold: a reason of ``TEXT_MAX`` characters takes up to four bytes for each."""
 
+STANDING_MAX: Final = 32
+"""Holds on instances' keys that an application follows: a region has few at a time."""
+
 AUDIT_EVENT_MAX: Final = 16 * 1024
 """Bytes of one encoded audit event: above the longest detail, below the bound of one part of a
 context."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kcm_schemas.codec import Message
 from kcm_schemas.names import U32, U64, Digest, Id, Name
@@ -61,8 +61,8 @@ class Retirement(Message):
 class Instance(Message):
     """A Core, a Gateway or an Auditor.
 
-    An ``embedded`` Gateway is part of one application's process. It unwraps what its own grants
-    cover, and no other application has to ask for it.
+    A Gateway with an ``application`` is *embedded*: it is part of a process of that application. It
+    acts for the application alone and within the application's grants, so no other one has to ask.
     """
 
     instance: Name
@@ -70,8 +70,14 @@ class Instance(Message):
     region: Name
     public_key: PublicKey
     grants: list[Grant]
-    embedded: bool = False
+    application: Name | None = None
     retired: Retirement | None = None
+
+    @model_validator(mode="after")
+    def _of_a_gateway(self) -> Instance:
+        if self.application is not None and self.role is not Role.GATEWAY:
+            raise ValueError("only a Gateway is part of an application's process")
+        return self
 
 
 class Operator(Message):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -86,6 +87,26 @@ class SessionKey(Message):
     valid_ms: Annotated[int, Field(ge=1, le=limits.SESSION_KEY_MAX_MS)]
 
 
+class StandingQuery(Message):
+    """An application's question which instances may act: it knows of these holds already."""
+
+    known: Annotated[list[Id], Field(max_length=limits.STANDING_MAX)]
+
+
+class Standing(Message):
+    """A Gateway's answer: the roster in force, and what it knows of holds on instances' keys.
+
+    They are on Cores and Gateways of its region: those in force, and the present form of those in
+    the query, which may be lifted. All of it is signed by others, so the answer is not.
+    """
+
+    roster: Annotated[bytes, Field(max_length=limits.BODY_MAX)]
+    holds: Annotated[
+        list[Annotated[bytes, Field(max_length=2 * limits.SIGNED_HOLD_MAX)]],
+        Field(max_length=limits.STANDING_MAX),
+    ]
+
+
 class Ticket(Message):
     """A caller's statement that opens one session, once, at the instance with the key ``key_id``.
 
@@ -119,9 +140,19 @@ class SealedRequest(Message):
     sealed: bytes
 
     def clear(self, region: str, operation: str, tenant: str, service: str) -> bytes:
-        """Encode what the seal binds besides session and counter: subject, caller and asks."""
-        asks = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in self.asks]
-        return pack([region, operation, tenant, service, self.caller, asks])
+        """Encode what the seal binds besides session and counter; see ``request_clear``."""
+        return request_clear(region, (operation, tenant, service), self.caller, self.asks)
+
+
+def request_clear(
+    region: str, subject: tuple[str, str, str], caller: str, asks: Sequence[Ask]
+) -> bytes:
+    """Encode what the seal of a request binds besides session and counter.
+
+    ``subject`` is operation, tenant and service.
+    """
+    made = [[one.core, one.session_id, one.deadline_ms, one.tags] for one in asks]
+    return pack([region, *subject, caller, made])
 
 
 class SealedAdmin(Message):

@@ -5,12 +5,15 @@ Tokens are ``[a-z0-9-]``, 1 to 63 characters, so that no name can widen a subjec
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from kcm_schemas.codes import Code, KcmError
-from kcm_schemas.names import RESERVED_REGION, is_name, is_region
+from kcm_schemas.names import RESERVED_REGION, TOKEN, is_name, is_region
 
 PREFIX: Final = "kcm.v1"
+
+_IN_REGION: Final = re.compile(rf"{re.escape(PREFIX)}(?:\.{TOKEN.pattern})+", re.ASCII)
 INBOXES: Final = ("_INBOX.", "_R_.")
 """Prefixes of reply subjects: a requester's inbox, and its form after a broker mapped a request
 from another account."""
@@ -78,9 +81,8 @@ def registry_question(region: str) -> str:
 
 def read(subject: str, count: int) -> list[str]:
     """Return the tokens of a region's subject with so many of them; raises ``malformed``."""
-    tokens = subject.split(".")
-    known = len(tokens) == count and f"{tokens[0]}.{tokens[1]}" == PREFIX and is_region(tokens[2])
-    if not known or not all(is_name(token) for token in tokens):
+    tokens = subject.split(".") if _IN_REGION.fullmatch(subject) else []
+    if len(tokens) != count or not is_region(tokens[2]):
         raise KcmError(Code.MALFORMED, "not the subject of a request in a region")
     return tokens
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tests.simulation.variants import (
+    apps,
     disks,
     holds,
     kills,
@@ -71,6 +72,15 @@ VARIANTS: Final[dict[str, Variant]] = {
     ),
     "accepted-unshown": _by(registry.accepted_unshown, "moved-unshown"),
     "active-instead-of-generation": _set("active-instead-of-generation", "moment"),
+    "app-hold-on-the-name": _by(apps.app_hold_on_the_name, "app-rotated"),
+    "app-holds-unread": _by(apps.app_holds_unread, "app-killed"),
+    "asks-never-end": _by(apps.asks_never_end, "thief"),
+    "asks-unchecked": _by(apps.asks_unchecked, "thief"),
+    "copies-executed": _by(apps.copies_executed, "thief"),
+    "core-app-holds-unread": _by(apps.core_app_holds_unread, "thief-app"),
+    "gateway-holds-unread": _by(apps.gateway_holds_unread, "thief-instance"),
+    "tags-unchecked": _by(apps.tags_unchecked, "thief"),
+    "ticket-opens-again": _by(apps.ticket_opens_again, "thief"),
     "anchor-at-the-last-write": _by(leases.anchor_at_the_last_write, "gaps"),
     "believes-any-peer-lease": _by(rosters.believes_any_peer_lease, "unheard-core"),
     "blind-put": _by(puts.blind_put, "rollback"),
@@ -89,6 +99,8 @@ VARIANTS: Final[dict[str, Variant]] = {
     "first-of-another-era": _by(kills.first_of_another_era, "another-era"),
     "first-zero-exempts": _by(kills.first_zero_exempts, "replayed-first"),
     "gap-after-rollback": _by(leases.gap_after_rollback, "rollback"),
+    "grants-read-once": _by(apps.grants_read_once, "app-narrowed"),
+    "grants-without-lease": _by(apps.grants_without_lease, "app-late"),
     "head-only-catch-up": Variant(
         "An incarnation reads the stream from its end.", "late-start", _nothing
     ),
@@ -111,6 +123,7 @@ VARIANTS: Final[dict[str, Variant]] = {
     "no-peer-leases": _by(leases.no_peer_leases, "cut-off"),
     "no-relay": _by(holds.no_relay, "stale"),
     "no-watch": _by(kills.no_watch, "newcomer"),
+    "own-hold-unread": _set("own-hold-unread", "instance-killed"),
     "page-of-any-cause": _set("page-of-any-cause", "pages"),
     "paged-is-forgotten": _set("paged-is-forgotten", "pages"),
     "pages-not-stored": _by(pages.expires_before_stored, "pages"),

@@ -38,8 +38,8 @@ class ActiveInsteadOfGeneration(Revocations):
 class EpochMerge(Revocations):
     """Of each target the newest statement counts, by a number; older ones are ignored."""
 
-    def __init__(self, registry: Registry, region: str) -> None:
-        super().__init__(registry, region)
+    def __init__(self, registry: Registry, region: str, own_key: str = "") -> None:
+        super().__init__(registry, region, own_key)
         self._epochs: dict[tuple[str, str], int] = {}
 
     def _index(self, record: HoldState) -> None:
@@ -84,10 +84,18 @@ class TombstoneDropped(Revocations):
         return learned
 
 
+class OwnHoldUnread(Revocations):
+    """An instance keeps a hold on its own key, and serves on."""
+
+    def __init__(self, registry: Registry, region: str, own_key: str = "") -> None:
+        super().__init__(registry, region)
+
+
 REVOCATIONS: dict[str, type[Revocations]] = {
     "active-instead-of-generation": ActiveInsteadOfGeneration,
     "epoch-merge": EpochMerge,
     "lift-all": LiftAll,
+    "own-hold-unread": OwnHoldUnread,
     "page-of-any-cause": PageOfAnyCause,
     "paged-is-forgotten": PagedIsForgotten,
     "serves-on": ServesOn,

@@ -42,6 +42,7 @@ from tests.fakes.stream_log import FakeLog, Stream
 from tests.fakes.unsealer import FakeUnsealer
 from tests.fakes.virtual import VirtualClock, let_pass
 from tests.fakes.wire import Wire
+from tests.unit.app_rig import app
 from tests.unit.core_rig import is_request
 from tests.unit.switch.statements import (
     ID,
@@ -119,6 +120,7 @@ class Incarnation:
         self.state = ReplicaState.empty(self.me.region, system.timing)
         self.registry, self.revocations = self.state.registry, self.state.revocations
         self.freshness, self.admission = self.state.freshness, self.state.admission
+        self.registry.put(app("engine", "*/*", regions=list(REGIONS)))
         self.purged: list[str] = []
         self.broken: set[str] = set()
         self.events: list[tuple[str, dict[str, Any]]] = []

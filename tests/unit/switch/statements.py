@@ -40,7 +40,7 @@ def roster() -> Roster:
                 region=region,
                 public_key=identity(name).public,
                 grants=[Grant(tenant="*", service="*")] if role is Role.GATEWAY else [],
-                embedded=role is Role.GATEWAY,
+                application="engine" if role is Role.GATEWAY else None,
             )
             for name, role, region in names
         ],

@@ -1,7 +1,8 @@
-"""The roster by which an application trusts Gateways: the context's, or a newer one of a Gateway.
+"""The instances that an application trusts: by the roster, and by holds on their keys.
 
-Every Gateway hands out the roster in force. It is signed by the operator root, whose key the
-context pins, so that a broker can withhold a newer one but not forge it.
+The roster is the context's, or a newer one of a Gateway. Every Gateway hands out the roster in
+force, and the holds that it knows. The operator root, whose key the context pins, signed the one,
+and operators signed the others, so a broker can withhold them but not forge them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from typing import Final
 from kcm_runtime.clock import Clock
 from kcm_runtime.config import ConfigError
 from kcm_schemas import data_subjects
+from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import KcmError
 from kcm_schemas.roster import Role
+from kcm_schemas.session import Standing, StandingQuery
 from kcm_trust.roster import changed
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, Verifier
 
 from kcm._internal.client_context import ClientContext
+from kcm._internal.known_holds import KnownHolds
 from kcm._internal.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -49,6 +53,7 @@ class KnownRoster:
         self._clock: Final = clock
         self._raw, roster = context.highest()
         self._verifier = Verifier(roster)
+        self._holds: Final = KnownHolds()
         self._listeners: Final[list[OnChange]] = []
         self._asked = -EVERY_S
         self._turn = -1
@@ -59,8 +64,12 @@ class KnownRoster:
         return self._verifier
 
     def listen(self, on_change: OnChange) -> None:
-        """Call ``on_change`` with the names whose entry a newer roster changes."""
+        """Call ``on_change`` with names whose entry a newer roster changes, or that are held."""
         self._listeners.append(on_change)
+
+    def held(self, name: str, public_key: bytes) -> bool:
+        """Whether an operator took an instance with this key out of service."""
+        return self._holds.has(name, public_key)
 
     @property
     def old(self) -> bool:
@@ -78,16 +87,18 @@ class KnownRoster:
         await self.ask(names[self._turn % len(names)])
 
     async def ask(self, gateway: str | None) -> None:
-        """Ask this Gateway for a newer roster; ``None`` asks any."""
+        """Ask this Gateway for a newer roster, and for holds; ``None`` asks any."""
         subject = (
             data_subjects.gateway_roster(self._region)
             if gateway is None
             else data_subjects.gateway_session(self._region, gateway, "roster")
         )
         with suppress(KcmError):
-            raw = await self._transport.request(subject, b"", ASK_S)
-            if raw != self._raw and len(raw) <= STATEMENT_MAX:
-                self._take(raw)
+            query = encode(StandingQuery(known=self._holds.ids))
+            answer = decode(Standing, await self._transport.request(subject, query, ASK_S))
+            if answer.roster != self._raw and len(answer.roster) <= STATEMENT_MAX:
+                self._take(answer.roster)
+            self._tell(self._holds.take(answer.holds, self._verifier))
 
     def _gateways(self) -> list[str]:
         return [
@@ -106,5 +117,8 @@ class KnownRoster:
             return
         if new.version > known.version:
             self._verifier = Verifier(new)
-            for on_change in self._listeners:
-                on_change(changed(known, new))
+            self._tell(changed(known, new) | self._holds.judge(self._verifier))
+
+    def _tell(self, names: frozenset[str]) -> None:
+        for on_change in self._listeners if names else ():
+            on_change(names)

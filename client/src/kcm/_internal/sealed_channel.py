@@ -22,7 +22,7 @@ from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
 from kcm_schemas.data_subjects import CARRIED, DataSubject
 from kcm_schemas.roster import Role
-from kcm_schemas.session import SealedRequest
+from kcm_schemas.session import SealedRequest, request_clear
 from kcm_sealing.memory import SecretRandomness
 from kcm_sessions.caller import Caller
 from kcm_sessions.peer_sessions import PeerSessions
@@ -75,6 +75,7 @@ class SealedChannel:
             peers=Role.GATEWAY,
             subject_of=data_subjects.gateway_session,
             told=self._told,
+            held=roster.held,
         )
         self._sessions: Final = PeerSessions(
             transport.request, me, clock, randomness, SessionMemory
@@ -219,19 +220,19 @@ class SealedChannel:
             raise _NoGateway(error.detail) from None
         sent, counter = self._clock.elapsed(), session.begin()
         try:
-            draft = SealedRequest(
-                v=1,
-                caller=session.keys.info.caller,
-                session_id=session.keys.info.session_id,
-                counter=counter,
-                asks=asks(gateway=session.peer),
-                sealed=b"",
-            )
+            info, tags = session.keys.info, asks(gateway=session.peer)
             names = (asked.operation, asked.tenant, asked.service)
-            clear = draft.clear(self._region, *names)
+            clear = request_clear(self._region, names, info.caller, tags)
             nonce = self._random.public(limits.NONCE_SIZE)
-            sealed = session.keys.seal_request(counter, clear, memoryview(body), nonce)
-            message = encode(draft.model_copy(update={"sealed": sealed}))
+            request = SealedRequest(
+                v=1,
+                caller=info.caller,
+                session_id=info.session_id,
+                counter=counter,
+                asks=tags,
+                sealed=session.keys.seal_request(counter, clear, memoryview(body), nonce),
+            )
+            message = encode(request)
             subject = data_subjects.gateway_at(self._region, session.peer, *names)
             try:
                 answer = await self._transport.request(subject, message, timeout_s)

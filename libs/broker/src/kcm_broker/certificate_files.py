@@ -46,8 +46,7 @@ class CertificateFiles:
         make_directory(directory)
         if self.ca.exists():
             key = self.ca.with_suffix(".key")
-            info = key.stat()
-            check_access(str(key), info, info.st_size)
+            check_access(str(key), key.stat())
             saved = Certificate(self.ca.read_bytes(), key.read_bytes())
             self._authority = Authority.load(saved, clock)
         else:

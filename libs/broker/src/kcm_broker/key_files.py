@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 from kcm_runtime.files.atomic import place
 from kcm_runtime.files.private_files import make_directory
-from kcm_runtime.files.secret_file import SecretFileError, check_access
+from kcm_runtime.files.secret_file import read_private
 from kcm_runtime.nats.nkeys import SEED_LENGTH, KeyKind, SigningKey
 from kcm_schemas.codes import Code, KcmError
 
@@ -33,22 +32,11 @@ def kept_key(path: Path, kind: KeyKind, *, known: bool = False) -> SigningKey:
 
 
 def read_key(path: Path, kind: KeyKind) -> SigningKey:
-    """Read a key of this kind.
-
-    Raises ``SecretFileError`` if it cannot be read or others can read it, and ``malformed``.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        check_access(str(path), os.fstat(fd), _SIZE)
-        raw = os.read(fd, _SIZE)
-    finally:
-        os.close(fd)
+    """Read a key of this kind; raises as ``read_private``, and ``malformed``."""
+    raw = read_private(path, _SIZE)
     try:
         key = SigningKey.from_seed(raw.decode("ascii").rstrip("\n"))
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, KcmError):
         key = None
     if key is None or key.kind is not kind:
         raise KcmError(Code.MALFORMED, f"{path} has no key of the kind {kind.name.lower()}")

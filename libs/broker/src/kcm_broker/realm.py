@@ -199,11 +199,19 @@ class Realm:
         scope = ScopeId(Role.PUSHER, Account.SYSTEM)
         return OwnScope(self.public(Account.SYSTEM), self.scope(scope).public)
 
-    def user(self, path: Path, scope: ScopeId, name: str, *, label: str = "") -> None:
-        """Write the credentials file of a user without grants, unless it is there and valid."""
+    def user(
+        self,
+        path: Path,
+        scope: ScopeId,
+        name: str,
+        grants: Sequence[str] = (),
+        *,
+        label: str = "",
+    ) -> None:
+        """Write the credentials file of a user, unless it is there and valid."""
         account = self.public(label or scope.account.value)
         issuer = Issuer(self.scope(scope, label), scope, account, self._clock)
-        kept_user(path, issuer, name)
+        kept_user(path, issuer, name, grants)
 
     def _place(self, label: str) -> Path:
         return self._directory / "accounts" / label

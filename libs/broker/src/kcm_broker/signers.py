@@ -8,7 +8,6 @@ nothing else: the Gateways still ask for the application's own key.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final
 
 from kcm_runtime.files.atomic import place
 from kcm_runtime.files.private_files import make_directory
-from kcm_runtime.files.secret_file import SecretFileError, check_access
+from kcm_runtime.files.secret_file import read_private
 from kcm_runtime.nats.nkeys import KeyKind, SigningKey, decode_public
 from kcm_schemas.codes import Code, KcmError
 
@@ -60,21 +59,8 @@ def write(path: Path, signers: Signers) -> None:
 
 
 def read(path: Path) -> Signers:
-    """Read a file of signers.
-
-    Raises ``SecretFileError`` if it cannot be read or others can read it, and ``malformed``.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        info = os.fstat(fd)
-        check_access(str(path), info, min(info.st_size, _SIZE_MAX))
-        raw = os.read(fd, _SIZE_MAX)
-    finally:
-        os.close(fd)
-    account = ""
+    """Read a file of signers; raises as ``read_private``, and ``malformed``."""
+    raw, account = read_private(path, _SIZE_MAX), ""
     try:
         found = json.loads(raw)
         account, seeds = found["account"], found["seeds"]

@@ -19,7 +19,7 @@ class SecureMemory:
 
     @property
     def full(self) -> bool:
-        """Whether all keys are in locked secret pages, and no core dump can be written."""
+        """Whether every arena has secret pages, and no core dump can be written."""
         return not self.why
 
     def __str__(self) -> str:

@@ -102,10 +102,10 @@ class InstanceConfig(Section):
     development: bool = False
     root_public: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """The operator root's Ed25519 public key in hexadecimal: the trust anchor."""
-    roster: Path
-    identity: Path
-    state_dir: Path
-    ready_file: Path | None = None
+    roster: PathBeside
+    identity: PathBeside
+    state_dir: PathBeside
+    ready_file: PathBeside | None = None
     region_bus: BusAddress
     log: LogSection = LogSection()
 

@@ -45,13 +45,17 @@ class InstanceContext:
 
     @property
     def acts(self) -> bool:
-        """Whether this instance may act: its entry is unchanged since the start and not retired."""
+        """Whether this instance may act: it is not retired, and is the same as at its start.
+
+        Its grants may change.
+        """
         try:
             now = self.verifier.acting(self.name)
         except Untrusted:
             return False
         was = self.joined
-        return (now.role, now.region, now.public_key) == (was.role, was.region, was.public_key)
+        same = (now.role, now.region, now.public_key) == (was.role, was.region, was.public_key)
+        return same and now.application == was.application
 
     @property
     def key_target(self) -> str:

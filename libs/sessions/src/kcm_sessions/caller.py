@@ -13,7 +13,7 @@ SubjectOf = Callable[[str, str, str], str]
 
 
 def _not_held(_name: str, _public_key: bytes) -> bool:
-    """An application does not follow holds: what it calls refuses it."""
+    """No hold is known."""
     return False
 
 

@@ -150,16 +150,14 @@ class Sessions(Generic[E]):
         self._tasks.spawn(self._look())
 
     async def handle(self, subject: str, body: bytes) -> bytes:
-        """Serve what begins a session: ``key``, ``open`` and ``roster``; raises ``KcmError``."""
+        """Serve what begins a session, ``key`` and ``open``; raises ``KcmError``."""
         match data_subjects.read_session(subject):
             case "key":
                 return self._keys.statement()
             case "open":
                 return self.begin(body)
-            case "roster":
-                return self._me.rosters.raw
             case _:
-                raise KcmError(Code.MALFORMED, "the verbs of a session are key, open and roster")
+                raise KcmError(Code.MALFORMED, "the verbs of a session are key and open")
 
     def begin(self, body: bytes) -> bytes:
         """Open the session of a ticket; returns a sealed reply, or raises as ``open`` does."""

@@ -27,22 +27,19 @@ from kcm_runtime.host import Host
 from kcm_runtime.nats.work_slots import work
 from kcm_runtime.requests import check_deadline
 from kcm_schemas import data_subjects, limits, record
-from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode, start_of
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import DecryptReply, DecryptRequest, EncryptReply, EncryptRequest, Failure
 from kcm_schemas.data_subjects import DataSubject
 from kcm_trust.verify import may_ask
 
+from kcm_gateway.data_events import EVENTS, check_room, recorded
 from kcm_gateway.engine import Batch, DekScope
 from kcm_gateway.keys.asks import AppAsks
 from kcm_gateway.sealed_requests import Opened, SealedRequests
 
 RECORD_GROWTH_MAX: Final = record.OVERHEAD_MAX + 5
 """The most bytes by which a record is longer than its plaintext on the wire."""
-
-EVENTS: Final = {"encrypt": EventType.DATA_ENCRYPT, "decrypt": EventType.DATA_DECRYPT}
-"""The event type of each operation: a requester cannot choose it."""
 
 _UNSERVED: Final = "a Gateway serves encrypt and decrypt"
 
@@ -111,7 +108,7 @@ class DataApi:
     async def handle(self, subject: str, body: bytes) -> bytes:
         """Serve a request without a seal; raises ``KcmError``."""
         asked = data_subjects.read_data(subject)
-        self._check_room()
+        check_room(self._audit_room)
         try:
             if asked.operation not in EVENTS:
                 raise KcmError(Code.MALFORMED, _UNSERVED)
@@ -126,7 +123,7 @@ class DataApi:
     async def handle_sealed(self, subject: str, body: bytes) -> bytes:
         """Serve a sealed request; raises ``KcmError`` where no seal is possible."""
         asked = data_subjects.read_gateway_at(subject)
-        self._check_room()
+        check_room(self._audit_room)
         opened = self._sealed.open_request(asked, body)
         try:
             if asked.operation == data_subjects.CARRIED:
@@ -188,11 +185,6 @@ class DataApi:
         self._check_own(asked)
         return left
 
-    def _check_room(self) -> None:
-        if not self._audit_room.has_room:
-            # Not recorded either: the rest of the buffer is reserved for purges.
-            raise KcmError(Code.UNAVAILABLE, self._audit_room.refusal)
-
     async def _serve(
         self,
         asked: DataSubject,
@@ -201,57 +193,39 @@ class DataApi:
         opened: Opened | None = None,
     ) -> bytes:
         arrived = self._clock.elapsed()
-        event = EVENTS.get(asked.operation, EventType.DATA_REFUSED)
-        count, code, failed = 0, Code.OK, 0
-        try:
-            match asked.operation:
-                case "encrypt":
-                    request = decode(EncryptRequest, body)
-                    count = len(request.plaintexts)
-                    check_deadline(request.deadline_ms, self._clock.unix_ms())
-                    check()
-                    done = await self._encrypt(asked, request)
-                    lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
-                    values, codes = done.columns()
-                    return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
-                case "decrypt":
-                    wanted = decode(DecryptRequest, body)
-                    count = len(wanted.records)
-                    check_deadline(wanted.deadline_ms, self._clock.unix_ms())
-                    check()
-                    asks = opened.asks if opened else None
-                    done = await self._engine.decrypt(
-                        asked.tenant,
-                        asked.service,
-                        wanted.records,
-                        _contexts(wanted.contexts),
-                        asks,
-                    )
-                    lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
-                    values, codes = done.columns()
-                    failed = done.failed
-                    return encode(
-                        DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes)
-                    )
-                case _:
-                    raise KcmError(Code.MALFORMED, _UNSERVED)
-        except KcmError as error:
-            code, failed = error.code, count
-            raise
-        except Exception:
-            code, failed = Code.INTERNAL, count
-            raise
-        finally:
-            self._emit(
-                event,
-                actor=opened.caller if opened else None,
-                tenant=asked.tenant,
-                service=asked.service,
-                code=code,
-                count=count,
-                failed=failed,
-                detail="" if opened else PLAIN,
-            )
+        actor, detail = (opened.caller, "") if opened else (None, PLAIN)
+        with recorded(self._emit, asked, actor=actor, detail=detail) as tally:
+            if asked.operation == "encrypt":
+                request = decode(EncryptRequest, body)
+                tally.count = len(request.plaintexts)
+                check_deadline(request.deadline_ms, self._clock.unix_ms())
+                check()
+                done = await self._encrypt(asked, request)
+                lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
+                values, codes = done.columns()
+                return encode(EncryptReply(v=1, lease_ms=lease_ms, records=values, codes=codes))
+            if asked.operation == "decrypt":
+                wanted = decode(DecryptRequest, body)
+                tally.count = len(wanted.records)
+                check_deadline(wanted.deadline_ms, self._clock.unix_ms())
+                check()
+                done = await self._decrypt(asked, wanted, opened)
+                lease_ms = self._lease_ms(min(done.lease_s, check()), arrived)
+                values, codes = done.columns()
+                tally.failed = done.failed
+                return encode(DecryptReply(v=1, lease_ms=lease_ms, plaintexts=values, codes=codes))
+            raise KcmError(Code.MALFORMED, _UNSERVED)
+
+    async def _decrypt(
+        self, asked: DataSubject, request: DecryptRequest, opened: Opened | None
+    ) -> Batch:
+        return await self._engine.decrypt(
+            asked.tenant,
+            asked.service,
+            request.records,
+            _contexts(request.contexts),
+            opened.asks if opened else None,
+        )
 
     async def _encrypt(self, asked: DataSubject, request: EncryptRequest) -> Batch:
         size = sum(map(len, request.plaintexts))

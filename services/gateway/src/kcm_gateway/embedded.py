@@ -4,7 +4,8 @@
         batch = await member.engine.encrypt("acme", "files", pieces)
 
 Payloads never leave the process; only data keys travel, sealed. It receives every kill like any
-other Gateway: its incarnations are registered and send receipts.
+other Gateway: its incarnations are registered and send receipts. It acts for the application that
+the roster names, and within that application's grants: a revocation of the application ends it.
 """
 
 from __future__ import annotations
@@ -13,24 +14,19 @@ from collections.abc import AsyncGenerator
 from typing import Final, Self
 
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
-from kcm_killswitch.model.replica_state import ReplicaState
-from kcm_runtime.audit.emitter import AuditEmitter
 from kcm_runtime.clock import Clock, SystemClock
-from kcm_runtime.config import load
-from kcm_runtime.host import Host
+from kcm_runtime.config import ConfigError, load
 from kcm_runtime.instance import InstanceContext, load_instance
-from kcm_runtime.nats.connection import Connection
-from kcm_runtime.nats.provision import GATEWAY_STREAMS, await_streams
-from kcm_runtime.nats.streams import ControlLog
 from kcm_runtime.ownership import Once
 from kcm_schemas.roster import Role
 
-from kcm_gateway.assembly import Ports, assemble
+from kcm_gateway.application_engine import ApplicationEngine
 from kcm_gateway.config import GatewayConfig
+from kcm_gateway.member import Member
 
 
 class EmbeddedGateway:
-    """The engine with its connections, its replica of the kill switch and its audit emitter."""
+    """A member of the region, with the engine of one application."""
 
     def __init__(
         self,
@@ -39,28 +35,17 @@ class EmbeddedGateway:
         clock: Clock,
         randomness: KeyRandomness,
     ) -> None:
-        region = me.region
-        self.region_bus: Final = Connection(config.region_bus, me.name)
-        self._control_bus: Final = Connection(config.control_bus, me.name)
-        self.audit: Final = AuditEmitter(self.region_bus, me, clock)
-        self.host: Final = Host(me, clock, randomness, self.audit.emit)
-        self._timing: Final = config.timing
-        self.replica_state: Final = ReplicaState.empty(
-            region, config.timing, told=True, own_key=me.key_target
+        """Raise ``ConfigError`` unless the roster names the application."""
+        if me.entry.application is None:
+            raise ConfigError(
+                f"{me.name}: the roster has it as a Gateway for many applications, and none as its"
+                " own: `kcm init` makes embedded ones, see the plan's `embedded`"
+            )
+        member = Member(config, me, clock, randomness)
+        self._member: Final = member
+        self.engine: Final = ApplicationEngine(
+            member.host, member.engine, member.applications, member.audit
         )
-        ports = Ports(
-            host=self.host,
-            replica_state=self.replica_state,
-            randomness=randomness,
-            region_bus=self.region_bus,
-            buckets=self.region_bus,
-            control_bus=self._control_bus,
-            stream=ControlLog(self.region_bus, region, clock),
-        )
-        parts = assemble(ports, config.engine)
-        self.engine: Final = parts.engine
-        self._feed: Final = parts.feed
-        self._switch: Final = parts.switch
 
     @classmethod
     def join(cls, config_path: str) -> Once[Self]:
@@ -71,6 +56,7 @@ class EmbeddedGateway:
 
         async def run() -> AsyncGenerator[Self, None]:
             config, randomness = load(GatewayConfig, config_path), SystemKeyRandomness()
+            config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             me = load_instance(config, Role.GATEWAY, randomness)
             member = cls(config, me, SystemClock(), randomness)
             try:
@@ -83,19 +69,8 @@ class EmbeddedGateway:
 
     async def start(self) -> None:
         """Connect, and learn every hold before the first request."""
-        await self.region_bus.start()
-        await self._control_bus.start()
-        await await_streams(self.region_bus, self.host.me.region, GATEWAY_STREAMS)
-        await self.audit.start()
-        await self._feed.start()
-        await self._switch.start()
-        await self._switch.heard_regions(self._timing.pull_every_s * 2)
+        await self._member.start()
 
     async def close(self) -> None:
         """Wipe every key, and end this incarnation's registration."""
-        self.engine.close()
-        await self._switch.close()
-        await self._feed.close()
-        await self.audit.close()
-        await self._control_bus.close()
-        await self.region_bus.close()
+        await self._member.close()

@@ -71,6 +71,10 @@ class Batch(Results):
         super().__init__(values, codes)
         self.lease_s: Final = lease_s
 
+    def within(self, left_s: float) -> Batch:
+        """Return the same results with an answer lease of at most ``left_s`` seconds."""
+        return self if self.lease_s <= left_s else Batch(self._values, self.codes, left_s)
+
 
 class Gateway:
     """Encrypts and decrypts for the tenants of a region."""
@@ -203,8 +207,7 @@ class Gateway:
         """Admit an operation, once; an unknown tenant is looked up, and admitted if it is found."""
         self._check_open()
         self._owner.check()
-        if not (is_name(tenant) and is_name(service)):
-            raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
+        check_names(tenant, service)
         try:
             return self._admission.admit(tenant, self._clock.elapsed())
         except KcmError as error:
@@ -320,6 +323,12 @@ class Gateway:
                 keys_max=self._settings.pool_keys_max,
             )
         return pool
+
+
+def check_names(tenant: str, service: str) -> None:
+    """Raise ``malformed`` unless both are names."""
+    if not (is_name(tenant) and is_name(service)):
+        raise KcmError(Code.MALFORMED, "a name needs 1 to 63 characters of a-z, 0-9 and -")
 
 
 def _joined(lists: list[list[T]]) -> list[T]:

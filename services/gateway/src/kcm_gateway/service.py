@@ -7,9 +7,8 @@ from typing import Final
 from kcm_keymem.random import KeyRandomness
 from kcm_keymem.secure_memory import as_metadata, log_secure_memory
 from kcm_keymem.slots import Slots
-from kcm_killswitch.model.held_keys import HeldKeys
-from kcm_killswitch.replica.applications import Applications
 from kcm_runtime.clock import Clock
+from kcm_runtime.config import ConfigError
 from kcm_runtime.instance import InstanceContext
 from kcm_runtime.nats.connection import Connection
 from kcm_runtime.nats.request_server import RequestServer
@@ -20,9 +19,11 @@ from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, Sessions
 
 from kcm_gateway.config import GatewayConfig
-from kcm_gateway.data_api import EVENTS, DataApi
-from kcm_gateway.embedded import EmbeddedGateway
+from kcm_gateway.data_api import DataApi
+from kcm_gateway.data_events import EVENTS
+from kcm_gateway.member import Member
 from kcm_gateway.sealed_requests import SealedRequests
+from kcm_gateway.standing import StandingApi
 
 
 class GatewayService:
@@ -36,18 +37,20 @@ class GatewayService:
         randomness: KeyRandomness,
     ) -> None:
         self._me: Final = me
-        self._member: Final = EmbeddedGateway(config, me, clock, randomness)
+        if me.entry.application is not None:
+            raise ConfigError(
+                f"{me.name}: the roster has it as a part of application {me.entry.application},"
+                " whose process joins with `EmbeddedGateway.join`; it is no service of its own"
+            )
+        self._member: Final = Member(config, me, clock, randomness)
         host, self._slots = self._member.host, Slots()
+        applications = self._member.applications
         self._keys: Final = SessionKeys(host, randomness, self._slots.lend)
-        state = self._member.replica_state
-        held = HeldKeys(state.revocations, "app")
-        applications = Applications(
-            state.registry, state.freshness.registry, me.region, clock, held
-        )
         self._sessions: Final = Sessions(
             host, self._keys, applications, self._slots.lend, APPLICATIONS
         )
         self._sealed: Final = SealedRequests(host, self._sessions)
+        self._standing: Final = StandingApi(me, self._member.revocations)
         self._api: Final = DataApi(
             host,
             self._member.engine,
@@ -88,7 +91,7 @@ class GatewayService:
         region, me = self._me.region, self._me.name
         queue = f"gateway-{region}"
         sessions = data_subjects.gateway_sessions(region, me)
-        await self._service.add("sessions", sessions, self._sessions.handle, "")
+        await self._service.add("sessions", sessions, self._begin, "")
         sealed = data_subjects.gateway_all_at(region, me)
         handle, lane = self._api.handle_sealed, self._sessions.lane
         await self._service.add("sealed", sealed, handle, "", lane=lane)
@@ -96,7 +99,7 @@ class GatewayService:
             plain = data_subjects.gateway_all(region, operation)
             await self._service.add(operation, plain, self._api.handle, queue, lane=lambda _: ())
         roster = data_subjects.gateway_roster(region)
-        await self._service.add("roster", roster, self._roster, queue)
+        await self._service.add("roster", roster, self._standing.handle, queue)
         await self._service.announce()
 
     async def close(self) -> None:
@@ -112,6 +115,8 @@ class GatewayService:
             await self._requests.close()
             await self._member.close()
 
-    async def _roster(self, _subject: str, _body: bytes) -> bytes:
-        """Return the roster in force, as the operator root signed it."""
-        return self._me.rosters.raw
+    async def _begin(self, subject: str, body: bytes) -> bytes:
+        """Serve what is for this Gateway alone and has no seal; raises ``KcmError``."""
+        if data_subjects.read_session(subject) == "roster":
+            return await self._standing.handle(subject, body)
+        return await self._sessions.handle(subject, body)

@@ -44,7 +44,6 @@ IN_REGION: Final = (Account.REGION, Account.CONTROL, Account.VAULT)
 SETUP: Final = "setup"
 """The name of the users that set a region up."""
 
-
 MAINTENANCE: Final = "maintenance"
 """The signing key, in accounts with streams, for credentials of some hours that may do all."""
 
@@ -74,7 +73,7 @@ class Brokers:
     def make(self) -> None:
         """Make every missing key, token and user; raises as ``Realm`` does, and ``OSError``."""
         self.backbone.operator()
-        dict(self._tokens(self.backbone, BACKBONE))
+        self._make_accounts(self.backbone, BACKBONE)
         for region in self.regions:
             link = ScopeId(BrokerRole.LEAF, Account.BACKBONE)
             self.backbone.user(self.link_file(region), link, region, label=region)
@@ -150,15 +149,21 @@ class Brokers:
         ``directory`` is where the server keeps the accounts that were pushed to it.
         """
         realm = self.realm(broker)
-        tokens = {realm.public(label): token for label, token in self._tokens(realm, broker)}
+        tokens = {
+            realm.public(label): token
+            for label, token in self._make_accounts(realm, broker).items()
+        }
         system = realm.public(Account.SYSTEM)
         return configuration.Trust(realm.operator(), system, tokens, directory)
 
     def instances(self, region: str) -> Iterator[tuple[BrokerRole, str]]:
         """Return the instances with a signing key of their own in a region."""
         for one in self.members:
-            if one.region == region or (self.follow_all and one.role is Role.AUDITOR):
-                yield BrokerRole(one.role.value), one.name
+            if one.application is None and self._has(region, one):
+                yield one.broker_role, one.name
+
+    def _has(self, region: str, member: Member) -> bool:
+        return member.region == region or (self.follow_all and member.role is Role.AUDITOR)
 
     def link_file(self, region: str) -> Path:
         """Return the credentials of a region's link to the backbone."""
@@ -174,39 +179,43 @@ class Brokers:
 
     def _make_region(self, region: str) -> None:
         realm = self.realm(region)
-        dict(self._tokens(realm, region))
-        for scope, name in self._users(region):
+        self._make_accounts(realm, region)
+        for scope, name, grants in self._users(region):
             path = self.user_file(region, scope.role, scope.account, name)
-            realm.user(path, scope, name)
+            realm.user(path, scope, name, grants)
         keys = {role: realm.scope(ScopeId(role, Account.REGION)) for role in signers.SIGNED}
         made = Signers(realm.public(Account.REGION), keys)
         path = self.signers_file(region)
         if not path.exists() or path.read_text("ascii") != signers.to_text(made):
             signers.write(path, made)
 
-    def _tokens(self, realm: Realm, broker: str) -> Iterator[tuple[str, str]]:
-        """Yield the label and the token of each account of a broker."""
-        yield Account.SYSTEM.value, realm.account(Account.SYSTEM)
+    def _make_accounts(self, realm: Realm, broker: str) -> dict[str, str]:
+        """Make the accounts of a broker that are missing; return all tokens by their labels."""
+        found = {Account.SYSTEM.value: realm.account(Account.SYSTEM)}
         if broker == BACKBONE:
             accounts = {region: realm.public(region) for region in self.regions}
             for region in self.regions:
                 peering = peering_of(region, accounts)
-                yield region, realm.account(Account.BACKBONE, label=region, peering=peering)
-            return
+                found[region] = realm.account(Account.BACKBONE, label=region, peering=peering)
+            return found
         for account in IN_REGION:
             more = self.more_keys(realm, account)
-            token = realm.account(account, list(self.instances(broker)), more=more)
-            yield account.value, token
+            own = list(self.instances(broker))
+            found[account.value] = realm.account(account, own, more=more)
+        return found
 
-    def _users(self, region: str) -> Iterator[tuple[ScopeId, str]]:
-        for role, name in self.instances(region):
-            for account in accounts_of(role):
-                yield ScopeId(role, account, name), name
+    def _users(self, region: str) -> Iterator[tuple[ScopeId, str, Sequence[str]]]:
+        """Yield the scope, the name and the grants of each user of a region."""
+        for one in self.members:
+            for account in accounts_of(one.broker_role) if self._has(region, one) else ():
+                own = "" if one.application else one.name
+                grants = one.broker_grants if account is Account.REGION else ()
+                yield ScopeId(one.broker_role, account, own), one.name, grants
         for name in self.operators:
-            yield ScopeId(BrokerRole.OPERATOR, Account.REGION), name
+            yield ScopeId(BrokerRole.OPERATOR, Account.REGION), name, ()
         for account in accounts_of(BrokerRole.PROVISIONER):
-            yield ScopeId(BrokerRole.PROVISIONER, account), SETUP
-        yield ScopeId(BrokerRole.PUSHER, Account.SYSTEM), SETUP
+            yield ScopeId(BrokerRole.PROVISIONER, account), SETUP, ()
+        yield ScopeId(BrokerRole.PUSHER, Account.SYSTEM), SETUP, ()
 
 
 def accounts_of(role: BrokerRole) -> tuple[Account, ...]:

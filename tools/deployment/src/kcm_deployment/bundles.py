@@ -37,11 +37,7 @@ from kcm_deployment import settings_files
 from kcm_deployment.broker_files import SETUP, Brokers
 from kcm_deployment.deployment import Deployment, RegionPlan
 from kcm_deployment.errors import DeploymentError
-from kcm_deployment.layouts import (
-    CLIENT_PORT,
-    CONFIG,
-    Layout,
-)
+from kcm_deployment.layouts import CLIENT_PORT, CONFIG, Layout
 from kcm_deployment.members import Member, Person
 from kcm_deployment.originals import check_originals
 from kcm_deployment.server_bundles import ServerBundles
@@ -103,7 +99,7 @@ class Bundles:
         return region.ca or self.brokers.certificates(region.name).ca
 
     def _write_instance(self, region: RegionPlan, member: Member) -> None:
-        place, role = self.layout.place(member), BrokerRole(member.role.value)
+        place, role = self.layout.place(member), member.broker_role
         target = self.directory / self.layout.instance_bundle(member)
         sources = {
             "roster": self._trust.roster,
@@ -138,15 +134,11 @@ class Bundles:
         _fill(target, sources, CONFIG, content)
 
     def _write_provision(self, region: RegionPlan) -> None:
-        role, sources = (
-            BrokerRole.PROVISIONER,
-            {"ca.pem": self._ca(region)},
-        )
-        buses = {}
+        role, place = BrokerRole.PROVISIONER, self.layout.provision
+        sources, buses = {"ca.pem": self._ca(region)}, {}
         for account in (Account.REGION, Account.VAULT):
             name = BUSES[account]
             sources[name] = self.brokers.user_file(region.name, role, account, SETUP)
-            place = self.layout.provision
             buses[account] = BusFiles(_urls(region), place / "ca.pem", place / name)
         content = settings_files.provisioning(
             region.name, buses[Account.REGION], buses[Account.VAULT], SETUP, len(region.servers)

@@ -75,6 +75,9 @@ class Layout:
 
 
 def _systemd(member: Member) -> Place:
+    if member.application is not None:  # the application is no unit of ours: all is in one place
+        here = PurePosixPath()
+        return Place(here, here, here / "state", here / "ready", here, here)
     role, name = member.role.value, member.name
     state = PurePosixPath(f"/var/lib/kcm-{role}") / name
     return Place(

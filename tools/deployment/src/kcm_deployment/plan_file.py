@@ -15,7 +15,7 @@ from kcm_trust.identity import ROOT
 from pydantic import AfterValidator, Field
 
 from kcm_deployment.deployment import RESERVED, Deployment, RegionPlan, Server
-from kcm_deployment.members import Member, Person
+from kcm_deployment.members import Member, Person, Place
 
 VERSION: Final = 1
 """The version of the file's format."""
@@ -54,6 +54,11 @@ cores = 2
 gateways = 2
 auditors = 1
 # ca = "corp-ca.pem"             # clients trust this authority, and you bring the certificates
+
+# [[regions.us-east.embedded]]   # an application that has the Gateway in its own process
+# application = "shop"           # `kcm app create shop` decides what it may do
+# grants = ["clinic/files"]      # what it may do at most
+# count = 2                      # its processes
 """
 
 
@@ -81,6 +86,16 @@ def _cluster(servers: tuple[str, ...]) -> tuple[str, ...]:
     return servers
 
 
+def _places(grants: tuple[str, ...]) -> tuple[str, ...]:
+    for one in grants:
+        parts = one.split("/")
+        if len(parts) != 2 or not all(part == "*" or is_name(part) for part in parts):
+            raise ValueError("a grant is TENANT/SERVICE; * is every one of them")
+    if not grants or len(set(grants)) != len(grants):
+        raise ValueError("give at least one grant, and each of them once")
+    return grants
+
+
 Servers = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], AfterValidator(_cluster)]
 
 Count = Annotated[int, Field(ge=1, le=INSTANCES_MAX)]
@@ -99,6 +114,14 @@ class BackboneEntry(Section):
     servers: Servers
 
 
+class EmbeddedEntry(Section):
+    """Gateways inside of the processes of one application."""
+
+    application: Name
+    grants: Annotated[tuple[str, ...], AfterValidator(_places)]
+    count: Count = 1
+
+
 class RegionEntry(Section):
     """A region: its servers, and the numbers of its instances."""
 
@@ -106,6 +129,7 @@ class RegionEntry(Section):
     cores: Count = 2
     gateways: Count = 1
     auditors: Count = 1
+    embedded: Annotated[tuple[EmbeddedEntry, ...], Field(max_length=INSTANCES_MAX)] = ()
     ca: Path | None = None
     """The authority of the certificates that clients see, if it is yours; relative to the file."""
 
@@ -146,6 +170,7 @@ def _faults(file: PlanFile, directory: Path) -> Iterator[str]:
     yield from _wrong_servers("backbone", file.backbone.servers)
     for name, region in file.regions.items():
         yield from _wrong_servers(f"regions.{name}", region.servers)
+    yield from _wrong_instances(file)
     yield from _wrong_operators(file)
     for name, region in file.regions.items():
         if not is_region(name) or name in RESERVED:
@@ -158,6 +183,17 @@ def _wrong_servers(place: str, servers: tuple[str, ...]) -> Iterator[str]:
     for index, host in enumerate(servers):
         if host in servers[:index]:
             yield f"{place}.servers[{index}]: {host!r} is listed twice"
+
+
+def _wrong_instances(file: PlanFile) -> Iterator[str]:
+    for region, entry in file.regions.items():
+        names = [one.name for one in _members(region, entry)]
+        for one in names:
+            if names.count(one) > 1 or not is_name(one):
+                yield (
+                    f"regions.{region}: {one!r} cannot be an instance: two have this name, or it is"
+                    " too long; list each application once, and call none core, gateway or auditor"
+                )
 
 
 def _wrong_operators(file: PlanFile) -> Iterator[str]:
@@ -181,9 +217,16 @@ def _members(region: str, entry: RegionEntry) -> list[Member]:
         (Role.GATEWAY, entry.gateways),
         (Role.AUDITOR, entry.auditors),
     )
-    return [
+    found = [
         Member(role, region, number) for role, count in counts for number in range(1, count + 1)
     ]
+    for one in entry.embedded:
+        places = tuple(Place(*grant.split("/")) for grant in one.grants)
+        found += [
+            Member(Role.GATEWAY, region, number, one.application, places)
+            for number in range(1, one.count + 1)
+        ]
+    return found
 
 
 def _servers(name: str, hosts: tuple[str, ...]) -> tuple[Server, ...]:

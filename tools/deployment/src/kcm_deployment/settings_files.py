@@ -67,7 +67,7 @@ def instance(
     ``environment`` is the environment of a Core's unsealer. ``timing`` has the durations of the
     kill switch, if they are not the default ones.
     """
-    role = BrokerRole(member.role.value)
+    role = member.broker_role
     config: dict[str, Any] = {
         "instance": member.name,
         "region": member.region,
@@ -76,7 +76,7 @@ def instance(
         "roster": files.roster,
         "identity": files.identity,
         "state_dir": files.state_dir,
-        "ready_file": files.ready_file,
+        **({"ready_file": files.ready_file} if member.application is None else {}),
         "region_bus": bus(files.region_bus, role, member.name),
     }
     match member.role:

@@ -23,7 +23,7 @@ from kcm_runtime.files.private_files import make_directory, write_private
 from kcm_runtime.files.secret_file import write_secret
 from kcm_schemas import limits
 from kcm_schemas.codec import encode
-from kcm_schemas.roster import Grant, Instance, Operator, Region, Role, Roster
+from kcm_schemas.roster import Instance, Operator, Region, Roster
 from kcm_schemas.signed import Kind
 from kcm_trust.identity import ROOT, Identity
 from kcm_trust.verify import Untrusted, verify_roster
@@ -74,35 +74,15 @@ def make_trust(root: Path, planned: Planned, now_ms: int) -> bytes:
     trust, system = Trust(root), planned.system
     make_directory(root / "keys")
     signer = _identity(system, ROOT, trust.key(ROOT))
-    instances = [
-        Instance(
-            instance=member.name,
-            role=member.role,
-            region=member.region,
-            public_key=_identity(system, member.name, trust.key(member.name)).public,
-            grants=[Grant(tenant="*", service="*")] if member.role is Role.GATEWAY else [],
-            embedded=member.embedded,
-        )
-        for member in planned.members
-    ]
-    operators = [
-        Operator(
-            operator=person.name,
-            roles=list(person.roles),
-            public_key=_identity(system, person.name, trust.key(person.name)).public,
-        )
-        for person in planned.operators
-    ]
     for name in planned.applications:
         _identity(system, name, trust.key(name))
     known = _known(trust.roster, signer.public)
-    instances = _as_known(instances, known.instances if known else [])
     roster = Roster(
         system=system,
         version=known.version if known else 1,
         issued_ms=known.issued_ms if known else now_ms,
-        instances=_with_retired(instances, known.instances if known else []),
-        operators=_with_others(operators, known.operators if known else []),
+        instances=_instances(trust, planned, known.instances if known else ()),
+        operators=_operators(trust, planned, known.operators if known else ()),
         regions=[_region(trust, region, known) for region in planned.regions],
     )
     if roster != known:
@@ -135,26 +115,42 @@ def known_roster(root: Path) -> Roster | None:
     return found
 
 
-def _as_known(instances: list[Instance], known: list[Instance]) -> list[Instance]:
-    """Keep the entries of instances with the same key: their grants may be narrower by now."""
-    entries = {(one.instance, one.public_key): one for one in known}
-    return [entries.get((one.instance, one.public_key), one) for one in instances]
+def _instances(trust: Trust, planned: Planned, known: Sequence[Instance]) -> list[Instance]:
+    """Return the entries of instances, known ones first.
+
+    An entry with the same key stays: its grants may be narrower by now. Those of an embedded
+    Gateway are in the plan, which rules. Retired instances stay retired, planned or not.
+    """
+    names = {one.name for one in planned.members}
+    found = {one.instance: one for one in known if one.retired is not None or one.instance in names}
+    for member in planned.members:
+        public = _identity(planned.system, member.name, trust.key(member.name)).public
+        before = found.get(member.name)
+        if before is not None and before.retired is not None:
+            continue
+        if before is None or member.application or before.public_key != public:
+            found[member.name] = Instance(
+                instance=member.name,
+                role=member.role,
+                region=member.region,
+                public_key=public,
+                grants=member.grants,
+                application=member.application,
+            )
+    return list(found.values())
 
 
-def _with_retired(instances: list[Instance], known: list[Instance]) -> list[Instance]:
-    """Keep retired instances on the roster, and keep them retired; known ones come first."""
-    retired = {one.instance: one for one in known if one.retired is not None}
-    wanted = {one.instance: one for one in instances} | retired
-    order = [one.instance for one in known if one.instance in wanted]
-    return [wanted[name] for name in dict.fromkeys([*order, *wanted])]
-
-
-def _with_others(own: list[Operator], known: list[Operator]) -> list[Operator]:
-    """Keep other operators on the roster, and keep retired ones retired."""
-    planned = {one.operator: one for one in own}
-    kept = [one if one.retired is not None else planned.get(one.operator, one) for one in known]
-    names = {one.operator for one in known}
-    return [*kept, *(one for one in own if one.operator not in names)]
+def _operators(trust: Trust, planned: Planned, known: Sequence[Operator]) -> list[Operator]:
+    """Return the entries of operators. Others than the planned ones stay; retired ones stay so."""
+    found = {one.operator: one for one in known}
+    for person in planned.operators:
+        public = _identity(planned.system, person.name, trust.key(person.name)).public
+        before = found.get(person.name)
+        if before is None or before.retired is None:
+            found[person.name] = Operator(
+                operator=person.name, roles=list(person.roles), public_key=public
+            )
+    return list(found.values())
 
 
 def _identity(system: str, name: str, path: Path) -> Identity:

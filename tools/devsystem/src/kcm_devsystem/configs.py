@@ -85,7 +85,7 @@ def write_instance(
     ``environment`` is the environment of a Core's unsealer. ``probes_per_s`` replaces the default
     of a Core. ``write`` writes the file.
     """
-    root, trust, role = topology.root, Trust(topology.root), BrokerRole(member.role.value)
+    root, trust, role = topology.root, Trust(topology.root), member.broker_role
     store = root / "keystore" / member.region
     if member.role is Role.CORE:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from kcm_schemas.roster import Role
 from pydantic import BaseModel, ConfigDict, Field
 
 from kcm_devsystem.errors import DevError, OtherShapeError, OtherVersionError
+from kcm_devsystem.identities import APP
 
 FILE: Final = "shape.json"
 """The file's name in the development system's directory."""
@@ -76,10 +77,9 @@ class Shape(BaseModel):
     @property
     def embedded(self) -> list[Member]:
         """The Gateways inside applications."""
-        first = self.gateways + 1
         return [
-            Member(Role.GATEWAY, self.regions[0], number, embedded=True)
-            for number in range(first, first + self.applications)
+            Member(Role.GATEWAY, self.regions[0], number, APP)
+            for number in range(1, self.applications + 1)
         ]
 
     def nodes_of(self, region: str) -> int:

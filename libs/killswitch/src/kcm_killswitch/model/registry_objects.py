@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -39,6 +40,7 @@ def is_key(key: Key) -> bool:
     return _PARTS.get(key[0]) == len(key) and all(map(is_name, key))
 
 
+@lru_cache(maxsize=1 << 14)
 def shard_of(name: str) -> int:
     """The shard of a tenant with its services, of a link, or of an application."""
     return sha256(name.encode()).digest()[0] % limits.REGISTRY_SHARDS

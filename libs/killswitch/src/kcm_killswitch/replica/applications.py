@@ -86,6 +86,18 @@ class Applications:
             raise KcmError(Code.UNAVAILABLE, _OTHERS)
         return left
 
+    def check_embedding(self, name: str, asked: DataSubject, verb: str) -> float:
+        """Return for how many seconds an application that embeds a Gateway may do this there.
+
+        Raises ``forbidden``, and ``unavailable`` as ``left_s`` does.
+        """
+        try:
+            app = self.acting(name)
+        except Untrusted as error:
+            raise KcmError(Code.FORBIDDEN, str(error)) from None
+        check_granted(app, asked, verb)
+        return self._left(name)
+
     def check_plain(self, asked: DataSubject, verb: str) -> float:
         """Return for how many seconds a request without a key is covered by a plain application.
 

@@ -1,10 +1,18 @@
-"""Secrets in files, read with ``readv`` straight into the caller's memory, never into ``bytes``."""
+"""Secrets in files that only their owner may read.
+
+A key that decrypts goes with ``readv`` straight into the caller's memory, and never into ``bytes``.
+What opens a broker alone is text, and may.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from kcm_schemas.codes import Code, KcmError
 
 from kcm_runtime.files.atomic import placing
 
@@ -19,22 +27,46 @@ def read_secret(path: str, out: memoryview) -> None:
     Raises ``SecretFileError``, whose text names the path and the remedy; ``out`` is then zeros.
     """
     try:
+        with _opened(path) as (fd, size):
+            if size != len(out):
+                raise SecretFileError(f"{path} has {size} bytes, not {len(out)}")
+            _fill(path, fd, out)
+    except BaseException:
+        out[:] = bytes(len(out))
+        raise
+
+
+def read_private(path: Path, most: int) -> bytes:
+    """Return the content of a file that only its owner may read: at most ``most`` bytes.
+
+    It decrypts no key. Raises ``SecretFileError`` if it cannot be read or others can read it, and
+    ``too_large``.
+    """
+    with _opened(str(path)) as (fd, size):
+        raw = os.read(fd, most + 1)
+        if max(size, len(raw)) > most:
+            raise KcmError(Code.TOO_LARGE, f"{path} has more than {most} bytes")
+        return raw
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[int, int]]:
+    """Open a file that only its owner may read; yields its descriptor and size in bytes."""
+    try:
         # Without O_NONBLOCK a named pipe would block the start instead of raising an error.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
     try:
-        check_access(path, os.fstat(fd), len(out))
-        _fill(path, fd, out)
-    except BaseException:
-        out[:] = bytes(len(out))
-        raise
+        info = os.fstat(fd)
+        check_access(path, info)
+        yield fd, info.st_size
     finally:
         os.close(fd)
 
 
-def check_access(path: str, info: os.stat_result, size: int) -> None:
-    """Check a secret's file by its ``stat`` result; ``size`` is the number of bytes it must have.
+def check_access(path: str, info: os.stat_result) -> None:
+    """Check a secret's file by its ``stat`` result.
 
     Raises ``SecretFileError`` if a user other than root and this one could read or write it.
     """
@@ -47,8 +79,6 @@ def check_access(path: str, info: os.stat_result, size: int) -> None:
     allowed = 0o040 if info.st_uid == info.st_gid == 0 else 0
     if stat.S_IMODE(info.st_mode) & 0o077 & ~allowed:
         raise SecretFileError(f"{path} can be read by others; chmod 600 it")
-    if info.st_size != size:
-        raise SecretFileError(f"{path} has {info.st_size} bytes, not {size}")
 
 
 def _fill(path: str, fd: int, out: memoryview) -> None:

@@ -43,7 +43,6 @@ _STORED: Final = b"$JS.ACK."
 _ODD: Final = "surrogateescape"
 """Bytes that are not UTF-8 become surrogates, which no text contains."""
 
-
 _REFUSED: Final = re.compile(r"permissions violation for publish to \"([^\"]*)\"", re.IGNORECASE)
 
 _ASKED_MAX: Final = 1024

@@ -8,7 +8,6 @@ without a restart.
 from __future__ import annotations
 
 import base64
-import os
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -18,7 +17,7 @@ from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
 
 from kcm_runtime.files.atomic import place
-from kcm_runtime.files.secret_file import SecretFileError, check_access
+from kcm_runtime.files.secret_file import SecretFileError, read_private
 from kcm_runtime.nats.nkeys import KeyKind, SigningKey
 
 USER_TOKEN_MAX: Final = 60_000
@@ -74,28 +73,10 @@ def read(path: Path) -> Credentials:
     ``too_large``.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SecretFileError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        info = os.fstat(fd)
-        check_access(str(path), info, info.st_size)
-        raw = _up_to(fd, FILE_MAX + 1)
-    finally:
-        os.close(fd)
-    try:
-        return from_text(raw.decode("ascii"))
+        return from_text(read_private(path, FILE_MAX).decode("ascii"))
     except UnicodeDecodeError:
         failure = KcmError(Code.MALFORMED, "a credentials file has ASCII characters only")
     raise failure
-
-
-def _up_to(fd: int, size: int) -> bytes:
-    parts: list[bytes] = []
-    while size > 0 and (part := os.read(fd, size)):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
 
 
 class UnusableCredentialsError(nats_errors.Error):

@@ -2,8 +2,9 @@
 
 A Gateway gets a data key for which an application asks: the application has a session with this
 Core, its tag covers the key, this Gateway and the time, and a grant covers the service. There are
-two exceptions. An embedded Gateway serves only its own process, so it asks for itself. A *plain*
-application has no session: for its grants, this Core relies on the Gateway.
+two exceptions. An embedded Gateway is part of a process of its application: what that application
+may do, it asks itself. A *plain* application has no session: for its grants, this Core relies on
+the Gateway.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from kcm_schemas.vault import STATUS_FORBIDDEN, STATUS_OK, STATUS_UNKNOWN_ASK
 from kcm_sealing.memory import Lend
 from kcm_sessions.session_keys import SessionKeys
 from kcm_sessions.sessions import APPLICATIONS, OpenSession, Sessions
+
+VERBS: Final = {"wrap": "encrypt", "unwrap": "decrypt"}
+"""The verb of a grant for each operation of a Gateway."""
 
 PLAIN: Final = "plain"
 """For whom keys are where a plain application covers a request."""
@@ -50,9 +54,9 @@ class Unwrap:
 class Verdict:
     """Consecutive keys, from ``start`` to before ``stop``: for whom they are, and their status.
 
-    ``target`` is ``app NAME`` if the tag of that application covers them, and ``plain`` for a plain
-    application. It is empty for a Gateway that asks for itself, and for an ask without such a tag:
-    a Gateway alone puts no application's name into the audit.
+    ``target`` is ``app NAME`` if the tag of that application covers them or if the Gateway is
+    embedded in it, and ``plain`` for a plain application. It is empty for an ask without such a
+    tag: a Gateway alone puts no application's name into the audit.
     """
 
     start: int
@@ -77,6 +81,14 @@ class Asks:
         self._clock: Final = host.clock
         self._applications: Final = applications
         self.sessions: Final[Sessions[App]] = Sessions(host, keys, applications, lend, APPLICATIONS)
+
+    def check_embedding(self, gateway: Instance, asked: DataSubject) -> None:
+        """Refuse what the application of an embedded Gateway may not do now; never waits.
+
+        Raises ``forbidden``, and ``unavailable`` while another Core has another entry of it.
+        """
+        if gateway.application is not None:
+            self._applications.check_embedding(gateway.application, asked, VERBS[asked.operation])
 
     def judge(self, unwrap: Unwrap, asked: Sequence[Asked]) -> list[Verdict]:
         """Return the verdicts on all keys of a request, in their order; never waits."""
@@ -124,13 +136,18 @@ class Asks:
 
     def _unasked(self, unwrap: Unwrap, start: int, stop: int) -> Verdict:
         """Return the verdict on keys for which no application asks with a tag."""
-        if unwrap.gateway.embedded:
-            return Verdict(start, stop, "", STATUS_OK)
+        if unwrap.gateway.application is not None:  # it was checked when the keys were found open
+            return Verdict(start, stop, target_of(unwrap.gateway), STATUS_OK)
         try:
             self._applications.check_plain(unwrap.asked, "decrypt")
         except KcmError:
             return Verdict(start, stop, "", STATUS_FORBIDDEN)
         return Verdict(start, stop, PLAIN, STATUS_OK)
+
+
+def target_of(gateway: Instance) -> str:
+    """Return the application for which a Gateway alone asks; empty if it is not embedded."""
+    return f"app {gateway.application}" if gateway.application is not None else ""
 
 
 @dataclass(frozen=True, slots=True)

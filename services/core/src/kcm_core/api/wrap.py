@@ -31,13 +31,13 @@ from kcm_schemas.audit import EventType
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data import Failure
-from kcm_schemas.roster import Instance, Role
+from kcm_schemas.roster import Role
 from kcm_schemas.session import SealedRefusal, SealedReply
 from kcm_schemas.vault import REPLY_HEAD, STATUS_OK, STATUS_TAMPERED, CoreRequest
 from kcm_sealing.memory import wipe
 from kcm_trust.verify import may_ask
 
-from kcm_core.api.asks import Asks, Outcome, Unwrap, outcomes
+from kcm_core.api.asks import Asks, Outcome, Unwrap, outcomes, target_of
 from kcm_core.api.core_call import Call, check_version, copied, open_blobs, open_keys
 from kcm_core.api.gateway_sessions import GatewaySessions
 from kcm_core.keys.keyring import Keyring, ServiceKey
@@ -123,7 +123,7 @@ class WrapApi:
         clear = request.clear(self._me.region, asked.operation, asked.tenant, asked.service)
         call = Call(asked, request, clear, session, caller)
         try:
-            _check_granted(asked, caller)
+            self._check_granted(call)
             await self._turn(call)
             return await self._serve_known(call)
         except Purged:
@@ -146,6 +146,18 @@ class WrapApi:
         request = call.request
         key = (request.caller, call.asked.tenant)
         await work(key, records=request.count, ends_ms=request.deadline_ms)
+
+    def _check_granted(self, call: Call) -> None:
+        """Refuse what is outside of the caller's grants, and of those of its application."""
+        caller, asked = call.caller, call.asked
+        if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
+            raise _Outside("the caller may not ask for that tenant and service")
+        try:
+            self._asks.check_embedding(caller, asked)
+        except KcmError as error:
+            if error.code is not Code.FORBIDDEN:
+                raise
+            raise _Outside(error.detail) from None
 
     def _refused(self, call: Call, refusal: KcmError) -> bytes:
         """Record a refusal once, and return it sealed; raises for a request that is not sealed.
@@ -224,6 +236,7 @@ class WrapApi:
         if ring is None:
             raise KcmError(Code.TENANT_UNAVAILABLE)
         self._check_session(call)
+        self._check_granted(call)
         perform = self._wrap if asked.operation == "wrap" else self._unwrap
         lease_ms = min(self._lease_ms, int(left * 1000))
         sealed = perform(call, ring, key, lease_ms)
@@ -280,7 +293,7 @@ class WrapApi:
 
     def _tell(self, call: Call, code: Code, failed: int) -> None:
         """Record a request: for an unwrap that was done, once for each target."""
-        whole = [Outcome("", code, call.request.count, failed)]
+        whole = [Outcome(target_of(call.caller), code, call.request.count, failed)]
         for one in call.outcomes if code is Code.OK and call.outcomes else whole:
             self._emit(
                 EVENTS[call.asked.operation],
@@ -297,10 +310,5 @@ class WrapApi:
 class _Outside(KcmError):
     """What a caller asks is not granted to it."""
 
-    def __init__(self) -> None:
-        super().__init__(Code.FORBIDDEN, "the caller may not ask for that tenant and service")
-
-
-def _check_granted(asked: data_subjects.DataSubject, caller: Instance) -> None:
-    if caller.role is not Role.GATEWAY or not may_ask(caller, asked.tenant, asked.service):
-        raise _Outside
+    def __init__(self, detail: str) -> None:
+        super().__init__(Code.FORBIDDEN, detail)

@@ -210,7 +210,7 @@ def _files(
 
     from kcm_deployment.broker_files import SETUP, accounts_of
 
-    wanted = [(instance, sorted(INSTANCE_ROLES)), (operator, [Role.OPERATOR])]
+    wanted = [(instance, sorted({*INSTANCE_ROLES, Role.EMBEDDED})), (operator, [Role.OPERATOR])]
     wanted += [(SETUP, [Role.PROVISIONER, Role.PUSHER])] if setup else []
     found = []
     for name, roles in wanted:

@@ -15,6 +15,7 @@ from kcm.exit_codes import Exit
 
 if TYPE_CHECKING:
     from kcm_deployment.deployment import Deployment
+    from kcm_deployment.members import Member
 
 
 @click.command()
@@ -193,6 +194,11 @@ def _check_directory(directory: Path) -> None:
         )  # fmt: skip
 
 
+def _what(member: Member) -> str:
+    role = member.role.value.capitalize()
+    return f"{role} inside of {member.application}" if member.application else role
+
+
 def _rows(deployment: Deployment) -> list[tuple[str, str]]:
     """Return each bundle, and what it is for."""
     from kcm_deployment.bundles import PROVISION, PUSH
@@ -209,8 +215,5 @@ def _rows(deployment: Deployment) -> list[tuple[str, str]]:
         ]
         rows.append((f"{region.name}/{PROVISION}", "kcm region provision"))
         rows.append((f"{region.name}/{PUSH}", "kcm broker push"))
-        rows += [
-            (SYSTEMD.instance_bundle(one), str(one.role.value).capitalize())
-            for one in region.members
-        ]
+        rows += [(SYSTEMD.instance_bundle(one), _what(one)) for one in region.members]
     return rows

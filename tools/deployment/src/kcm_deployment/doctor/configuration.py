@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,8 +39,6 @@ _MADE_BY_OTHERS: Final = frozenset({"ready_file", "socket"})
 
 _ACCOUNTS: Final = {"control_bus": Account.CONTROL, "vault_bus": Account.VAULT}
 
-_VAULT: Final = "vault_bus"
-
 
 def read_configuration(path: Path) -> Plan:
     """Read a file; raises ``ConfigError`` if it cannot be read or is not TOML."""
@@ -53,7 +52,7 @@ def read_configuration(path: Path) -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for _, table in _tables(content):
-        if "url" in table:
+        if "url" in table or table is content:
             table.update(_beside(table, path.parent))
     name = content.get("instance")
     addresses: list[Address] = []
@@ -98,13 +97,12 @@ def _add_address(
     account = _ACCOUNTS.get(key, Account.REGION)
     name = f"{key} {region}" if "region" in table else key
     made = Address(name, bus, region, account)
-    streams = streams_of(made, vault_apart=_VAULT in content)
-    addresses.append(Address(name, bus, region, account, streams))
+    addresses.append(replace(made, streams=streams_of(made)))
 
 
 def _beside(table: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return the paths of an address, which are relative to the file's directory."""
-    paths = ("ca", "credentials", "password_file")
+    """Return the paths of a table, which are relative to the file's directory."""
+    paths = ("ca", "credentials", "password_file", "identity", "roster", "state_dir", "ready_file")
     return {key: str(directory / table[key]) for key in paths if isinstance(table.get(key), str)}
 
 

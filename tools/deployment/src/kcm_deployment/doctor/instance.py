@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from kcm_broker.roles import Role as BrokerRole
 from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_schemas.roster import Instance, Roster
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, verify_roster
 
+from kcm_deployment.broker_files import inbox_of
 from kcm_deployment.doctor.finding import Finding, bad, good, unknown, warn
 
 REQUIRED: Final = (
@@ -67,9 +69,13 @@ def _on_roster(content: Mapping[str, Any], found: Instance | None) -> Iterator[F
         text = f"{name} is of the region {found.region}, by the roster"
         yield bad("name", text, "correct `region`")
     else:
-        yield good("name", f"{name} is on the roster, as a {found.role.value} of {found.region}")
+        inside = f", inside of {found.application}" if found.application else ""
+        text = f"{name} is on the roster, as a {found.role.value} of {found.region}{inside}"
+        yield good("name", text)
     yield _identity(str(content["identity"]), found)
     wanted = f"_INBOX.{found.role.value}.{name}"
+    if found.application is not None:  # its own key completes it
+        wanted = inbox_of(BrokerRole.EMBEDDED, name)
     for key, bus in content.items():
         for one in bus if isinstance(bus, list) else [bus]:
             if isinstance(one, dict) and "url" in one and one.get("inbox") != wanted:

@@ -15,18 +15,12 @@ _SOME: Final = "some-instance"
 """In place of a name that the configuration lacks: the streams are the same for all instances."""
 
 
-def streams_of(address: Address, *, vault_apart: bool) -> tuple[str, ...]:
-    """Return the streams whose state this login may ask for.
-
-    Without an account of its own, the stream of keys is in the account ``region``.
-    """
+def streams_of(address: Address) -> tuple[str, ...]:
+    """Return the streams whose state this login may ask for."""
     role = address.role
     if role is None:
         return ()
-    accounts = [address.account]
-    if address.account is Account.REGION and not vault_apart:
-        accounts.append(Account.VAULT)
-    allowed = {one for account in accounts for one in _published(role, account, address.region)}
+    allowed = _published(role, address.account, address.region)
     return tuple(
         one for one in (*server.IN_REGION, *server.IN_VAULT) if server.info(one) in allowed
     )

@@ -53,19 +53,13 @@ class Session:
     async def _attempt(self, attempt: Attempt) -> Answer:
         if attempt.verb is Verb.SUBSCRIBE:
             made = await self.client.subscribe(attempt.subject, cb=_ignore)
-            await self._settle()
+            await self.client.flush()  # the broker reports a violation before it answers
             await made.unsubscribe()
         else:
             await self.client.publish(attempt.subject, b"")
-            await self._settle()
+            await self.client.flush()
         refused = any(attempt.said_in(str(error)) for error in self.said)
         return Answer.REFUSED if refused else Answer.ACCEPTED
-
-    async def _settle(self) -> None:
-        # The library writes the first PING before what waits to be written, the second one after
-        # it. The broker reports a violation before it answers that one.
-        await self.client.flush()
-        await self.client.flush()
 
 
 @contextlib.asynccontextmanager
@@ -79,41 +73,30 @@ async def logged_in(address: BusAddress) -> AsyncIterator[Session]:
         session.said.append(error)
 
     try:
-        async with asyncio.timeout(LOGIN_S):
-            await session.client.connect(
-                servers=list(address.urls),
-                **login.options(),
-                name=NAME,
-                allow_reconnect=False,
-                max_reconnect_attempts=0,
-                connect_timeout=int(LOGIN_S),
-                error_cb=on_error,
-            )
-    except (nats_errors.Error, OSError, TimeoutError) as error:
-        _abort(session.client)
-        raise NoLogin(_reason([error, *session.said])) from None
-    try:
+        try:
+            async with asyncio.timeout(LOGIN_S):
+                await session.client.connect(
+                    servers=list(address.urls),
+                    **login.options(),
+                    name=NAME,
+                    allow_reconnect=False,
+                    max_reconnect_attempts=0,
+                    connect_timeout=int(LOGIN_S),
+                    error_cb=on_error,
+                )
+        except (nats_errors.Error, OSError, TimeoutError) as error:
+            raise NoLogin(_reason([error, *session.said])) from None
         yield session
     finally:
         with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
             async with asyncio.timeout(TRY_S):
                 await session.client.close()
-        _abort(session.client)
 
 
 def _reason(errors: list[Exception]) -> Failure:
     """Return the most precise reason of several errors."""
     found = [failure_of(error) for error in errors]
     return next((one for one in found if one.reason is not Reason.OTHER), found[0])
-
-
-def _abort(client: ReadingClient) -> None:
-    """Close the sockets of a client: the library leaves the plain stream under TLS open."""
-    transport = client._transport  # noqa: SLF001 - the library has no method for it
-    for name in ("_bare_io_writer", "_io_writer"):
-        writer = getattr(transport, name, None)
-        if writer is not None:
-            writer.transport.abort()
 
 
 async def _ignore(_message: Msg) -> None:

@@ -10,10 +10,14 @@ from typing import Any, Final
 
 import nats
 from kcm import Client, Code, KcmError
-from kcm_gateway.embedded import EmbeddedGateway
+from kcm_gateway.config import GatewayConfig
+from kcm_gateway.member import Member
+from kcm_keymem.random import SystemKeyRandomness
 from kcm_runtime.clock import SystemClock
-from kcm_runtime.config import BusAddress
+from kcm_runtime.config import BusAddress, load
+from kcm_runtime.instance import load_instance
 from kcm_runtime.nats.login import Login
+from kcm_schemas.roster import Role
 
 KILLED: Final = "acme"
 OTHER: Final = "globex"
@@ -59,11 +63,16 @@ async def refused_gateway(config: Path, record: bytes) -> str:
 
     It has everything that a thief of a Gateway has: identity, configuration and place on the bus.
     """
-    async with EmbeddedGateway.join(str(config)) as stolen:
-        try:
-            await stolen.engine.decrypt(KILLED, SERVICE, [record])
-        except KcmError as error:
-            return error.code.value
+    settings, randomness = load(GatewayConfig, str(config)), SystemKeyRandomness()
+    me = load_instance(settings, Role.GATEWAY, randomness)
+    stolen = Member(settings, me, SystemClock(), randomness)
+    try:
+        await stolen.start()
+        await stolen.engine.decrypt(KILLED, SERVICE, [record])
+    except KcmError as error:
+        return error.code.value
+    finally:
+        await stolen.close()
     return Code.OK.value
 
 
