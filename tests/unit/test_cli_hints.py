@@ -27,6 +27,7 @@ from kcm_killswitch.replica import applications
 from kcm_runtime.config import ConfigError
 from kcm_runtime.files.secret_file import SecretFileError
 from kcm_runtime.nats.stream_protection import Unfit
+from kcm_schemas import session
 from kcm_schemas.codes import Code, KcmError
 from kcm_sessions.session_opener import unsealed
 from kcm_trust import checks, rights
@@ -87,6 +88,11 @@ def test_a_hint_speaks_of_the_command_that_was_given(command: str) -> None:
             assert not wrong(command, hint), code
 
 
+def test_a_core_that_is_retired_makes_no_operator_a_retired_one() -> None:
+    detail = "core-eu is retired; ask another one"
+    assert hint_of("hold list", "unavailable", detail) == hint_of("hold list", "unavailable", "")
+
+
 def test_hints_are_for_commands_and_codes() -> None:
     codes = {code.value for code in Code}
     assert {*OF_COMMAND, *ALSO, *ALSO.values()} <= set(COMMANDS)
@@ -97,7 +103,8 @@ def test_hints_are_for_commands_and_codes() -> None:
 
 def test_what_a_detail_is_known_by_is_what_an_instance_says() -> None:
     modules = (
-        registry_requests, admission, registry_lease, checks, rights, applications, sealed_channel
+        registry_requests, admission, registry_lease, checks, rights, applications, session,
+        sealed_channel,
     )  # fmt: skip
     claimed = unsealed("gateway-eu", KcmError(Code.FORBIDDEN)).detail
     said = claimed + " ".join(text for one in modules for text in texts(Path(str(one.__file__))))

@@ -138,15 +138,18 @@ OF_COMMAND: Final = {
 }  # fmt: skip
 """By command and code."""
 
-_NO_OPERATOR: Final = {
-    "the signer is not on the roster": "[operator] in the context must name an operator of the "
-    "roster, which `kcm roster show` shows; the owner of the operator root adds one",
-    "a signature is not valid": "the key that the context names is not that operator's key on the "
-    "roster: name the right file in [operator]; `kcm roster show` shows the operators",
-    " is retired": "a retired operator signs nothing new: use the context of another one; "
-    "`kcm roster show` shows who is not retired",
-}
-"""By a part of the detail, of a refusal that an instance signed, or claims."""
+_NO_SIGNER: Final = (
+    "[operator] in the context must name an operator of the roster, which `kcm roster show` shows; "
+    "the owner of the operator root adds one"
+)
+_OTHER_KEY: Final = (
+    "the key that the context names is not that operator's key on the roster: name the right file "
+    "in [operator]; `kcm roster show` shows the operators"
+)
+_RETIRED: Final = (
+    "a retired operator signs nothing new: use the context of another one; `kcm roster show` shows "
+    "who is not retired"
+)
 
 OF_TEXT: Final = {
     ("unavailable", "opens a session for this application"): "compare [app] in the context with "
@@ -159,11 +162,13 @@ OF_TEXT: Final = {
     ("unavailable", "another region of the tenant has not been heard for too long"): "`kcm region "
     "list` shows the regions that serve, and `kcm roster show` which has an older roster; "
     "docs/cli.md describes what to do about a lost region",
-    **{
-        (code, part): hint
-        for part, hint in _NO_OPERATOR.items()
-        for code in ("forbidden", "unavailable")
-    },
+    ("forbidden", "the signer is not on the roster"): _NO_SIGNER,
+    ("unavailable", "the signer is not on the roster"): _NO_SIGNER,
+    ("forbidden", "a signature is not valid"): _OTHER_KEY,
+    ("unavailable", "a signature is not valid"): _OTHER_KEY,
+    ("forbidden", " is retired"): _RETIRED,
+    ("unavailable", "the signer is retired"): _RETIRED,
+    ("unavailable", "the operator is retired"): _RETIRED,
     ("malformed", "a majority needs three regions"): "create it with --region-quorum all, or name "
     "at least three regions with --region",
 }
