@@ -76,7 +76,7 @@ class Instance:
         self.admission: Final = self.state.admission
         self.held_apps: Final = HeldKeys(self.revocations, "app")
         self.applications: Final = Applications(
-            self.registry, self.freshness.registry, region, self.clock, self.held_apps
+            self.registry, self.freshness, region, self.clock, self.held_apps
         )
         self.stream: Final = SimLog(world.streams[region], self.region_bus, variant)
         self.hold_store: Final[HoldStore] = (

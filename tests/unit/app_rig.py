@@ -13,6 +13,7 @@ from kcm_gateway.engine import Batch
 from kcm_gateway.sealed_requests import SealedRequests
 from kcm_keymem.random import KeyRandomness, SystemKeyRandomness
 from kcm_keymem.slots import Slots
+from kcm_killswitch.model.control_lease import FOREVER
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_lease import RegistryLease
@@ -154,7 +155,11 @@ class Served:
         host = Host(self.me, self.clock, SystemRandomness(), self.audit.emit)
         self.revocations = Revocations(self.registry, "eu")
         held = HeldKeys(self.revocations, "app")
-        self.applications = Applications(self.registry, self.lease, "eu", self.clock, held)
+        self.knows_until = FOREVER
+        freshness: Any = SimpleNamespace(
+            registry=self.lease, lease=SimpleNamespace(until=lambda: self.knows_until)
+        )
+        self.applications = Applications(self.registry, freshness, "eu", self.clock, held)
         self.keys = SessionKeys(host, randomness or SystemKeyRandomness(), self.slots.lend)
         self.sessions: Sessions[App] = Sessions(
             host, self.keys, self.applications, self.slots.lend, bounds

@@ -79,3 +79,15 @@ async def test_a_plain_application_ends_with_its_key(gateway):
     await gateway.api.handle(subject, plain(gateway))
     hold_key(gateway, "till")
     assert (await refusal(gateway.api.handle(subject, plain(gateway)))).code is Code.FORBIDDEN
+
+
+async def test_a_gateway_that_hears_nothing_of_its_region_refuses_no_application_for_good(
+    gateway, bus
+):
+    sdk = channel(bus)
+    await ask(bus, sdk)
+    hold_key(gateway)
+    assert (await refusal(ask(bus, sdk))).code is Code.FORBIDDEN
+    gateway.knows_until = gateway.clock.elapsed()  # the hold may be lifted by now
+    error = await refusal(ask(bus, sdk))
+    assert (error.code, "heard nothing" in error.detail) == (Code.UNAVAILABLE, True)

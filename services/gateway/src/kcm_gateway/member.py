@@ -43,7 +43,7 @@ class Member:
         self.revocations: Final = state.revocations
         held = HeldKeys(state.revocations, "app")
         self.applications: Final = Applications(
-            state.registry, state.freshness.registry, region, clock, held
+            state.registry, state.freshness, region, clock, held
         )
         ports = Ports(
             host=self.host,

@@ -1,9 +1,9 @@
 """Applications, by the registry of this region: which of them may act here, and for what.
 
 An entry is read for every request, so a change counts as soon as this instance has it, and so does
-a hold on an application's key. It is relied
-on only while the Cores of the region have no other one: the registry's lease bounds how long a
-broker can withhold a revocation.
+a hold on an application's key. Both are relied on only while this instance has its control lease,
+and while the Cores of the region have no other entry: so the leases bound how long a broker can
+withhold a revocation, and a refusal is not about what was lifted long ago.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from kcm_trust.envelopes import Unknown, Untrusted
 from kcm_trust.identity import check
 
 from kcm_killswitch.model.control_lease import EXPIRED, FOREVER
+from kcm_killswitch.model.freshness import Freshness
 from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
-from kcm_killswitch.model.registry_lease import RegistryLease
 from kcm_killswitch.model.registry_objects import shard_of
 
+_LAPSED: Final = "this instance has heard nothing of its region for too long"
 _OTHERS: Final = "this instance knows other applications than a Core of its region"
 
 
@@ -34,13 +35,13 @@ class Applications:
     def __init__(
         self,
         registry: Registry,
-        lease: RegistryLease,
+        freshness: Freshness,
         region: str,
         clock: Clock,
         held: HeldKeys,
     ) -> None:
         self._registry: Final = registry
-        self._lease: Final = lease
+        self._freshness: Final = freshness
         self._held: Final = held
         self._region: Final = region
         self._clock: Final = clock
@@ -83,7 +84,7 @@ class Applications:
         """
         left = self._left(caller)
         if left <= 0:
-            raise KcmError(Code.UNAVAILABLE, _OTHERS)
+            raise self._unknowing()
         return left
 
     def check_embedding(self, name: str, asked: DataSubject, verb: str) -> float:
@@ -111,9 +112,10 @@ class Applications:
             and not self._refusal(app)
             and app.covers(verb, asked.tenant, asked.service)
         )
-        left = max(covering, default=EXPIRED)
-        if left <= 0 and self._lease.until(self._clock.elapsed()) != FOREVER:
-            raise KcmError(Code.UNAVAILABLE, _OTHERS)
+        left, now = max(covering, default=EXPIRED), self._clock.elapsed()
+        agrees = self._freshness.registry.until(now) == FOREVER
+        if left <= 0 and not (agrees and self._freshness.lease.until() > now):
+            raise self._unknowing()
         if left <= 0:
             raise KcmError(
                 Code.FORBIDDEN,
@@ -124,7 +126,13 @@ class Applications:
 
     def _left(self, name: str) -> float:
         now = self._clock.elapsed()
-        return self._lease.until(now, [shard_of(name)]) - now
+        agrees_until = self._freshness.registry.until(now, [shard_of(name)])
+        return min(self._freshness.lease.until(), agrees_until) - now
+
+    def _unknowing(self) -> KcmError:
+        """Return the error of an instance that may not know all that counts."""
+        lapsed = self._freshness.lease.until() <= self._clock.elapsed()
+        return KcmError(Code.UNAVAILABLE, _LAPSED if lapsed else _OTHERS)
 
     def _refusal(self, app: App) -> str:
         """Return why an application may not act here now; empty if it may."""

@@ -104,7 +104,7 @@ def _applications(ports: Ports) -> Applications:
     state = ports.replica_state
     held = HeldKeys(state.revocations, "app")
     region, clock = ports.host.me.region, ports.host.clock
-    return Applications(state.registry, state.freshness.registry, region, clock, held)
+    return Applications(state.registry, state.freshness, region, clock, held)
 
 
 def key_loader(ports: Ports, monitor: KeyObserver) -> KeyLoader:
