@@ -162,8 +162,9 @@ async def test_a_gateway_answers_about_instances_of_its_region_and_nothing_else(
     region.learn(hold_on("shop", scope="app"))
     region.learn(hold_on("core-us"))
     region.learn(hold_on(GATEWAY))
-    answer = await region.api.handle("", encode(StandingQuery(known=[])))
-    assert decode(Standing, answer).holds == [raw_hold(hold_on(GATEWAY))]
+    for known in ([], [trust_rig.hold().id, hold_on("shop", scope="app").id]):
+        answer = await region.api.handle("", encode(StandingQuery(known=known)))
+        assert decode(Standing, answer).holds == [raw_hold(hold_on(GATEWAY))]
 
 
 async def test_an_answer_is_bounded(region):

@@ -1,7 +1,7 @@
 """Which instances may act, for applications: the roster, and the holds on keys of instances.
 
-Any application may ask. An answer costs a look-up for each instance of the region, and has
-nothing that the control stream does not show.
+Any application may ask. An answer costs a look-up for each instance of the region, and has no other
+holds, also for a client that names the id of one.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class StandingApi:
         revocations, seen = self._revocations, set[bytes]()
         for hold_id in known:
             state = revocations.holds.get(hold_id)
-            if state is not None and hold_id not in seen:
+            if state is not None and state.hold.scope == "instance" and hold_id not in seen:
                 seen.add(hold_id)
                 yield state.message
         for target in self._all_targets():
