@@ -139,7 +139,7 @@ class Pair:
     ) -> None:
         clock, randomness = SystemClock(), SystemKeyRandomness()
         region = next(one for one in verifier.roster.regions if one.region == REGION)
-        caller = member_of(trust, verifier, Member(Role.GATEWAY, REGION, 1), randomness)
+        caller = member_of(trust, verifier, Member(Role.GATEWAY, REGION, 1, APP), randomness)
         self._registry: Final = Registry()
         revocations = Revocations(self._registry, REGION)
         freshness = _knowing(clock.elapsed())

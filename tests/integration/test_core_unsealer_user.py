@@ -153,7 +153,7 @@ credentials = "c"
     [
         ('[unsealer]\nsocket = "/x"', "name the unsealer's user"),
         ('[unsealer]\nsocket = "/x"\nuser = "a"\nuid = 7', "name the unsealer's user"),
-        ('[unsealer]\nsocket = "/x"\nuid = 0', "greater than or equal to 1"),
+        ('[unsealer]\nsocket = "/x"\nuid = 0', "unsealer.uid: is less than 1"),
         (
             '[unsealer]\nsocket = "/x"\nuid = 7\n[unsealer_environment]\nA = "b"',
             "into the unit of the unsealer",

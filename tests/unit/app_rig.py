@@ -44,7 +44,7 @@ ROSTER = trust_rig.roster()
 ROSTER = ROSTER.model_copy(
     update={
         "instances": [
-            *ROSTER.instances,
+            *(one.model_copy(update={"application": None}) for one in ROSTER.instances),
             Instance(
                 instance="gw-eu-2",
                 role=Role.GATEWAY,

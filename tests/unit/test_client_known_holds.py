@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from kcm._internal.known_holds import KEPT, KnownHolds
-from kcm._internal.known_roster import KnownRoster
+from kcm._internal.known_roster import EVERY_S, KnownRoster
 from kcm_gateway.standing import StandingApi
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_killswitch.model.registry import Registry
@@ -19,9 +19,10 @@ from kcm_trust.verify import Untrusted, Verifier
 
 from tests.fakes.bus import Clock
 from tests.unit import trust_rig
-from tests.unit.core_rig import SIGNED_ROSTER, VERIFIER, instance_context, signed
+from tests.unit.app_rig import ROSTER, VERIFIER
+from tests.unit.core_rig import instance_context, signed
 from tests.unit.refusals import refusal
-from tests.unit.roster_changes import without
+from tests.unit.roster_changes import signed_roster, without
 from tests.vectors.families.messages import identity
 
 GATEWAY, CORE = "gw-eu", "core-eu"
@@ -46,7 +47,7 @@ def has(holds, name):
 
 @pytest.fixture
 def holds():
-    return KnownHolds()
+    return KnownHolds("eu")
 
 
 def test_a_hold_counts_from_the_moment_in_which_it_is_known(holds):
@@ -73,7 +74,8 @@ def test_other_statements_and_rubbish_are_ignored(holds):
 def test_a_lift_ends_its_hold_for_good_and_no_other_one(holds):
     first, second = hold_on(GATEWAY, 1), hold_on(GATEWAY, 2)
     holds.take([raw_hold(first), raw_hold(second)], VERIFIER)
-    holds.take([raw_lift(first)], VERIFIER)
+    assert holds.ids == [first.id]  # one for each key is enough
+    holds.take([raw_hold(second), raw_lift(first)], VERIFIER)
     assert has(holds, GATEWAY)
     assert holds.ids == [second.id]
     holds.take([raw_lift(second)], VERIFIER)
@@ -84,7 +86,7 @@ def test_a_lift_ends_its_hold_for_good_and_no_other_one(holds):
 
 def test_the_holds_of_a_removed_operator_count_no_more(holds):
     holds.take([raw_hold(hold_on(GATEWAY))], VERIFIER)
-    roster = without("security")
+    roster = without("security").model_copy(update={"instances": ROSTER.instances})
     assert holds.judge(Verifier(roster)) == frozenset()
     assert has(holds, GATEWAY)  # a retired operator's holds count
     gone = [one for one in roster.operators if one.operator != "security"]
@@ -92,15 +94,22 @@ def test_the_holds_of_a_removed_operator_count_no_more(holds):
     assert not has(holds, GATEWAY)
 
 
-def test_what_is_kept_is_bounded_and_lifted_holds_go_first(holds):
-    lifted = hold_on(GATEWAY, 0)
-    holds.take([raw_lift(lifted)], VERIFIER)
-    many = [raw_hold(hold_on(CORE, number)) for number in range(1, KEPT + 5)]
-    for start in range(0, len(many), 32):
-        holds.take(many[start : start + 32], VERIFIER)
+def test_lifted_holds_are_bounded(holds):
+    lifts = [raw_lift(hold_on(CORE, number)) for number in range(KEPT + 5)]
+    for start in range(0, len(lifts), 32):
+        holds.take(lifts[start : start + 32], VERIFIER)
     assert len(holds) == KEPT
-    assert holds.take([raw_hold(lifted)], VERIFIER) == frozenset()  # and nothing has room
-    assert len(holds.ids) == limits.STANDING_MAX
+    assert holds.take([raw_hold(hold_on(GATEWAY))], VERIFIER) == {GATEWAY}
+
+
+def test_old_holds_take_no_place_of_a_new_one(holds):
+    """A Gateway that will be held hands out true holds on keys that no instance has any more."""
+    old = [raw_hold(hold_on(f"gone-{number}", number)) for number in range(limits.STANDING_MAX)]
+    other = [raw_hold(hold_on(name)) for name in ("core-us", "gw-us", "aud-eu")]
+    many = [raw_hold(hold_on(CORE, number)) for number in range(limits.STANDING_MAX)]
+    assert holds.take([*old, *other, *many], VERIFIER) == {CORE}
+    assert len(holds.ids) == 1
+    assert holds.take([raw_hold(hold_on(GATEWAY))], VERIFIER) == {GATEWAY}
 
 
 def _not_believed(_raw, _seen):
@@ -112,12 +121,14 @@ class Region:
 
     def __init__(self, tmp_path):
         self.me = instance_context("gw-eu")
+        self.me.rosters.take(signed_roster(ROSTER.model_copy(update={"version": 9})))
+        self.raw = self.me.rosters.raw
         self.revocations = Revocations(Registry(), "eu")
         self.api = StandingApi(self.me, self.revocations)
         self.answer = None
         self.clock = Clock()
         context = SimpleNamespace(
-            highest=lambda: (SIGNED_ROSTER, VERIFIER.roster),
+            highest=lambda: (self.raw, self.me.verifier.roster),
             believe=_not_believed,
         )
         self.known = KnownRoster(context, self, "eu", self.clock)
@@ -167,14 +178,27 @@ async def test_a_gateway_answers_about_instances_of_its_region_and_nothing_else(
         assert decode(Standing, answer).holds == [raw_hold(hold_on(GATEWAY))]
 
 
-async def test_an_answer_is_bounded(region):
+async def test_an_answer_has_what_is_in_force_first_and_is_bounded(region):
     for number in range(limits.STANDING_MAX + 3):
-        region.learn(hold_on(CORE, number))
-    known = [hold_on(CORE, number).id for number in range(2)] * 3
+        region.learn(hold_on(CORE, number), lift=raw_lift(hold_on(CORE, number)))
+    region.learn(hold_on(GATEWAY))
+    known = [hold_on(CORE, number).id for number in range(limits.STANDING_MAX)]
     answer = await region.api.handle("", encode(StandingQuery(known=known)))
     holds = decode(Standing, answer).holds
+    assert holds[0] == raw_hold(hold_on(GATEWAY))
     assert len(holds) == len(set(holds)) == limits.STANDING_MAX
     assert (await refusal(region.api.handle("", b"rubbish"))).code is Code.MALFORMED
+
+
+async def test_a_question_without_an_answer_does_not_use_up_the_minute(region):
+    assert region.known.old
+    region.answer = b"rubbish"
+    await region.known.refresh()
+    assert region.known.old
+    region.answer = None
+    region.clock.now += EVERY_S
+    await region.known.refresh()
+    assert not region.known.old
 
 
 @pytest.mark.parametrize("answer", [b"", b"rubbish", encode(Standing(roster=b"", holds=[b"x"]))])

@@ -249,3 +249,15 @@ async def test_the_answer_of_a_gateway_that_is_held_meanwhile_is_not_believed(bu
     bus.bend = hold
     assert (await ask(bus, sdk)).records == [b"secret"]
     assert bus.works()[-2:] == [first[0], ({"gw-eu", "gw-eu-2"} - set(first)).pop()]
+
+
+async def test_a_gateway_inside_of_an_application_is_no_gateway_for_others(bus, sdk):
+    """Its key is in the process of another application, whose thief would get payloads."""
+    inside = [
+        one.model_copy(update={"application": "bank" if one.instance == "gw-eu" else None})
+        for one in ROSTER.instances
+    ]
+    sdk.roster.verifier = Verifier(ROSTER.model_copy(update={"instances": inside}))
+    for _ in range(4):
+        await ask(bus, sdk)
+    assert {name for name, _, _ in bus.asked} == {"gw-eu-2"}

@@ -6,8 +6,8 @@ from kcm_schemas.app import AppGrant
 from kcm_schemas.codes import Code
 from kcm_schemas.names import key_target
 
-from tests.unit.app_rig import following
-from tests.unit.ask_rig import service_gateways, unwrap
+from tests.unit.app_rig import app, following
+from tests.unit.ask_rig import Application, service_gateways, unwrap
 from tests.unit.core_rig import EMBEDDING, World
 from tests.unit.refusals import refusal
 from tests.unit.roster_changes import changed, signed_roster
@@ -123,3 +123,10 @@ async def test_another_application_on_the_roster_counts_from_the_next_session_on
     core.me.rosters.take(signed_roster(changed({"gw-eu": {"application": "nobody"}})))
     error = await refusal(unwrap(gateway, keys[1]))
     assert (error.code, "not known" in error.detail) == (Code.FORBIDDEN, True)
+
+
+async def test_it_asks_for_no_other_application(core, gateway, keys):
+    core.registry.put(app("shop", "acme/crm"))
+    done = await unwrap(gateway, keys[1], await Application(core).part(keys[1]))
+    assert set(done.bad.values()) == {Code.FORBIDDEN}
+    assert told(core, "keys.unwrap") == [("gw-eu", "", Code.FORBIDDEN, 3)]

@@ -14,7 +14,7 @@ from kcm_runtime.host import Host
 from kcm_schemas.codes import Code, KcmError
 
 from tests.unit.app_rig import Served, app, following
-from tests.unit.core_rig import instance_context
+from tests.unit.core_rig import VERIFIER, instance_context
 from tests.unit.refusals import refusal
 
 PLACE = ("acme", "crm")
@@ -42,7 +42,7 @@ class Room:
 
 @pytest.fixture
 def served():
-    made = Served()
+    made = Served(verifier=VERIFIER)
     made.registry.put(app(NAME, "acme/crm"))
     return made
 

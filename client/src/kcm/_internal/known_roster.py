@@ -53,9 +53,9 @@ class KnownRoster:
         self._clock: Final = clock
         self._raw, roster = context.highest()
         self._verifier = Verifier(roster)
-        self._holds: Final = KnownHolds()
+        self._holds: Final = KnownHolds(region)
         self._listeners: Final[list[OnChange]] = []
-        self._asked = -EVERY_S
+        self._asked = self._answered = -OLD_S
         self._turn = -1
 
     @property
@@ -74,7 +74,7 @@ class KnownRoster:
     @property
     def old(self) -> bool:
         """Whether a Gateway should be asked for a newer roster."""
-        return self._clock.elapsed() - self._asked >= OLD_S
+        return self._clock.elapsed() - self._answered >= OLD_S
 
     async def refresh(self) -> None:
         """Ask any Gateway for a newer roster, or each in turn; without a reply, nothing changes."""
@@ -96,6 +96,7 @@ class KnownRoster:
         with suppress(KcmError):
             query = encode(StandingQuery(known=self._holds.ids))
             answer = decode(Standing, await self._transport.request(subject, query, ASK_S))
+            self._answered = self._clock.elapsed()
             if answer.roster != self._raw and len(answer.roster) <= STATEMENT_MAX:
                 self._take(answer.roster)
             self._tell(self._holds.take(answer.holds, self._verifier))
@@ -105,6 +106,7 @@ class KnownRoster:
             one.instance
             for one in self._verifier.roster.instances
             if (one.role, one.region, one.retired) == (Role.GATEWAY, self._region, None)
+            and one.application is None
         ]
 
     def _take(self, raw: bytes) -> None:

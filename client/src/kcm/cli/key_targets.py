@@ -185,7 +185,7 @@ async def _entries(
     try:
         _, left = await asyncio.wait(tasks, timeout=LOOK_S)
         async with asyncio.timeout(max(0.0, within_s - LOOK_S)):
-            while left and not found:
+            while left and all(entry is None for entry in found.values()):
                 _, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError:
         pass

@@ -46,6 +46,8 @@ class Caller:
     def peer(self, name: str) -> Instance:
         """Return the entry of an instance that may be called now; raises ``Untrusted``."""
         entry = self.verifier().acting(name)
+        if entry.application is not None:
+            raise Untrusted("the instance is a part of an application, and serves no others", name)
         if self.held(name, entry.public_key):
             raise Untrusted("an operator took the instance out of service", name)
         return entry

@@ -96,6 +96,7 @@ class PeerSessions:
             for one in self._me.verifier().roster.instances
             if (one.role, one.region) == (self._me.peers, region)
             and one.retired is None
+            and one.application is None
             and not self._me.held(one.instance, one.public_key)
         ]
         return sorted(names, key=self._rank)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kcm_schemas.codec import decode
 from kcm_schemas.codes import KcmError
-from kcm_schemas.names import is_region
-from kcm_schemas.roster import Instance, Operator, Roster
+from kcm_schemas.names import is_region, key_target
+from kcm_schemas.roster import Instance, Operator, Role, Roster
 from kcm_schemas.signed import Kind
 
 from kcm_trust.envelopes import Outdated, Untrusted, envelope, holds
@@ -42,6 +42,19 @@ def verify_roster(raw: bytes, root_public: bytes, seen: int) -> Roster:
     if len(set(regions)) != len(regions) or not all(is_region(region) for region in regions):
         raise Untrusted("the roster has a region twice, or one with a reserved name")
     return roster
+
+
+def targets_in(roster: Roster, region: str) -> list[str]:
+    """Return what holds on keys of the region's Cores and Gateways are on, if these serve others.
+
+    A Gateway inside of an application serves no others, and a retired instance serves none.
+    """
+    return [
+        key_target(one.instance, one.public_key)
+        for one in roster.instances
+        if (one.region, one.retired, one.application) == (region, None, None)
+        and one.role is not Role.AUDITOR
+    ]
 
 
 def follows(known: Roster, new: Roster) -> None:

@@ -13,9 +13,8 @@ from kcm_killswitch.model.revocations import Revocations
 from kcm_runtime.instance import InstanceContext
 from kcm_schemas import limits
 from kcm_schemas.codec import decode, encode
-from kcm_schemas.names import key_target
-from kcm_schemas.roster import Role
 from kcm_schemas.session import Standing, StandingQuery
+from kcm_trust.roster import targets_in
 
 _ROOM: Final = 4096
 """Bytes of an answer besides the roster and the holds, at most."""
@@ -29,7 +28,7 @@ class StandingApi:
         self._revocations: Final = revocations
         self._version = -1
         self._targets: Sequence[str] = ()
-        """What a hold on a Core or Gateway of this region is on, by that version of the roster."""
+        """What holds that concern applications are on, by that version of the roster."""
 
     async def handle(self, _subject: str, body: bytes) -> bytes:
         """Serve a ``StandingQuery``; raises ``malformed``."""
@@ -44,26 +43,21 @@ class StandingApi:
         return encode(Standing(roster=roster, holds=holds))
 
     def _holds(self, known: Sequence[bytes]) -> Iterator[bytes]:
-        """Yield each hold once, as it was signed: first those that the application knows."""
+        """Yield holds as they were signed: one for each key that is held, then those known."""
         revocations, seen = self._revocations, set[bytes]()
-        for hold_id in known:
-            state = revocations.holds.get(hold_id)
-            if state is not None and state.hold.scope == "instance" and hold_id not in seen:
-                seen.add(hold_id)
-                yield state.message
         for target in self._all_targets():
-            for state in revocations.active_on("instance", target):
-                if state.hold.id not in seen:
-                    seen.add(state.hold.id)
-                    yield state.message
+            for state in revocations.active_on("instance", target)[:1]:
+                seen.add(state.hold.id)
+                yield state.message
+        for hold_id in known:
+            found = revocations.holds.get(hold_id)
+            if found is not None and found.hold.scope == "instance" and hold_id not in seen:
+                seen.add(hold_id)
+                yield found.message
 
     def _all_targets(self) -> Sequence[str]:
         roster = self._me.verifier.roster
         if roster.version != self._version:
             self._version = roster.version
-            self._targets = [
-                key_target(one.instance, one.public_key)
-                for one in roster.instances
-                if one.region == self._me.region and one.role is not Role.AUDITOR
-            ]
+            self._targets = targets_in(roster, self._me.region)
         return self._targets

@@ -107,7 +107,8 @@ class Asks:
             session = self.sessions.find(one.app, one.session_id)
         except KcmError:
             return Verdict(start, stop, "", STATUS_UNKNOWN_ASK)
-        if not self._tagged(unwrap, one, session, slice(start, stop)):
+        another = unwrap.gateway.application not in (None, one.app)
+        if another or not self._tagged(unwrap, one, session, slice(start, stop)):
             return Verdict(start, stop, "", STATUS_FORBIDDEN)
         status = STATUS_OK
         try:
