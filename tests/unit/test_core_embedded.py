@@ -1,5 +1,7 @@
 """What a Core does for an embedded Gateway: what its application may do, and nothing else."""
 
+from dataclasses import replace
+
 import pytest
 from kcm_killswitch.model.hold_set import HoldState
 from kcm_schemas.app import AppGrant
@@ -13,6 +15,7 @@ from tests.unit.refusals import refusal
 from tests.unit.roster_changes import changed, signed_roster
 from tests.unit.test_core_wrapping import fresh
 from tests.unit.trust_rig import hold
+from tests.vectors.families.messages import identity
 
 NAME = EMBEDDING.app
 
@@ -130,3 +133,15 @@ async def test_it_asks_for_no_other_application(core, gateway, keys):
     done = await unwrap(gateway, keys[1], await Application(core).part(keys[1]))
     assert set(done.bad.values()) == {Code.FORBIDDEN}
     assert told(core, "keys.unwrap") == [("gw-eu", "", Code.FORBIDDEN, 3)]
+
+
+async def test_another_key_of_its_application_does_not_bring_it_back(core, gateway, keys):
+    """Its host was stolen: a rotation gives the application a key, and its Gateway has its own."""
+    target = key_target(NAME, EMBEDDING.public_key)
+    state = HoldState(hold(scope="app", target=target), b"raw")
+    core.revocations.learn(state)
+    change(core, public_key=identity("another").public)
+    error = await refusal(unwrap(gateway, keys[1]))
+    assert (error.code, "until that hold is lifted" in error.detail) == (Code.FORBIDDEN, True)
+    core.revocations.learn(replace(state, lift=b"lift"))
+    assert (await unwrap(gateway, keys[1])).keys == keys[0]

@@ -223,7 +223,7 @@ class Revocations:
         return bool(self._active) and (scope, key_target(name, public_key)) in self._active
 
     def listen(self, held: Callable[[str, str], None]) -> None:
-        """Call ``held`` with scope and name when a hold on a key comes into force."""
+        """Call ``held`` with scope and target when a hold on a key comes into force."""
         self._listeners.append(held)
 
     def retired(self, region: str) -> bool:
@@ -315,7 +315,7 @@ class Revocations:
             self._active.setdefault((hold.scope, hold.target), {})[hold.id] = state
             if hold.scope in KEY_SCOPES:
                 for held in self._listeners:
-                    held(hold.scope, hold.target.partition(".")[0])
+                    held(hold.scope, hold.target)
         else:
             self._ignored.setdefault(hold.target, {})[hold.id] = state
 

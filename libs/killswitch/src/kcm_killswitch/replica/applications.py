@@ -25,6 +25,10 @@ from kcm_killswitch.model.held_keys import HeldKeys
 from kcm_killswitch.model.registry import Registry
 from kcm_killswitch.model.registry_objects import shard_of
 
+_EMBEDDED: Final = (
+    "an operator took a key of the application out of service, and with it its embedded Gateways,"
+    " until that hold is lifted"
+)
 _LAPSED: Final = "this instance has heard nothing of its region for too long"
 _OTHERS: Final = "this instance knows other applications than a Core of its region"
 
@@ -90,12 +94,16 @@ class Applications:
     def check_embedding(self, name: str, asked: DataSubject, verb: str) -> float:
         """Return for how many seconds an application that embeds a Gateway may do this there.
 
-        Raises ``forbidden``, and ``unavailable`` as ``left_s`` does.
+        The Gateway has a key of its own, and a thief of the other one may have it, too:
+        a hold on any key of the application counts, also after a rotation. Raises ``forbidden``,
+        and ``unavailable`` as ``left_s`` does.
         """
         try:
             app = self.acting(name)
         except Untrusted as error:
             raise KcmError(Code.FORBIDDEN, str(error)) from None
+        if self._held.any_of(name):
+            raise KcmError(Code.FORBIDDEN, f"{_EMBEDDED}: {name}")
         check_granted(app, asked, verb)
         return self._left(name)
 
