@@ -258,3 +258,29 @@ async def test_an_attempt_to_connect_ends_with_its_client(system: FakeSystem) ->
         await admin.hold_status("eu", bytes(16), deadline_s=0.01)
     await admin.close()
     assert ended.is_set()
+
+
+async def test_the_failure_of_an_attempt_is_only_for_those_who_waited(system: FakeSystem) -> None:
+    """A broker that rejected one connection hours ago ends no kill now."""
+    asked, ready = 0, asyncio.Event()
+
+    async def opened(address: BusAddress, name: str) -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await ready.wait()
+            raise NotLetIn("rejected", "the context names it")
+        return await system.open(address, name)
+
+    system.everywhere(
+        "tenant", "list", lambda request, operator: TenantPage(tenants=[], total=0, more=False)
+    )
+    admin = Admin(system.context(), opener=opened, around=system.clock.around())
+    with pytest.raises(Unreached):
+        await admin.hold_status("eu", bytes(16), deadline_s=0.01)
+    ready.set()
+    await asyncio.sleep(0)  # it fails, and no request waits for it
+    await asyncio.sleep(0)
+    assert await admin.tenants("eu") == ([], 0)
+    assert asked == 2
+    await admin.close()

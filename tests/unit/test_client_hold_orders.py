@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from kcm._internal.admin import Admin
 from kcm._internal.kills import Kills, NewHold
+from kcm._internal.rpc import BrokerRefused
 from kcm.errors import (
     Forbidden,
     Malformed,
@@ -100,6 +101,27 @@ async def test_a_refused_hold_is_not_tried_for_ever(system: FakeSystem, admin: A
     kills = Kills(admin, ["eu", "us"])
     with pytest.raises(Forbidden):
         await kills.place(kills.make("tenant", "acme", ""), system.clock.now + 10)
+
+
+async def test_a_broker_that_refuses_the_order_is_no_reason_to_end(
+    system: FakeSystem, admin: Admin
+) -> None:
+    """It may be hostile: only what a Core signed ends a kill."""
+    kills = Kills(admin, ["eu", "us"])
+    hold = kills.make("tenant", "acme", "drill")
+    asked = 0
+
+    async def place(_admin: Admin, region: str, *_: object, **__: object) -> HoldStatus:
+        nonlocal asked
+        asked += 1
+        if asked < 4:
+            raise BrokerRefused("the broker does not let this client send the request")
+        return status(hold)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Admin, "put_hold", place)
+        assert await kills.place(hold, system.clock.now + 60) == status(hold)
+    assert asked >= 4
 
 
 async def test_watching_ends_with_complete_and_rides_out_what_passes(

@@ -79,9 +79,10 @@ class AdminChannel:
         if self._owner.elsewhere:
             return
         self._owner.close()
-        for task in self._opening.values():
+        opening = list(self._opening.values())
+        for task in opening:
             task.cancel()
-        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+        await asyncio.gather(*opening, return_exceptions=True)
         links = list(self._links.values())
         self._links.clear()
         for link in links:
@@ -223,18 +224,22 @@ class AdminChannel:
     async def _link(self, region: str) -> _Link:
         """Return the connection to a region. All requests wait for the same attempt.
 
-        A request whose time is over does not end the attempt: a later one gets its outcome.
+        A request whose time is over does not end the attempt: one that comes before its end waits
+        for it, too.
         """
         if region in self._links:
             return self._links[region]
-        if region not in self._opening:
-            self._opening[region] = asyncio.ensure_future(self._open(region))
-        task = self._opening[region]
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done():
-                self._opening.pop(region, None)
+        task = self._opening.get(region)
+        if task is None:
+            task = self._opening[region] = asyncio.ensure_future(self._open(region))
+            task.add_done_callback(partial(self._opened, region))
+        return await asyncio.shield(task)
+
+    def _opened(self, region: str, task: asyncio.Task[_Link]) -> None:
+        """End an attempt: only requests that waited for it get its outcome."""
+        self._opening.pop(region, None)
+        if not task.cancelled():
+            task.exception()  # it may have no one left to get it
 
     async def _open(self, region: str) -> _Link:
         transport = await self._opener(self.context.operator_address(region), "kcm-operator")

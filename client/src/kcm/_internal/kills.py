@@ -24,7 +24,7 @@ from kcm_trust.verify import Untrusted
 from kcm._internal import statements
 from kcm._internal.admin import Admin
 from kcm._internal.client_context import NotLetIn
-from kcm._internal.rpc import backoff_s
+from kcm._internal.rpc import BrokerRefused, backoff_s
 from kcm._internal.staggered import first
 from kcm.errors import (
     Forbidden,
@@ -293,8 +293,8 @@ class Kills:
         async def ask(region: str) -> HoldStatus:
             try:
                 return await self._admin.put_hold(region, raw, deadline_s=self._time(until))
-            except UntrustedReply as error:
-                # It crosses the broker in clear: a forged reply is no reason to end.
+            except (UntrustedReply, BrokerRefused) as error:
+                # It crosses the broker in clear: what no Core signed is no reason to end.
                 raise Unavailable(error.detail) from None
 
         region, status = await first(self._regions, ask)

@@ -116,7 +116,7 @@ async def ask_once(
             raw = await send(subject, body, timeout_s)
         except NotAllowed as error:
             # What the broker knows of this client's credentials; nothing else would help.
-            raise Forbidden(_not_allowed(subject, error.detail)) from None
+            raise BrokerRefused(_not_allowed(subject, error.detail)) from None
         except NotAccepted:
             raise
         except KcmError as error:
@@ -151,6 +151,10 @@ class Refusals:
             self._claimed, self._since = claimed, now
             return False
         return now - self._since >= REFUSED_S
+
+
+class BrokerRefused(Forbidden):
+    """The broker does not let the client send the request; no instance has seen it."""
 
 
 def _not_allowed(subject: str, detail: str) -> str:

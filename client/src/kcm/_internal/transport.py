@@ -80,7 +80,8 @@ async def open_nats(address: BusAddress, name: str) -> Transport:
     finally:
         rejected.cancel()
     await _given_up(connection, starting)
-    raise _why(address, connection.failure or Failure(Reason.SILENT))
+    every_node = connection.attempts.rejected.is_set()
+    raise _why(address, connection.failure or Failure(Reason.SILENT), final=every_node)
 
 
 async def _given_up(connection: Connection, starting: asyncio.Future[None]) -> None:
@@ -95,7 +96,8 @@ async def why_not(address: BusAddress, connection: Connection) -> Unavailable:
         await _look_at_any(address.urls)
     except Unavailable as error:
         return error
-    return _why(address, connection.failure or Failure(Reason.SILENT))
+    every_node = connection.attempts.rejected.is_set()
+    return _why(address, connection.failure or Failure(Reason.SILENT), final=every_node)
 
 
 _TEXTS: Final = {
@@ -126,8 +128,12 @@ _TEXTS: Final = {
 """The text for each reason, and a hint if a change of the context helps."""
 
 
-def _why(address: BusAddress, failure: Failure) -> Unavailable:
-    """Return the error for a broker that was not reached in time."""
+def _why(address: BusAddress, failure: Failure, *, final: bool) -> Unavailable:
+    """Return the error for a broker that was not reached in time.
+
+    It is ``NotLetIn`` only if it is ``final``: one node that rejects may be hostile or not up to
+    date, and another one may admit the client.
+    """
     about = {
         "where": " or ".join(map(shown, address.urls)),
         "user": address.user or "these credentials",
@@ -142,7 +148,9 @@ def _why(address: BusAddress, failure: Failure) -> Unavailable:
         "s": f"{CONNECT_S:.0f}",
     }
     text, hint = (part.format(**about) for part in _TEXTS[failure.reason])
-    return NotLetIn(text, hint) if hint else Unreached(text)
+    if hint and final:
+        return NotLetIn(text, hint)
+    return Unreached(f"{text}; not every node says so" if hint else text)
 
 
 def shown(url: str) -> str:

@@ -67,7 +67,7 @@ class AppDirectory:
         directory has the key. Raises ``Problem``, before anything is written for a key that is not
         the one of the application's entry.
         """
-        from kcm_runtime.files.private_files import copy_private, write_private
+        from kcm_runtime.files.private_files import copy_private, make_directory, write_private
         from kcm_runtime.toml_text import to_toml
 
         from kcm._internal import client_files
@@ -79,6 +79,8 @@ class AppDirectory:
             content = client_files.context(
                 self._context.system, self._context.root_public, self._files(regions)
             )
+            make_directory(self.path)
+            self._check_owner()  # another user may have made it meanwhile
             # The context first: it shows to a repetition whose directory this is.
             write_private(self.context_file, to_toml(content))
             raw, roster = self._context.highest()
@@ -120,9 +122,7 @@ class AppDirectory:
         if not self.path.exists():
             return ""
         with self._explained():
-            info = self.path.stat()
-            if info.st_uid != os.geteuid() or info.st_mode & _OF_OTHERS:
-                raise self._refused("is not only yours: other users can change it", "chmod go-w it")
+            self._check_owner()
             if all(is_rest(one.name) for one in self.path.iterdir()):
                 return ""
         try:
@@ -133,6 +133,11 @@ class AppDirectory:
         if (found.system, found.root_public, found.app_name, found.operator_name) != mine:
             raise self._foreign()
         return found.default_region
+
+    def _check_owner(self) -> None:
+        info = self.path.stat()
+        if info.st_uid != os.geteuid() or info.st_mode & _OF_OTHERS:
+            raise self._refused("is not only yours: other users can change it", "chmod go-w it")
 
     def _check_key(self, path: Path) -> None:
         from kcm_runtime.files.identity_file import load_identity

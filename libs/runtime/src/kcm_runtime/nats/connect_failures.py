@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+from urllib.parse import ParseResult, SplitResult, urlsplit
 
 from kcm_schemas.codes import Code, KcmError
 from nats import errors as nats_errors
+from nats.aio.client import Client
 
 from kcm_runtime.nats.ports import NobodyListens, NotAllowed
 
@@ -67,6 +70,9 @@ _SAID: Final = {
 
 _REPORT_MAX: Final = 200
 
+_PORT: Final = 4222
+"""The default port of a broker's address."""
+
 
 def failure_of(error: BaseException) -> Failure:
     """Return the reason of an attempt's error."""
@@ -90,22 +96,34 @@ def failure_of(error: BaseException) -> Failure:
 class Attempts:
     """What failed of the attempts to connect to a broker, since the last success."""
 
-    def __init__(self, nodes: int) -> None:
-        self._nodes: Final = nodes
-        self._rejections = 0
+    def __init__(self, urls: Iterable[str]) -> None:
+        """``urls`` are the addresses of all nodes; those that a broker names do not count."""
+        self._rejecting: Final = dict.fromkeys((_node(urlsplit(url)) for url in urls), False)
         self.failure: Failure | None = None
         """Why the latest attempts failed; a broker may truncate the reason of a rejection."""
         self.rejected: Final = asyncio.Event()
-        """Whether as many attempts as there are nodes failed for reasons of ``LASTING``."""
+        """Whether every node failed for a reason of ``LASTING``: one that does may be hostile."""
 
-    def failed(self, error: BaseException) -> None:
-        """Note a failed attempt."""
+    def failed(self, error: BaseException, client: Client | None) -> None:
+        """Note a failed attempt; ``client`` still has the node that it tried."""
         failure = failure_of(error)
         if failure.reason is not Reason.OTHER or self.failure is None:
             self.failure = failure
-        self._rejections += failure.reason in LASTING
-        if self._rejections >= self._nodes:
+        server = client and client._current_server  # noqa: SLF001 - the library shows it only when connected
+        if server and failure.reason in LASTING and (node := _node(server.uri)) in self._rejecting:
+            self._rejecting[node] = True
+        if all(self._rejecting.values()):
             self.rejected.set()
+
+    def succeeded(self) -> None:
+        """Note a connection: nothing has failed since."""
+        self.failure = None
+        self._rejecting.update(dict.fromkeys(self._rejecting, False))
+        self.rejected.clear()
+
+
+def _node(url: SplitResult | ParseResult) -> tuple[str | None, int]:
+    return url.hostname, url.port or _PORT
 
 
 def _tls_failure(reason: str) -> Failure:

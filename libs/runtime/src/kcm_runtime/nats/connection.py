@@ -90,7 +90,8 @@ class Connection:
         """Whether the broker stores what is written over this connection."""
         self._last = ", ".join(url.rpartition("//")[2].rpartition("@")[2] for url in address.urls)
         self._reasons: set[str] = set()
-        self.attempts: Final = Attempts(len(address.urls))
+        self.attempts: Final = Attempts(address.urls)
+        self._trying: ReadingClient | None = None
         self._left = ""
         """The node that was left last: it is tried after all others."""
 
@@ -223,7 +224,7 @@ class Connection:
         while not self._closing:
             made: ReadingClient | None = None
             try:
-                made = client = ReadingClient()
+                made = client = self._trying = ReadingClient()
                 await client.connect(
                     servers=self._servers(),
                     dont_randomize=True,
@@ -242,7 +243,7 @@ class Connection:
                 )
                 self._check(client)
                 self._client = client
-                self.attempts.failure = None
+                self.attempts.succeeded()
                 self._times += 1
                 if self._times == 1:
                     log.info("connected to the broker", extra=self._named)
@@ -256,7 +257,7 @@ class Connection:
                 await abandon(made)
                 raise
             except Exception as error:
-                self.attempts.failed(error)
+                self.attempts.failed(error, made)
                 await abandon(made)
                 if isinstance(error, Unfit) and first:
                     self._building = False
@@ -310,7 +311,7 @@ class Connection:
         if self.connected:
             log.warning("the broker reports %s", report(error), extra=self._named)
         else:
-            self.attempts.failed(error)
+            self.attempts.failed(error, self._trying)
             self._missing(type(error).__name__)
 
     async def _on_disconnect(self) -> None:
@@ -329,7 +330,7 @@ class Connection:
             self._leaving.spawn(abandon(client))
             return
         self._times += 1
-        self.attempts.failure = None
+        self.attempts.succeeded()
         self._reasons.clear()
         log.info("connected to the broker again", extra=self._named)
         for callback in self._on_reconnect:
