@@ -151,7 +151,7 @@ EXPECTED = {
         kcm.v1.eu.core.*.open
         kcm.v1.eu.core.*.GRANT
         """,
-        "_INBOX.embedded.U.>",
+        "_INBOX.embedded.NAME.>",
     ),
     ("embedded", "control"): ("kcm.v1.ctl.receipt.eu.*", "kcm.v1.ctl.hold.>"),
     ("operator", "region"): (

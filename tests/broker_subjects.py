@@ -274,6 +274,7 @@ SUBSCRIBED = [
     _INBOX.application.U.>
     _INBOX.plain.U.>
     _INBOX.embedded.U.>
+    _INBOX.embedded.someone.>
     _INBOX.operator.U.>
     _INBOX.provisioner.U.>
     _INBOX.pusher.U.>

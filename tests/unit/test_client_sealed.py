@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from kcm._internal.rpc import Environment, ask_once
+from kcm.errors import Forbidden
+from kcm_runtime.nats.ports import NotAllowed
 from kcm_schemas import data_subjects
 from kcm_schemas.codec import decode, encode
 from kcm_schemas.codes import Code, KcmError
@@ -261,3 +264,23 @@ async def test_a_gateway_inside_of_an_application_is_no_gateway_for_others(bus, 
     for _ in range(4):
         await ask(bus, sdk)
     assert {name for name, _, _ in bus.asked} == {"gw-eu-2"}
+
+
+async def test_what_the_broker_does_not_let_it_send_is_refused_for_good(bus, sdk):
+    """The request reaches no Gateway, and sending it again does not help."""
+    await settled(bus, sdk)
+
+    def refuse(_name, verb, _body):
+        if verb == "encrypt":
+            raise NotAllowed
+
+    bus.bend = refuse
+    with pytest.raises(Forbidden, match="encrypt for tenant acme, service crm"):
+        await ask_once(
+            Environment(clock(bus)),
+            sdk.request,
+            SUBJECT,
+            lambda _: request(bus),
+            lambda raw: (raw, 1.0),
+            1.0,
+        )

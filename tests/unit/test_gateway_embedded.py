@@ -77,6 +77,13 @@ async def test_what_the_application_may_not_does_no_work(served, engine, room, c
     assert [event[2:] for event in room.told] == [(Code.FORBIDDEN, 1, 1)] * 2
 
 
+async def test_what_the_roster_does_not_grant_is_refused_for_good(served, engine, room):
+    served.registry.put(following(served.registry.app(NAME), grants=app(NAME, "bcme/crm").grants))
+    error = await refusal(engine.encrypt("bcme", "crm", [b"x"]))
+    assert (error.code, "the roster grants gw-eu nothing" in error.detail) == (Code.FORBIDDEN, True)
+    assert (served.engine.calls, error.retryable) == (0, False)
+
+
 async def test_a_revocation_while_it_works_leaves_no_output(served, engine, room):
     def revoke():
         served.registry.put(following(served.registry.app(NAME), revoked=True))

@@ -54,7 +54,7 @@ def test_a_gateway_inside_of_an_application_has_its_grants_everywhere(desk):
     )
     assert granted(bundle / "control-bus")[2] == []
     config = tomllib.loads((bundle / "config.toml").read_text())
-    assert config["region_bus"]["inbox"] == "_INBOX.embedded"
+    assert config["region_bus"]["inbox"] == "_INBOX.embedded.shop-eu-1"
     for key in ("identity", "roster"):
         assert (bundle / config[key]).is_file()
 

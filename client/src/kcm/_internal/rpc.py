@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -159,9 +160,11 @@ class BrokerRefused(Forbidden):
 
 def _not_allowed(subject: str, detail: str) -> str:
     """Return the text for a request that the broker refuses: a name may be mistyped."""
-    try:
-        asked = data_subjects.read_gateway_at(subject)
-    except KcmError:
+    asked = None
+    for read in (data_subjects.read_gateway_at, data_subjects.read_data):
+        with suppress(KcmError):
+            asked = read(subject)
+    if asked is None:
         return detail
     return (
         f"the broker does not let this client {asked.operation} for tenant {asked.tenant}, service"

@@ -260,7 +260,7 @@ class SealedChannel:
             return KcmError(Code.UNAVAILABLE, reason)
         answered = [error for error in refused if not error.away]
         if not answered:
-            return KcmError(refused[-1].code, refused[-1].detail)
+            return refused[-1].error
         unopened = [error for error in answered if isinstance(error, NotOpened)]
         if len(unopened) == len(answered):
             return _not_accepted("Gateway", unopened)

@@ -233,7 +233,7 @@ def _embedded(region: str, _instance: str) -> Rights:
             f"{subjects.in_region(region, 'core')}.*.{GRANT}",
             *_reads(region),
         ),
-        subscribe=(own_inbox(Role.EMBEDDED, SUBJECT),),
+        subscribe=(own_inbox(Role.EMBEDDED, NAME),),
     )
 
 

@@ -18,6 +18,7 @@ from kcm_runtime.clock import Clock
 from kcm_runtime.tasks import TaskSet
 from kcm_schemas import limits
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Instance
 from kcm_sealing.memory import Lend, SecretRandomness
 from kcm_trust.verify import Untrusted
 
@@ -90,16 +91,24 @@ class PeerSessions:
     @property
     def names(self) -> list[str]:
         """The peers of this region that may act, in an order of this caller's own."""
-        region = self._me.region
         names = [
-            one.instance
-            for one in self._me.verifier().roster.instances
-            if (one.role, one.region) == (self._me.peers, region)
-            and one.retired is None
-            and one.application is None
-            and not self._me.held(one.instance, one.public_key)
+            one.instance for one in self._all if not self._me.held(one.instance, one.public_key)
         ]
         return sorted(names, key=self._rank)
+
+    @property
+    def _held(self) -> list[str]:
+        return [one.instance for one in self._all if self._me.held(one.instance, one.public_key)]
+
+    @property
+    def _all(self) -> list[Instance]:
+        """The peers of this region on the roster that are neither retired nor embedded."""
+        wanted = (self._me.peers, self._me.region, None, None)
+        return [
+            one
+            for one in self._me.verifier().roster.instances
+            if (one.role, one.region, one.retired, one.application) == wanted
+        ]
 
     async def choose(self, without: Collection[str] = ()) -> PeerSession:
         """Return a session with a peer that is not in ``without``; opens one if there is none.
@@ -210,6 +219,9 @@ class PeerSessions:
         if not names:
             peer = self._me.peers.value.capitalize()
             text = f"the roster has no other {peer} in region {self._me.region}"
+            held = ", ".join(self._held)
+            if held:
+                text += f", and operators took these out of service: {held}"
             raise KcmError(Code.UNAVAILABLE, text)
         name = min(names, key=self._avoided)
         session = await self._opened(name)

@@ -14,6 +14,7 @@ from kcm_runtime.audit.port import AuditRoom
 from kcm_runtime.host import Host
 from kcm_schemas.codes import Code, KcmError
 from kcm_schemas.data_subjects import DataSubject
+from kcm_trust.verify import may_ask
 
 from kcm_gateway.data_events import check_room, recorded
 from kcm_gateway.engine import Batch, DekScope, Gateway, check_names
@@ -88,7 +89,14 @@ class ApplicationEngine:
 
     def _check(self, asked: DataSubject) -> float:
         """Return for how many seconds the application may do this; raises ``forbidden``."""
-        name = self._me.entry.application
+        entry = self._me.entry
+        name = entry.application
         if name is None:
             raise KcmError(Code.FORBIDDEN, "the roster does not name this Gateway's application")
+        if not may_ask(entry, asked.tenant, asked.service):
+            raise KcmError(
+                Code.FORBIDDEN,
+                f"the roster grants {entry.instance} nothing for tenant {asked.tenant}, service"
+                f" {asked.service}: the plan of `kcm init` has its grants",
+            )
         return self._applications.check_embedding(name, asked, asked.operation)

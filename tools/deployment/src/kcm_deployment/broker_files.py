@@ -225,4 +225,5 @@ def accounts_of(role: BrokerRole) -> tuple[Account, ...]:
 
 def inbox_of(role: BrokerRole, name: str) -> str:
     """Return where a client receives replies: an instance by its name, others by their key."""
-    return inbox_prefix(role, name) if role in INSTANCE_ROLES else f"_INBOX.{role}"
+    named = role in INSTANCE_ROLES or role is BrokerRole.EMBEDDED
+    return inbox_prefix(role, name) if named else f"_INBOX.{role}"

@@ -29,7 +29,7 @@ from kcm._internal import client_files
 from kcm._internal.client_files import CONTEXT, ClientFiles, RegionFiles
 from kcm_broker.roles import Account
 from kcm_broker.roles import Role as BrokerRole
-from kcm_runtime.files.private_files import copy_files, write_private
+from kcm_runtime.files.private_files import copy_files, make_directory, write_private
 from kcm_runtime.toml_text import to_toml
 from kcm_schemas.roster import OperatorRole, Role, Roster
 
@@ -132,6 +132,8 @@ class Bundles:
         environment = self.environment if member.role is Role.CORE else {}
         content = settings_files.instance(self.settings, member, files, environment)
         _fill(target, sources, CONFIG, content)
+        if member.application is not None:  # no unit makes its state directory
+            make_directory(target / place.state_dir)
 
     def _write_provision(self, region: RegionPlan) -> None:
         role, place = BrokerRole.PROVISIONER, self.layout.provision

@@ -98,7 +98,7 @@ def _places(grants: tuple[str, ...]) -> tuple[str, ...]:
 
 Servers = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], AfterValidator(_cluster)]
 
-Count = Annotated[int, Field(ge=1, le=INSTANCES_MAX)]
+Count = Annotated[int, Field(ge=1, le=INSTANCES_MAX, strict=True)]
 
 
 class OperatorEntry(Section):

@@ -109,7 +109,8 @@ def known_roster(root: Path) -> Roster | None:
     found = _known(trust.roster, load_identity(ROOT, str(trust.key(ROOT)), "").public)
     if found is None:
         raise DeploymentError(
-            f"the roster {trust.roster} is not signed by the operator root beside it",
+            f"the roster {trust.roster} is not signed by the operator root beside it, or has the"
+            " form of another version",
             hint="copy the present roster there; `kcm roster show` shows its version",
         )
     return found

@@ -73,9 +73,8 @@ def _on_roster(content: Mapping[str, Any], found: Instance | None) -> Iterator[F
         text = f"{name} is on the roster, as a {found.role.value} of {found.region}{inside}"
         yield good("name", text)
     yield _identity(str(content["identity"]), found)
-    wanted = f"_INBOX.{found.role.value}.{name}"
-    if found.application is not None:  # its own key completes it
-        wanted = inbox_of(BrokerRole.EMBEDDED, name)
+    role = BrokerRole.EMBEDDED if found.application else BrokerRole(found.role.value)
+    wanted = inbox_of(role, name)
     for key, bus in content.items():
         for one in bus if isinstance(bus, list) else [bus]:
             if isinstance(one, dict) and "url" in one and one.get("inbox") != wanted:
