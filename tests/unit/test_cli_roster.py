@@ -10,6 +10,7 @@ from kcm.ops.roster_changes import each, lists_directory, retire
 from kcm_schemas.admin.requests import AdminRequest
 from kcm_schemas.codec import Message, encode
 from kcm_schemas.codes import Code, KcmError
+from kcm_schemas.roster import Instance, Role
 from kcm_schemas.signed import Kind
 from kcm_trust.endorsements import Endorsements
 
@@ -92,6 +93,20 @@ def test_show_says_who_has_the_highest_one(desk: Desk) -> None:
     assert "`kcm roster put FILE`" in json.loads(err)["hint"]
     states = {row["name"]: row["state"] for row in said["entries"]}
     assert (states["alice"], states["bob"]) == ("acts", "retired")
+
+
+def test_show_names_the_application_of_an_embedded_gateway(desk: Desk) -> None:
+    inside = Instance(
+        instance="shop-eu-1", role=Role.GATEWAY, region="eu", public_key=bytes(31) + b"\3",
+        grants=[], application="shop",
+    )  # fmt: skip
+    known = desk.system.roster
+    newer = known.model_copy(update={"version": 2, "instances": [*known.instances, inside]})
+    for region in REGIONS:
+        desk.cores.roster[region] = desk.system.root.sign(Kind.ROSTER, newer)
+    _, said, _ = desk.run("roster", "show", key=False)
+    what = {row["name"]: row["what"] for row in said["entries"]}
+    assert what["shop-eu-1"] == "gateway inside of shop"
 
 
 def test_show_of_no_region_that_answers_is_unavailable(desk: Desk) -> None:

@@ -5,8 +5,15 @@ import json
 import tomllib
 
 import pytest
-from kcm_deployment.trust_files import known_roster
+from kcm_deployment.doctor.finding import State
+from kcm_deployment.doctor.instance import check_instance
+from kcm_deployment.trust_files import Trust, known_roster
+from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.nats import credentials
+from kcm_schemas.codec import encode
+from kcm_schemas.roster import Retirement
+from kcm_schemas.signed import Kind
+from kcm_trust.identity import ROOT
 
 from tests.unit.test_init import PLAN, Desk
 
@@ -82,3 +89,30 @@ def test_a_gateway_inside_of_an_application_has_its_grants_everywhere(desk):
 def test_a_plan_of_embedded_gateways_that_cannot_be_is_refused(desk, before, after, word):
     desk.init()
     desk.refused(EMBEDDED.replace(before, after), word)
+
+
+def findings(bundle):
+    content = tomllib.loads((bundle / "config.toml").read_text())
+    for key in ("roster", "identity", "state_dir"):
+        content[key] = str(bundle / content[key])
+    return {one.check: (one.state, one.text) for one in check_instance(content)}
+
+
+def test_a_check_of_its_bundle_names_the_application_and_sees_a_later_roster(desk):
+    desk.plan.write_text(EMBEDDED)
+    desk.init()
+    bundle = desk.made / "eu" / "shop-eu-1"
+    found = findings(bundle)
+    assert {state.value for state, _ in found.values()} == {"ok"}
+    assert found["name"][1].endswith("as a gateway of eu, inside of shop")
+    roster = known_roster(desk.authority)
+    left = [
+        one.model_copy(update={"retired": Retirement(endorsements=bytes(32), count=0)})
+        if one.instance == "shop-eu-1"
+        else one
+        for one in roster.instances
+    ]
+    later = roster.model_copy(update={"version": roster.version + 1, "instances": left})
+    root = load_identity(ROOT, str(Trust(desk.authority).key(ROOT)), "acme")
+    (bundle / "state" / "roster").write_bytes(encode(root.sign(Kind.ROSTER, later)))
+    assert findings(bundle)["name"] == (State.FAIL, "shop-eu-1 is retired")

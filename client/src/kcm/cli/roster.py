@@ -109,7 +109,8 @@ def _row(entry: Instance | Operator) -> tuple[str, str, str, str, int]:
     if isinstance(entry, Operator):
         what, region = "operator: " + ", ".join(role.value for role in entry.roles), ""
     else:
-        what, region = entry.role.value, entry.region
+        inside = f" inside of {entry.application}" if entry.application else ""
+        what, region = f"{entry.role.value}{inside}", entry.region
     state = "acts" if entry.retired is None else "retired"
     return name_of(entry), what, region, state, entry.retired.count if entry.retired else 0
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from kcm_broker.roles import Role as BrokerRole
 from kcm_runtime.files.identity_file import load_identity
 from kcm_runtime.files.secret_file import SecretFileError
+from kcm_runtime.roster.store import ROSTER
 from kcm_schemas.roster import Instance, Roster
 from kcm_trust.verify import STATEMENT_MAX, Untrusted, verify_roster
 
@@ -35,10 +36,14 @@ def check_instance(content: Mapping[str, Any]) -> Iterator[Finding]:
         yield warn("development", text, "remove the line on a machine that is not a developer's")
     if missing:
         return
-    roster = _roster(str(content["roster"]), str(content["root_public"]))
+    root = str(content["root_public"])
+    roster = _roster(str(content["roster"]), root)
     if isinstance(roster, Finding):
         yield roster
         return
+    seen = _roster(str(Path(str(content["state_dir"]), ROSTER)), root)
+    if isinstance(seen, Roster) and seen.version > roster.version:
+        roster = seen  # the instance uses the highest that it has seen
     yield good("roster-trust", f"version {roster.version} of the roster is signed by the root")
     found = next((one for one in roster.instances if one.instance == content["instance"]), None)
     yield from _on_roster(content, found)
