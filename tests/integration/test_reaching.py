@@ -343,10 +343,8 @@ async def test_no_password_of_an_address_is_shown(address):
 async def test_one_node_that_rejects_the_client_is_not_the_whole_broker(secure, address, tmp_path):
     """It may be hostile, or not up to date, while the others restart: a kill goes on trying."""
     (tmp_path / "password").write_text("wrong")
-    one = address(f"tls://localhost:{secure.port}")
-    three = one.model_copy(update={"also": ("tls://localhost:1", "tls://localhost:2")})
-    three = three.model_copy(update={"ca": Path(secure.authority)})
-    error = await refusal(three)
+    others = {"also": ("tls://localhost:1", "tls://localhost:2"), "ca": Path(secure.authority)}
+    error = await refusal(address(f"tls://localhost:{secure.port}").model_copy(update=others))
     assert not isinstance(error, NotLetIn)
     assert error.detail.endswith("; not every node says so")
     assert error.retryable
