@@ -98,7 +98,7 @@ class Attempts:
 
     def __init__(self, urls: Iterable[str]) -> None:
         """``urls`` are the addresses of all nodes; those that a broker names do not count."""
-        self._rejecting: Final = dict.fromkeys((_node(urlsplit(url)) for url in urls), False)
+        self._rejecting: Final = dict.fromkeys(map(_node_of, urls), False)
         self.failure: Failure | None = None
         """Why the latest attempts failed; a broker may truncate the reason of a rejection."""
         self.rejected: Final = asyncio.Event()
@@ -120,6 +120,14 @@ class Attempts:
         self.failure = None
         self._rejecting.update(dict.fromkeys(self._rejecting, False))
         self.rejected.clear()
+
+
+def _node_of(url: str) -> tuple[str | None, int]:
+    """Return the node of a configured address; one that is no address is a node of its own."""
+    try:
+        return _node(urlsplit(url if "://" in url else f"nats://{url}"))
+    except ValueError:
+        return url, 0
 
 
 def _node(url: SplitResult | ParseResult) -> tuple[str | None, int]:
