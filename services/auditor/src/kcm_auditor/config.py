@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from kcm_runtime.config import BusAddress, InstanceConfig, Section
+from kcm_runtime.config import BusAddress, InstanceConfig, PathBeside, Section
 from kcm_schemas.names import Name
 from pydantic import model_validator
 
@@ -12,7 +10,7 @@ from pydantic import model_validator
 class JournalSection(Section):
     """The place of the journal: its own directory, on a disk that keeps flushed data."""
 
-    journal: Path
+    journal: PathBeside
 
 
 class RegionBus(BusAddress):

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Self
 
 from kcm_killswitch.model.probe_scheduler import PROBES_PER_S
 from kcm_killswitch.replica.config import ReplicaConfig
-from kcm_runtime.config import BusAddress, Section
+from kcm_runtime.config import BusAddress, PathBeside, Section
 from pydantic import Field, model_validator
 
 ANSWER_LEASE_MS: Final = 10_000
@@ -21,7 +21,7 @@ class Secrets(Section):
     unsealed again.
     """
 
-    seal_key: Path
+    seal_key: PathBeside
 
 
 class AuditTrimming(Section):
@@ -58,7 +58,7 @@ class CoreConfig(ReplicaConfig):
     vault_bus: BusAddress
     """The account with the bucket of wrapped keys, which no Gateway and no client can enter."""
     secrets: Secrets
-    key_store: Path
+    key_store: PathBeside
     """Directory of the second, independent store of wrapped keys; shared by the region's Cores."""
     lease_ms: Annotated[int, Field(ge=1_000, le=60_000)] = ANSWER_LEASE_MS
     """How long a Gateway may use an answer, counted from the sending of its request."""

@@ -109,7 +109,7 @@ class Attempts:
         failure = failure_of(error)
         if failure.reason is not Reason.OTHER or self.failure is None:
             self.failure = failure
-        server = client and client._current_server  # noqa: SLF001 - the library shows it only when connected
+        server = client and client._current_server  # noqa: SLF001 - it has no method
         if server and failure.reason in LASTING and (node := _node(server.uri)) in self._rejecting:
             self._rejecting[node] = True
         if all(self._rejecting.values()):

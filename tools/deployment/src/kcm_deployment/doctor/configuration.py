@@ -52,8 +52,7 @@ def read_configuration(path: Path) -> Plan:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     for _, table in _tables(content):
-        if "url" in table or table is content:
-            table.update(_beside(table, path.parent))
+        table.update(_beside(table, path.parent))
     name = content.get("instance")
     addresses: list[Address] = []
     findings = list(check_instance(content))
@@ -102,7 +101,7 @@ def _add_address(
 
 def _beside(table: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     """Return the paths of a table, which are relative to the file's directory."""
-    paths = ("ca", "credentials", "password_file", "identity", "roster", "state_dir", "ready_file")
+    paths = (*_KINDS.keys() - {"key"}, "ready_file")
     return {key: str(directory / table[key]) for key in paths if isinstance(table.get(key), str)}
 
 
